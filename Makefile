@@ -1,0 +1,74 @@
+# Everything happens in .venv, which `make setup` makes and the other targets make for themselves.
+# Variables: PYTHON (the interpreter to make .venv with, 3.11 or newer), VENV, ARGS (passed on).
+
+VENV ?= .venv
+PYTHON ?=
+BIN := $(VENV)/bin
+# -qq: errors only. What a failed installation says still comes through.
+INSTALL := $(BIN)/python -m pip install -qq --disable-pip-version-check --no-input -c constraints.txt
+CORE := $(VENV)/.core
+DEV := $(VENV)/.dev
+SOURCES := autopilot tests examples benchmarks docs
+
+.DEFAULT_GOAL := help
+.PHONY: help setup run test quick lint bench docs ui clean
+
+help:  ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-6s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(CORE)  ## make .venv and install the package into it (no torch, no development tools)
+
+run: $(CORE)  ## optimize the embedded example, examples/digits
+	@$(BIN)/python examples/digits/data.py
+	@$(BIN)/autopilot run examples/digits/spec.yaml $(ARGS)
+
+test: $(DEV)  ## run all tests (but those that need a GPU)
+	@$(BIN)/python -m pytest -m "not gpu" $(ARGS)
+
+quick: $(DEV)  ## run the fast tests only
+	@$(BIN)/python -m pytest -q -m "not integration and not slow and not gpu" $(ARGS)
+
+lint: $(DEV)  ## ruff, mypy --strict, the import contracts
+	@$(BIN)/ruff check $(SOURCES)
+	@$(BIN)/ruff format --check $(SOURCES)
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+
+bench: $(CORE)  ## time the main job on whole workloads (ARGS: folders with a spec.yaml)
+	@$(BIN)/python examples/digits/data.py
+	@$(BIN)/python benchmarks/main_job.py $(ARGS)
+
+docs: $(CORE)  ## check every link and anchor of the documentation
+	@$(BIN)/python docs/check_links.py
+
+ui: $(CORE)  ## the MLflow UI over this folder's runs, on 127.0.0.1
+	@$(BIN)/autopilot ui $(ARGS)
+
+clean:  ## remove .venv, caches and build products; runs/ and mlruns/ stay
+	@rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	@find . -name __pycache__ -type d -not -path './.git/*' -prune -exec rm -rf {} +
+
+# Which interpreter: PYTHON if given, else the first of these that is new enough and can make environments.
+$(BIN)/python:
+	@usable='import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))'; \
+	if [ -n "$(PYTHON)" ]; then candidates="$(PYTHON)"; else candidates="python3 python3.13 python3.12 python3.11"; fi; \
+	for candidate in $$candidates; do \
+	  if $$candidate -c "$$usable" >/dev/null 2>&1; then chosen=$$candidate; break; fi; \
+	done; \
+	if [ -z "$$chosen" ]; then \
+	  echo "make: none of these is Python 3.11 or newer with the venv module: $$candidates." >&2; \
+	  echo "Install one (Debian, Ubuntu: python3 and python3-venv) or name it: make setup PYTHON=/path/to/python3.12" >&2; \
+	  exit 2; \
+	fi; \
+	echo "making $(VENV) with $$($$chosen --version)" >&2; \
+	$$chosen -m venv --clear $(VENV)
+
+$(CORE): $(BIN)/python pyproject.toml constraints.txt
+	@echo "installing into $(VENV) (about a minute)" >&2
+	@$(INSTALL) -e .
+	@touch $@
+
+$(DEV): $(CORE)
+	@echo "installing the development tools into $(VENV)" >&2
+	@$(INSTALL) -e '.[dev]'
+	@touch $@

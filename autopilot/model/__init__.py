@@ -1,0 +1,6 @@
+"""What formats a trained model comes in, and what can be known of it without running it."""
+
+from autopilot.model.inspect import ModelInfo, TensorInfo, copy_model, inspect
+from autopilot.model.int8 import int8_audit
+
+__all__ = ["ModelInfo", "TensorInfo", "copy_model", "inspect", "int8_audit"]

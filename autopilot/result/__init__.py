@@ -1,0 +1,17 @@
+"""The records of a finished study: result.json, and the rows of trials.csv."""
+
+from autopilot.result.rows import recipe_text, trial_rows
+from autopilot.result.study import SCHEMA, MlflowRef, Status, StudyResult
+from autopilot.result.trial import Candidate, TrialRecord, TrialState
+
+__all__ = [
+    "SCHEMA",
+    "Candidate",
+    "MlflowRef",
+    "Status",
+    "StudyResult",
+    "TrialRecord",
+    "TrialState",
+    "recipe_text",
+    "trial_rows",
+]

@@ -1,0 +1,187 @@
+"""StudyResult: everything result.json says, as one frozen record."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from autopilot.budget import Budget
+from autopilot.errors import BadInput
+from autopilot.result.jsonable import plain
+from autopilot.result.trial import Candidate, TrialRecord
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+SCHEMA = 1
+
+
+class Status(StrEnum):
+    """How a study ended."""
+
+    IN_BUDGET = "in_budget"
+    NO_FIT = "no_fit"
+    UNDECIDED = "undecided"
+
+    @property
+    def exit_code(self) -> int:
+        """The command's exit code: 0, 3 or 4."""
+        return {Status.IN_BUDGET: 0, Status.NO_FIT: 3, Status.UNDECIDED: 4}[self]
+
+
+@dataclass(frozen=True, slots=True)
+class MlflowRef:
+    """Where MLflow has the study; ``model`` and ``version`` are None where nothing was registered."""
+
+    tracking_uri: str
+    experiment: str
+    run_id: str
+    model: str | None = None
+    version: int | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "tracking_uri": self.tracking_uri,
+            "experiment": self.experiment,
+            "run_id": self.run_id,
+            "model": self.model,
+            "version": self.version,
+        }
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> MlflowRef:
+        version = value.get("version")
+        return cls(
+            str(value["tracking_uri"]),
+            str(value["experiment"]),
+            str(value["run_id"]),
+            value.get("model"),
+            None if version is None else int(version),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class StudyResult:
+    """Everything of result.json (schema 1).
+
+    ``best`` is there only when the budget is met, ``nearest`` only when it is not: the candidate
+    that comes closest. ``pareto`` holds trial ids.
+    """
+
+    status: Status
+    name: str
+    objective: str
+    baseline: Candidate
+    best: Candidate | None
+    nearest: Candidate | None
+    pareto: tuple[str, ...]
+    trials: tuple[TrialRecord, ...]
+    explanation: str
+    budget: Budget
+    environment: Mapping[str, Any]
+    elapsed_s: float
+    mlflow: MlflowRef | None = None
+    warnings: tuple[str, ...] = ()
+    budget_version: int | None = None
+    rationale: str | None = None
+
+    @property
+    def exit_code(self) -> int:
+        """0 in budget, 3 nothing fits, 4 undecided."""
+        return self.status.exit_code
+
+    @property
+    def chosen(self) -> Candidate | None:
+        """The winner, or the nearest miss where there is none."""
+        return self.best or self.nearest
+
+    def trials_dataframe(self) -> pd.DataFrame:
+        """One row a trial, the columns of trials.csv."""
+        import pandas as pd
+
+        from autopilot.result.rows import trial_rows
+
+        columns, rows = trial_rows(self)
+        return pd.DataFrame.from_records(rows, columns=columns)
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "schema": SCHEMA,
+            "status": self.status.value,
+            "name": self.name,
+            "objective": self.objective,
+            "baseline": self.baseline.to_json(),
+            "best": self.best.to_json() if self.best else None,
+            "nearest": self.nearest.to_json() if self.nearest else None,
+            "pareto": list(self.pareto),
+            "trials": [t.to_json() for t in self.trials],
+            "explanation": self.explanation,
+            "budget": self.budget.to_json(),
+            "budget_version": self.budget_version,
+            "rationale": self.rationale,
+            "environment": plain(self.environment),
+            "warnings": list(self.warnings),
+            "elapsed_s": self.elapsed_s,
+            "mlflow": self.mlflow.to_json() if self.mlflow else None,
+        }
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> StudyResult:
+        """Rebuild a result.
+
+        Raises:
+            BadInput: the schema is not the one this version reads.
+        """
+        if value.get("schema") != SCHEMA:
+            raise BadInput(
+                f"this result has schema {value.get('schema')!r}; this version of autopilot reads schema {SCHEMA}.",
+                "Read it with the version that wrote it, or run the study again.",
+            )
+        return cls(
+            status=Status(value["status"]),
+            name=str(value["name"]),
+            objective=str(value["objective"]),
+            baseline=Candidate.from_json(value["baseline"]),
+            best=Candidate.from_json(value["best"]) if value.get("best") else None,
+            nearest=Candidate.from_json(value["nearest"]) if value.get("nearest") else None,
+            pareto=tuple(value["pareto"]),
+            trials=tuple(TrialRecord.from_json(t) for t in value["trials"]),
+            explanation=str(value["explanation"]),
+            budget=Budget.from_json(value["budget"]),
+            environment=dict(value["environment"]),
+            elapsed_s=float(value["elapsed_s"]),
+            mlflow=MlflowRef.from_json(value["mlflow"]) if value.get("mlflow") else None,
+            warnings=tuple(value.get("warnings", ())),
+            budget_version=value.get("budget_version"),
+            rationale=value.get("rationale"),
+        )
+
+    def text(self) -> str:
+        """The text of result.json."""
+        return json.dumps(self.to_json(), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+
+    @classmethod
+    def load(cls, path: Path | str) -> StudyResult:
+        """Read ``result.json``, or the one in a run folder.
+
+        Raises:
+            BadInput: there is none, or it is damaged.
+        """
+        file = Path(path)
+        if file.is_dir():
+            file = file / "result.json"
+        try:
+            value = json.loads(file.read_text(encoding="utf-8"))
+        except OSError as exc:
+            raise BadInput(f"{file} can't be read: {exc.strerror}.", "Name the folder of a finished run.") from exc
+        except ValueError as exc:
+            raise BadInput(f"{file} is not valid JSON: {exc}.", "Run the study again; it resumes by itself.") from exc
+        try:
+            return cls.from_json(value)
+        except (KeyError, TypeError, ValueError, AttributeError) as exc:
+            what = f"{type(exc).__name__}: {exc}"
+            raise BadInput(f"{file} is not a result of autopilot ({what}).", "Name a run's folder.") from exc

@@ -1,0 +1,140 @@
+"""TrialRecord and Candidate: what was tried, and what the result speaks about by itself."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+from autopilot.artifact import Artifact
+from autopilot.budget import Verdict
+from autopilot.errors import Failure
+from autopilot.profile import Interval, Measurement
+from autopilot.recipe import Deployment, Recipe, Variant
+from autopilot.result.jsonable import (
+    interval_from_json,
+    interval_to_json,
+    measured_from_json,
+    measured_to_json,
+    plain,
+    verdict_from_json,
+    verdict_to_json,
+)
+
+
+class TrialState(StrEnum):
+    """How a trial ended."""
+
+    COMPLETE = "complete"
+    PRUNED = "pruned"
+    FAILED = "failed"
+    DUPLICATE = "duplicate"
+
+
+@dataclass(frozen=True, slots=True)
+class TrialRecord:
+    """One trial: what was tried, how far it came and what was measured.
+
+    ``stage`` is the last stage reached, ``reason`` one line on why it ended there, ``seconds`` wall
+    time by stage, ``log`` the last lines of a failed child's stderr.
+    """
+
+    id: str
+    number: int
+    state: TrialState
+    failure: Failure | None
+    reason: str
+    stage: str
+    variant: Variant
+    measured: Mapping[str, Measurement] = field(default_factory=dict)
+    verdict: Verdict | None = None
+    seconds: Mapping[str, float] = field(default_factory=dict)
+    artifact: Artifact | None = None
+    warnings: tuple[str, ...] = ()
+    log: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "id": self.id,
+            "number": self.number,
+            "state": self.state.value,
+            "failure": self.failure.value if self.failure else None,
+            "reason": self.reason,
+            "stage": self.stage,
+            **self.variant.to_json(),
+            "measured": measured_to_json(self.measured),
+            **verdict_to_json(self.verdict),
+            "seconds": plain(self.seconds),
+            "artifact": self.artifact.to_json() if self.artifact else None,
+            "warnings": list(self.warnings),
+            "log": self.log,
+        }
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> TrialRecord:
+        return cls(
+            id=str(value["id"]),
+            number=int(value["number"]),
+            state=TrialState(value["state"]),
+            failure=Failure(value["failure"]) if value["failure"] else None,
+            reason=str(value.get("reason", "")),
+            stage=str(value["stage"]),
+            variant=Variant.from_json(value),
+            measured=measured_from_json(value["measured"]),
+            verdict=verdict_from_json(value),
+            seconds=dict(value["seconds"]),
+            artifact=Artifact.from_json(value["artifact"]) if value.get("artifact") else None,
+            warnings=tuple(value.get("warnings", ())),
+            log=str(value.get("log", "")),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A variant the result speaks about by itself: the baseline, the winner, the nearest miss.
+
+    ``artifact`` is the model file, relative to the run folder for the winner and the nearest miss;
+    ``speedup`` is baseline / candidate of the objective, from interleaved readings (1 for the baseline).
+    """
+
+    id: str
+    recipe: Recipe
+    deployment: Deployment
+    artifact: str
+    sha256: str
+    measured: Mapping[str, Measurement] = field(default_factory=dict)
+    verdict: Verdict | None = None
+    speedup: Interval | None = None
+    number: int | None = None
+
+    @property
+    def variant(self) -> Variant:
+        return Variant(self.recipe, self.deployment)
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "id": self.id,
+            "number": self.number,
+            **self.variant.to_json(),
+            "artifact": self.artifact,
+            "sha256": self.sha256,
+            "measured": measured_to_json(self.measured),
+            **verdict_to_json(self.verdict),
+            "speedup": interval_to_json(self.speedup),
+        }
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Candidate:
+        variant = Variant.from_json(value)
+        return cls(
+            id=str(value["id"]),
+            recipe=variant.recipe,
+            deployment=variant.deployment,
+            artifact=str(value["artifact"]),
+            sha256=str(value["sha256"]),
+            measured=measured_from_json(value["measured"]),
+            verdict=verdict_from_json(value),
+            speedup=interval_from_json(value.get("speedup")),
+            number=value.get("number"),
+        )

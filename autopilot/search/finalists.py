@@ -1,0 +1,142 @@
+"""Verification: the first measurement chose the finalists, so another one has to confirm them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+from autopilot.budget import Judgement, Verdict
+from autopilot.errors import VariantFailed
+from autopilot.profile import Interval, Measurement
+from autopilot.result import TrialRecord
+from autopilot.search.evaluator import VERIFYING, Evaluator, Outcome
+
+# Variants whose objective can't be told apart are all verified, up to this many.
+MOST_TIED = 3
+# When finalists fail, the next best follow, up to this many in all.
+MOST_VERIFIED = 6
+
+
+@dataclass(frozen=True, slots=True)
+class Verified:
+    """One finalist, measured again in fresh processes beside the baseline on held-back data."""
+
+    record: TrialRecord
+    outcome: Outcome
+    verdict: Verdict
+
+
+@dataclass(frozen=True, slots=True)
+class Ranking:
+    """How variants compare on the objective."""
+
+    axis: str
+    maximize: bool
+
+    def figures(self, measured: Measurement | None) -> Interval:
+        """Value and interval, as a ratio to the baseline where there is one; smaller is better."""
+        if measured is None or measured.value is None:
+            return Interval(math.inf, math.inf, math.inf)
+        low = measured.value if measured.low is None else measured.low
+        high = measured.value if measured.high is None else measured.high
+        found = measured.ratio or Interval(measured.value, low, high)
+        return Interval(-found.value, -found.high, -found.low) if self.maximize else found
+
+    def of(self, record: TrialRecord) -> Interval:
+        return self.figures(record.measured.get(self.axis))
+
+    def simplicity(self, record: TrialRecord) -> tuple[int, int, int]:
+        """Fewer techniques, then a smaller artifact, then the earlier trial."""
+        size = record.artifact.size_bytes if record.artifact else 0
+        return len(record.variant.recipe.steps), size, record.number
+
+
+def line_up(records: Sequence[TrialRecord], ranking: Ranking) -> list[TrialRecord]:
+    """Finalists in the order they are verified: in budget by objective, then undecided by violation."""
+    complete = [r for r in records if r.state == "complete" and r.verdict is not None]
+    fitting = [r for r in complete if r.verdict and r.verdict.overall is Judgement.IN]
+    fitting.sort(key=lambda r: (ranking.of(r).value, ranking.simplicity(r)))
+    open_ = [r for r in complete if r.verdict and r.verdict.overall is Judgement.UNDECIDED]
+    open_.sort(key=lambda r: (r.verdict.worst if r.verdict else 0.0, ranking.of(r).value))
+    return [*fitting, *open_]
+
+
+def verify(
+    evaluator: Evaluator,
+    records: Sequence[TrialRecord],
+    ranking: Ranking,
+    *,
+    out_of_time: Callable[[], bool],
+) -> list[Verified]:
+    """Measure finalists again until the best is known; the first is always measured."""
+    queue = line_up(records, ranking)
+    done: list[Verified] = []
+    for record in queue[:MOST_VERIFIED]:
+        if done and not _worth_verifying(record, done, ranking):
+            break
+        if done and out_of_time() and any(v.verdict.overall is Judgement.IN for v in done):
+            break
+        evaluator.observer.phase(f"verifying finalist {len(done) + 1} (trial {record.number}) on held-back data")
+        try:
+            done.append(_verify_one(evaluator, record))
+        except VariantFailed as exc:
+            evaluator.observer.note(f"finalist {record.id} failed when measured again: {exc.message}")
+    return done
+
+
+def _worth_verifying(record: TrialRecord, done: list[Verified], ranking: Ranking) -> bool:
+    """Whether a further finalist could still win: none holds yet, or it ties with the best that does."""
+    holding = [v for v in done if v.verdict.overall is Judgement.IN]
+    if not holding:
+        return True
+    if len(done) >= MOST_TIED:
+        return False
+    best = min(ranking.figures(v.outcome.measured.get(ranking.axis)).high for v in holding)
+    return ranking.of(record).low <= best
+
+
+def _verify_one(evaluator: Evaluator, record: TrialRecord) -> Verified:
+    artifact = evaluator.build(record.variant.recipe, {})
+    outcome = evaluator.measure(record.variant, artifact, VERIFYING)
+    return Verified(replace(record, stage="verify"), outcome, evaluator.verdict(outcome))
+
+
+def choose(done: Sequence[Verified], ranking: Ranking) -> Verified | None:
+    """The winner: best objective among those that hold; ties go to the simpler variant."""
+    holding = [v for v in done if v.verdict.overall is Judgement.IN]
+    if not holding:
+        return None
+    figures = {id(v): ranking.figures(v.outcome.measured.get(ranking.axis)) for v in holding}
+    best = min(holding, key=lambda v: figures[id(v)].value)
+    tied = [v for v in holding if figures[id(v)].low <= figures[id(best)].high]
+    return min(tied, key=lambda v: ranking.simplicity(v.record))
+
+
+def nearest(done: Sequence[Verified], records: Sequence[TrialRecord], ranking: Ranking) -> Verified | TrialRecord | None:
+    """The nearest miss where nothing holds: verified undecided ones first, then by violation."""
+    undecided = [v for v in done if v.verdict.overall is Judgement.UNDECIDED]
+    if undecided:
+        return min(undecided, key=lambda v: (v.verdict.worst, ranking.simplicity(v.record)))
+    complete = [r for r in records if r.state == "complete" and r.verdict is not None]
+    pool = complete or [r for r in records if r.state == "pruned" and r.verdict is not None]
+    if not pool:
+        return None
+    return min(pool, key=lambda r: (r.verdict.worst if r.verdict else 0.0, ranking.of(r).value, r.number))
+
+
+def pareto(records: Sequence[TrialRecord], ranking: Ranking) -> tuple[str, ...]:
+    """Ids of the complete trials that no other beats in both objective and quality."""
+    points = []
+    for r in records:
+        quality = r.measured.get("quality_drop")
+        if r.state == "complete" and quality is not None and quality.value is not None:
+            points.append((ranking.of(r).value, quality.value, r.id))
+    points.sort()
+    front: list[str] = []
+    best = math.inf
+    for _, drop, name in points:
+        if drop < best:
+            front.append(name)
+            best = drop
+    return tuple(front)

@@ -1,0 +1,165 @@
+"""From a Problem to a Setup: everything resolved, checked and split, nothing measured yet."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import psutil
+
+from autopilot import plugins
+from autopilot.artifact import Artifact, sha256_file
+from autopilot.bench.child import ChildLimits
+from autopilot.bench.launcher import probe_batching
+from autopilot.contracts import Axis, Metric
+from autopilot.data import Splits
+from autopilot.data import prepare as prepare_data
+from autopilot.errors import SpecError
+from autopilot.model import ModelInfo, inspect
+from autopilot.observer import Observer
+from autopilot.recipe import Deployment
+from autopilot.scoring import resolve_metric
+from autopilot.space import SearchSpace, SpaceRequest, build_space
+from autopilot.spec import Problem
+from autopilot.target import Target
+
+# Share of the machine's memory that one child may take; the rest is the parent's and the system's.
+MEMORY_SHARE = 0.8
+OFFLINE_BATCHES = (1, 2, 4, 8, 16, 32, 64)
+# Samples a run when only the answers matter: large enough to amortise the call, small enough for memory.
+SCORING_BATCH = 32
+# Libraries whose change makes earlier trials incomparable.
+LIBRARIES = ("onnx", "onnxruntime", "onnxruntime-gpu", "onnxscript", "onnxslim", "numpy", "optuna", "model-autopilot")
+
+
+@dataclass(frozen=True, slots=True)
+class Setup:
+    """One study's fixed parts.
+
+    ``batching`` tells whether several samples in one run give what single runs give; ``work`` is
+    the folder for everything that is not a result.
+    """
+
+    problem: Problem
+    target: Target
+    info: ModelInfo
+    model: Artifact
+    splits: Splits
+    metric: Metric
+    space: SearchSpace
+    work: Path
+    limits: ChildLimits
+    batching: bool
+
+    @property
+    def classification(self) -> bool:
+        """Whether answers are scores of classes: divergence is then measured between softmaxes."""
+        labels = self.splits.validation.labels
+        return labels is not None and labels.dtype.kind in "iub"
+
+    def scoring_batch(self, deployment: Deployment, *, dynamic: bool) -> int:
+        """Samples a run for the quality pass.
+
+        Dynamically quantized models scale a whole batch at once, so what they answer depends on
+        it: they are scored as they will be served.
+        """
+        if self.info.batch is not None:
+            return self.info.batch
+        if not self.batching:
+            return 1
+        return deployment.batch if dynamic else max(SCORING_BATCH, deployment.batch)
+
+
+def prepare(problem: Problem, work: Path, observer: Observer) -> Setup:
+    """Check model, data, metric and space against each other.
+
+    Raises:
+        BadInput: naming the first thing that is wrong and what would be right.
+    """
+    if problem.traffic.scenario == "server":
+        raise SpecError(
+            f"{problem.path}: traffic.scenario 'server' is not measured by this version.",
+            "Use single_stream or offline.",
+        )
+    observer.phase("checking the model")
+    info = inspect(resolve_model(problem, work))
+    model = Artifact.of(list(info.files))
+    metric = resolve_metric(problem.metric, plugins.metrics())
+    observer.phase("checking and splitting the data")
+    splits = prepare_data(
+        problem.data,
+        problem.metric,
+        info,
+        work / "data",
+        seed=problem.search.seed,
+        metric_needs_labels=not metric.against_baseline,
+    )
+    for warning in splits.warnings:
+        observer.note(warning)
+    target = Target.detect()
+    threads = problem.target.threads or target.cores
+    if threads > target.cores:
+        observer.note(f"target.threads is {threads}, but this machine has {target.cores} cores: {target.cores} are used.")
+        threads = target.cores
+    limits = child_limits(problem)
+    request = SpaceRequest(problem.target.providers, threads, (info.batch or 1,))
+    space = _space(problem, request, target)
+    observer.phase("trying the model")
+    batching = _batching(info, splits, model, space, limits)
+    if batching and problem.traffic.scenario == "offline" and info.batch is None:
+        space = _space(problem, SpaceRequest(request.providers, threads, OFFLINE_BATCHES), target)
+    return Setup(problem, target, info, model, splits, metric, space, work, limits, batching)
+
+
+def _space(problem: Problem, request: SpaceRequest, target: Target) -> SearchSpace:
+    return build_space(
+        problem.space, request, target=target, techniques=plugins.techniques(), providers=plugins.providers()
+    )
+
+
+def _batching(info: ModelInfo, splits: Splits, model: Artifact, space: SearchSpace, limits: ChildLimits) -> bool:
+    if not splits.validation.batched or info.batch == 1:
+        return False
+    return probe_batching(model.path, space.default_deployment(), split=splits.validation, limits=limits)
+
+
+def resolve_model(problem: Problem, work: Path) -> Path:
+    """The ONNX file behind ``model:``, fetched from MLflow where the spec names it so."""
+    if isinstance(problem.model, Path):
+        return problem.model
+    from autopilot.tracking import resolve_model as fetch
+
+    return fetch(problem.model, work / "model")
+
+
+def child_limits(problem: Problem) -> ChildLimits:
+    """Wall-clock and memory limits of every child process of this study."""
+    wanted = problem.search.memory_limit_mb
+    memory = int(wanted * 1e6) if wanted else int(psutil.virtual_memory().total * MEMORY_SHARE)
+    return ChildLimits(wall_s=problem.search.step_timeout_s, memory_bytes=memory)
+
+
+def identity(problem: Problem, model: Path) -> dict[str, str]:
+    """Digests of what a resume must find unchanged, by the word a user would use for it."""
+    out = {"spec": problem.digest, "model": sha256_file(model), "space file": sha256_file(problem.space)}
+    for key in ("validation", "test", "train"):
+        path = getattr(problem.data, key)
+        out[f"{key} data"] = sha256_file(path) if path is not None else ""
+    for key in ("preprocess", "postprocess"):
+        hook = getattr(problem.data, key)
+        out[f"{key} hook"] = sha256_file(Path(hook.rpartition(":")[0])) if hook else ""
+    return out | {f"library {name}": _version(name) for name in LIBRARIES}
+
+
+def _version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return ""
+
+
+def axes() -> Mapping[str, Axis]:
+    """Every declared axis by name."""
+    return {axis.name: axis for meter in plugins.meters().values() for axis in meter.axes}

@@ -1,0 +1,286 @@
+"""SearchSpace: what plug-ins declare, narrowed by a YAML file, and how a Variant is drawn from it."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from autopilot.contracts import Provider, Slot, Technique
+from autopilot.domain import Choice, Domain, Float, Int, Scalar
+from autopilot.errors import SpecError
+from autopilot.recipe import Deployment, Recipe, Step, Variant, params_of
+from autopilot.target import Target
+
+NONE = "none"
+
+# Asks somebody (a sampler, a test) for a value of a named domain.
+Suggest = Callable[[str, Domain], Scalar]
+
+
+@dataclass(frozen=True, slots=True)
+class SearchSpace:
+    """Everything that may be combined for one model on one machine.
+
+    ``techniques``: name -> plug-in and its narrowed parameters. ``providers``: name -> narrowed
+    deployment options. ``left_out``: name -> why it can't be tried here, for the explanation.
+    """
+
+    techniques: Mapping[str, tuple[Technique, Mapping[str, Domain]]]
+    providers: Mapping[str, Mapping[str, Domain]]
+    threads: tuple[int, ...]
+    batches: tuple[int, ...]
+    left_out: Mapping[str, str] = field(default_factory=dict)
+
+    def slot(self, slot: Slot) -> tuple[str, ...]:
+        """Names of the techniques that fill ``slot``."""
+        return tuple(name for name, (t, _) in self.techniques.items() if t.slot is slot)
+
+    def sample(self, suggest: Suggest) -> Variant:
+        """Draw one variant; every free choice is asked of ``suggest`` under a stable name."""
+        steps = []
+        for slot in Slot:
+            names = self.slot(slot)
+            if not names:
+                continue
+            chosen = _ask(suggest, slot.value, Choice((NONE, *names)))
+            if chosen != NONE:
+                steps.append(self._step(str(chosen), suggest))
+        return Variant(Recipe(tuple(steps)), self._deployment(suggest))
+
+    def _step(self, name: str, suggest: Suggest) -> Step:
+        technique, domains = self.techniques[name]
+        values = {key: _ask(suggest, f"{name}.{key}", domain) for key, domain in domains.items()}
+        return Step(name, params_of(technique.normalise(values)))
+
+    def _deployment(self, suggest: Suggest) -> Deployment:
+        provider = str(_ask(suggest, "provider", Choice(tuple(self.providers))))
+        threads = _ask(suggest, "threads", Choice(self.threads))
+        batch = _ask(suggest, "batch", Choice(self.batches))
+        options = {k: _ask(suggest, f"{provider}.{k}", d) for k, d in self.providers[provider].items()}
+        return Deployment(provider, int(threads or 1), int(batch or 1), params_of(options))
+
+    def refusal(self, recipe: Recipe) -> str | None:
+        """Why a recipe makes no sense before anything is built, or None."""
+        for i, step in enumerate(recipe.steps):
+            technique, _ = self.techniques[step.technique]
+            reason = technique.refuses(Recipe(recipe.steps[:i]), dict(step.params))
+            if reason is not None:
+                return f"{step.technique}: {reason}"
+        return None
+
+    def default_deployment(self, provider: str | None = None) -> Deployment:
+        """The declared defaults of ``provider`` (the first one allowed), all threads, smallest batch."""
+        name = provider or next(iter(self.providers))
+        options = {key: domain_default(domain) for key, domain in self.providers[name].items()}
+        return Deployment(name, max(self.threads), min(self.batches), params_of(options))
+
+    def known_good(self, target: Target) -> Iterator[Variant]:
+        """Variants that plug-ins recommend for this machine: each technique's best first, then pairs."""
+        deployment = self.default_deployment()
+        singles = {name: self._preferred(name, target) for name in self.techniques}
+        precision = [n for n in self.slot(Slot.PRECISION) if singles[n]]
+        graph = [n for n in self.slot(Slot.GRAPH) if singles[n]]
+        for name in [*precision, *graph]:
+            yield Variant(Recipe((singles[name][0],)), deployment)
+        for first in graph:
+            for second in precision:
+                yield Variant(Recipe((singles[first][0], singles[second][0])), deployment)
+        for name in [*precision, *graph]:
+            for step in singles[name][1:]:
+                yield Variant(Recipe((step,)), deployment)
+
+    def _preferred(self, name: str, target: Target) -> list[Step]:
+        technique, domains = self.techniques[name]
+        steps: list[Step] = []
+        for wanted in technique.prefer(target):
+            values = {k: domain_default(d) for k, d in domains.items()} | dict(wanted)
+            inside = all(k in domains and domains[k].contains(v) for k, v in values.items())
+            step = Step(name, params_of(technique.normalise(values)))
+            if inside and step not in steps:
+                steps.append(step)
+        return steps
+
+    def names_of(self, variant: Variant) -> dict[str, Scalar]:
+        """The choices that give ``variant`` back through ``sample``: parameters for a warm start."""
+        given = {step.technique: dict(step.params) for step in variant.recipe.steps}
+        by_slot = {self.techniques[name][0].slot: name for name in given}
+        out: dict[str, Scalar] = {slot.value: by_slot.get(slot, NONE) for slot in Slot if self.slot(slot)}
+        for name, params in given.items():
+            for key, domain in self.techniques[name][1].items():
+                out[f"{name}.{key}"] = params.get(key, domain_default(domain))
+        d = variant.deployment
+        out |= {"provider": d.provider, "threads": d.threads, "batch": d.batch}
+        return out | {f"{d.provider}.{key}": value for key, value in d.options}
+
+    @property
+    def is_single(self) -> bool:
+        """True when there is nothing to choose: the model as given in one deployment."""
+        free = [*self.threads[1:], *self.batches[1:], *list(self.providers)[1:], *self.techniques]
+        return not free and all(_fixed(d) is not None for p in self.providers.values() for d in p.values())
+
+
+def _fixed(domain: Domain) -> tuple[Scalar] | None:
+    if isinstance(domain, Choice):
+        return (domain.values[0],) if len(domain.values) == 1 else None
+    return (domain.low,) if domain.low == domain.high else None
+
+
+def _ask(suggest: Suggest, name: str, domain: Domain) -> Scalar:
+    """A domain of one value is no question."""
+    fixed = _fixed(domain)
+    return fixed[0] if fixed is not None else suggest(name, domain)
+
+
+def domain_default(domain: Domain) -> Scalar:
+    """The value a domain takes when nobody asks."""
+    return domain.default
+
+
+def narrow(domain: Domain, wanted: Any, where: str) -> Domain:
+    """``domain`` restricted to ``wanted``: a value, a list of values, or {min, max} of a number.
+
+    Raises:
+        SpecError: a value outside what the plug-in declares.
+    """
+    if isinstance(wanted, Mapping):
+        if isinstance(domain, Choice) or set(wanted) - {"min", "max"}:
+            raise SpecError(f"{where}: {dict(wanted)!r} doesn't fit {_describe(domain)}.", "Write a list of values.")
+        low, high = wanted.get("min", domain.low), wanted.get("max", domain.high)
+        if not (domain.contains(low) and domain.contains(high) and low <= high):
+            raise SpecError(f"{where}: {low}..{high} is not inside {_describe(domain)}.", "Narrow, don't widen.")
+        default = min(max(domain.default, low), high)
+        if isinstance(domain, Int):
+            return Int(int(low), int(high), int(default), domain.log, domain.step)
+        return Float(float(low), float(high), float(default), domain.log)
+    values = tuple(wanted) if isinstance(wanted, (list, tuple)) else (wanted,)
+    bad = [v for v in values if not domain.contains(v)]
+    if bad or not values:
+        shown = repr(bad[0]) if bad else "an empty list"
+        raise SpecError(f"{where}: {shown} is not inside {_describe(domain)}.", "Narrow, don't widen.")
+    default = domain_default(domain)
+    # The declared default stays the default where it is still allowed.
+    ordered = sorted(values, key=lambda v: v != default) if default in values else list(values)
+    return Choice(tuple(ordered))
+
+
+def _describe(domain: Domain) -> str:
+    if isinstance(domain, Choice):
+        return "one of " + ", ".join(str(v) for v in domain.values)
+    return f"{domain.low}..{domain.high}"
+
+
+def load_space_file(path: Path) -> dict[str, Any]:
+    """Read a search-space file.
+
+    Raises:
+        SpecError: missing, not YAML, or with keys that don't exist.
+    """
+    try:
+        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as exc:
+        raise SpecError(f"{path}: can't be read ({exc}).", "Name a file of search_spaces/ or give a path.") from exc
+    except yaml.YAMLError as exc:
+        raise SpecError(f"{path}: is not YAML ({str(exc).splitlines()[0]}).", "See docs/spaces.md.") from exc
+    if raw is None:
+        return {}
+    if not isinstance(raw, dict):
+        raise SpecError(f"{path}: should be a mapping with techniques: and deployment:.", "See docs/spaces.md.")
+    _known(raw, ("techniques", "deployment"), str(path))
+    return raw
+
+
+def _known(given: Mapping[str, Any], allowed: tuple[str, ...], where: str) -> None:
+    for key in given:
+        if key not in allowed:
+            near = difflib.get_close_matches(str(key), allowed, 1)
+            hint = f"Did you mean {near[0]!r}?" if near else f"There are: {', '.join(allowed)}."
+            raise SpecError(f"{where}: unknown name {key!r}.", hint)
+
+
+@dataclass(frozen=True, slots=True)
+class SpaceRequest:
+    """What the spec and the model allow: the outer bounds of a space."""
+
+    providers: tuple[str, ...]
+    threads: int
+    batches: tuple[int, ...]
+
+
+def build_space(
+    path: Path,
+    request: SpaceRequest,
+    *,
+    target: Target,
+    techniques: Mapping[str, Technique],
+    providers: Mapping[str, Provider],
+) -> SearchSpace:
+    """The space of ``path``, narrowed to what the spec allows and this machine can run.
+
+    Raises:
+        SpecError: unknown names, values outside the declared domains, or no usable provider.
+    """
+    raw = load_space_file(path)
+    wanted = raw.get("techniques")
+    if wanted is None:
+        wanted = {name: {} for name, t in techniques.items() if t.on_by_default}
+    if isinstance(wanted, list):
+        wanted = {str(name): {} for name in wanted}
+    _known(wanted, tuple(techniques), f"{path}: techniques")
+    left_out: dict[str, str] = {}
+    chosen: dict[str, tuple[Technique, Mapping[str, Domain]]] = {}
+    for name, settings in wanted.items():
+        technique = techniques[name]
+        reason = technique.available(target)
+        if reason is not None:
+            left_out[name] = reason
+            continue
+        chosen[name] = (technique, _narrowed(technique.parameters, settings or {}, f"{path}: techniques.{name}"))
+    deployment = dict(raw.get("deployment") or {})
+    threads = _threads(deployment.pop("threads", "auto"), request.threads, str(path))
+    batches = _batches(deployment.pop("batch", None), request.batches, str(path))
+    _known(deployment, tuple(providers), f"{path}: deployment")
+    usable: dict[str, Mapping[str, Domain]] = {}
+    for name in request.providers:
+        if name not in providers:
+            raise SpecError(f"target.providers: no provider is called {name!r}.", f"There are: {', '.join(providers)}.")
+        reason = providers[name].usable(target)
+        if reason is not None:
+            left_out[name] = reason
+            continue
+        settings = deployment.get(name) or {}
+        usable[name] = _narrowed(providers[name].parameters, settings, f"{path}: deployment.{name}")
+    if not usable:
+        reasons = "; ".join(f"{name}: {left_out[name]}" for name in request.providers)
+        raise SpecError(f"target.providers: none of them can run here ({reasons}).", "autopilot doctor lists those that can.")
+    return SearchSpace(chosen, usable, threads, batches, left_out)
+
+
+def _narrowed(declared: Mapping[str, Domain], settings: Mapping[str, Any], where: str) -> dict[str, Domain]:
+    _known(settings, tuple(declared), where)
+    return {k: narrow(d, settings[k], f"{where}.{k}") if k in settings else d for k, d in declared.items()}
+
+
+def _threads(wanted: Any, most: int, where: str) -> tuple[int, ...]:
+    """Thread counts to try, the target's own first: it is the default deployment's."""
+    if wanted == "auto":
+        powers = [1 << i for i in range(most.bit_length()) if 1 << i < most]
+        return (most, *reversed(powers))
+    values = wanted if isinstance(wanted, list) else [wanted]
+    if not values or not all(isinstance(v, int) and not isinstance(v, bool) and v >= 1 for v in values):
+        raise SpecError(f"{where}: deployment.threads should be auto or a list of counts, not {wanted!r}.")
+    inside = sorted({v for v in values if v <= most}, reverse=True)
+    return tuple(inside) or (most,)
+
+
+def _batches(wanted: Any, allowed: tuple[int, ...], where: str) -> tuple[int, ...]:
+    if wanted is None or len(allowed) == 1:
+        return allowed
+    values = wanted if isinstance(wanted, list) else [wanted]
+    if not values or not all(isinstance(v, int) and not isinstance(v, bool) and v >= 1 for v in values):
+        raise SpecError(f"{where}: deployment.batch should be a list of batch sizes, not {wanted!r}.")
+    return tuple(sorted(set(values)))

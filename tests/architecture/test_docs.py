@@ -1,0 +1,94 @@
+"""The documentation names only what exists."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import re
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+_DOTTED = re.compile(r"`(autopilot(?:\.[A-Za-z_]\w*)+)(?:\([^`]*\))?`")
+_FILE = re.compile(r"`((?:autopilot|tests|docs|examples|benchmarks|search_spaces)/[\w./-]+\.\w+)`")
+_TARGET = re.compile(r"`make ([a-z]+)`")
+
+
+def _load(path: Path) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def checker(repository: Path) -> ModuleType:
+    """docs/check_links.py as a module."""
+    return _load(repository / "docs" / "check_links.py")
+
+
+@pytest.fixture(scope="module")
+def pages(repository: Path, checker: ModuleType) -> dict[str, str]:
+    """Text of every Markdown file, by its path."""
+    return {str(p.relative_to(repository)): p.read_text(encoding="utf-8") for p in checker.markdown_files(repository)}
+
+
+def _exists(dotted: str) -> bool:
+    """True when ``autopilot.a.b`` is a module or an attribute of one."""
+    parts = dotted.split(".")
+    thing: object = importlib.import_module(parts[0])
+    for i, part in enumerate(parts[1:], 2):
+        if not hasattr(thing, part):
+            try:
+                importlib.import_module(".".join(parts[:i]))
+            except ModuleNotFoundError:
+                return False
+        thing = getattr(thing, part)
+    return True
+
+
+def test_links_lead_somewhere(repository: Path, checker: ModuleType) -> None:
+    """Every relative link and anchor in the documentation resolves."""
+    wrong = [line for file in checker.markdown_files(repository) for line in checker.broken_links(file)]
+
+    assert wrong == []
+
+
+def test_link_check_finds_a_broken_link(tmp_path: Path, checker: ModuleType) -> None:
+    """The check itself isn't blind: a missing file, a missing heading and a fenced example are told apart."""
+    page = tmp_path / "page.md"
+    page.write_text("# One\n[a](gone.md) [b](#one) [c](#two)\n```\n[d](fenced.md)\n```\n", encoding="utf-8")
+
+    wrong = checker.broken_links(page, tmp_path)
+
+    assert wrong == ["page.md:2: gone.md: no such file", "page.md:2: #two: no such heading"]
+
+
+def test_named_symbols_exist(pages: dict[str, str]) -> None:
+    """Every `autopilot.x.y` in the documentation can be imported."""
+    named = {(page, match) for page, text in pages.items() for match in _DOTTED.findall(text)}
+
+    # Entry-point groups look like modules, and are: autopilot.techniques and its like.
+    assert sorted(f"{page}: {name}" for page, name in named if not _exists(name)) == []
+    assert named
+
+
+def test_named_files_exist(repository: Path, pages: dict[str, str]) -> None:
+    """Every `autopilot/….py`, `search_spaces/….yaml` and the like in the documentation is there."""
+    named = {(page, match) for page, text in pages.items() for match in _FILE.findall(text)}
+
+    made = re.compile(r"examples/digits/\w+\.npz|NAME|my_")
+    assert sorted(f"{p}: {n}" for p, n in named if not made.search(n) and not (repository / n).exists()) == []
+    assert named
+
+
+def test_named_make_targets_exist(repository: Path, pages: dict[str, str]) -> None:
+    """Every `make TARGET` in the documentation is a target."""
+    targets = set(re.findall(r"^([a-z]+):", (repository / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
+    named = {match for text in pages.values() for match in _TARGET.findall(text)}
+
+    assert named
+    assert named <= targets

@@ -1,0 +1,38 @@
+"""What all tests share: a quiet environment and the embedded example as a scratch copy."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+# Before any test imports these libraries; child processes inherit it.
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+os.environ.setdefault("DO_NOT_TRACK", "true")
+
+
+@pytest.fixture(scope="session")
+def repository() -> Path:
+    """The root of the checkout."""
+    return ROOT
+
+
+@pytest.fixture(scope="session")
+def digits_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of ``examples/digits`` with its data made; shared by the session, so leave it as it is."""
+    folder = tmp_path_factory.mktemp("digits")
+    source = ROOT / "examples" / "digits"
+    for name in ("model.onnx", "spec.yaml"):
+        shutil.copy(source / name, folder / name)
+    loader = importlib.util.spec_from_file_location("digits_data", source / "data.py")
+    assert loader is not None
+    assert loader.loader is not None
+    module = importlib.util.module_from_spec(loader)
+    loader.loader.exec_module(module)
+    module.write_splits(folder)
+    return folder
