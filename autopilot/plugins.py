@@ -6,10 +6,13 @@ import importlib
 import pkgutil
 from functools import cache
 from importlib.metadata import entry_points
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from autopilot.contracts import Axis, Meter, Metric, Provider, Technique
 from autopilot.errors import AutopilotError
+
+if TYPE_CHECKING:
+    from autopilot.spec import Vocabulary
 
 
 def _scan(kind: str, attribute: str) -> dict[str, Any]:
@@ -71,3 +74,21 @@ def find_axis(name: str) -> tuple[Meter, Axis] | None:
 def axis_names() -> list[str]:
     """The names of all declared axes, for messages and listings."""
     return [axis.name for meter in meters().values() for axis in meter.axes]
+
+
+def vocabulary() -> Vocabulary:
+    """The names a spec may use: what plug-ins declare, and where search spaces are."""
+    from autopilot.spaces_folder import space_folder
+    from autopilot.spec import Vocabulary
+
+    def axis(name: str) -> Axis | None:
+        found = find_axis(name)
+        return found[1] if found else None
+
+    return Vocabulary(
+        axis=axis,
+        axis_names=tuple(axis_names()),
+        metric_names=tuple(metrics()),
+        provider_names=tuple(providers()),
+        space_folder=space_folder(),
+    )

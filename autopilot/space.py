@@ -256,7 +256,8 @@ def build_space(
         usable[name] = _narrowed(providers[name].parameters, settings, f"{path}: deployment.{name}")
     if not usable:
         reasons = "; ".join(f"{name}: {left_out[name]}" for name in request.providers)
-        raise SpecError(f"target.providers: none of them can run here ({reasons}).", "autopilot doctor lists those that can.")
+        message = f"target.providers: none of them can run here ({reasons})."
+        raise SpecError(message, "autopilot doctor lists those that can.")
     return SearchSpace(chosen, usable, threads, batches, left_out)
 
 

@@ -106,5 +106,7 @@ class InputMap:
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> InputMap:
-        fixed = {k: tuple(v) if isinstance(v, list) and k != "constant" else v for k, v in value.items()}
+        fixed: dict[str, Any] = {
+            k: tuple(v) if isinstance(v, list) and k != "constant" else v for k, v in value.items()
+        }
         return cls(**fixed)

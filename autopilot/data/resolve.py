@@ -128,7 +128,9 @@ def _wanted(tensor: TensorInfo) -> str:
 
 
 def _check_dtype(header: Header, mapped: InputMap, source: Source, *, explicit: bool) -> None:
-    where = f"array {header.name!r} in {source.path} is {header.text}, the model's input {mapped.name!r} is {mapped.dtype}"
+    where = (
+        f"array {header.name!r} in {source.path} is {header.text}, the model's input {mapped.name!r} is {mapped.dtype}"
+    )
     kind = header.dtype.kind
     if is_text(mapped.dtype) != (kind in "US"):
         raise DataError(f"{where}: text and numbers don't convert.", "Store the type that the model takes.")
@@ -136,11 +138,14 @@ def _check_dtype(header: Header, mapped: InputMap, source: Source, *, explicit: 
         return
     try:
         target = np.dtype(mapped.dtype)
-    except TypeError as exc:
-        raise DataError(f"{where}, a type that numpy has no name for.", "Convert that input with a Cast node.") from exc
+    except TypeError:
+        target = np.dtype("V1")
+    if target.kind not in "biuf":  # bfloat16, float8, int4: known to numpy through other libraries at most
+        raise DataError(f"{where}, a type that numpy does not have.", "Export the model with a float32 input.")
     if kind not in "biuf":
         raise DataError(f"{where}: {header.dtype.name} values can't feed it.", "Store numbers.")
-    hint = f"If the conversion is meant, write data.inputs.{mapped.name}: {{from: {header.name}, dtype: {mapped.dtype}}}."
+    example = f"{{from: {header.name}, dtype: {mapped.dtype}}}"
+    hint = f"If the conversion is meant, write data.inputs.{mapped.name}: {example}."
     if mapped.calculates and target.kind != "f" and not explicit:
         raise DataError(f"{where}: scale, offset, mean or std would be rounded to whole numbers.", hint)
     if not mapped.calculates and not explicit and not np.can_cast(header.dtype, target, "safe"):
@@ -156,15 +161,12 @@ def _with_shape(
     shape, wanted = header.shape, tensor.shape
     if shape[:1] == (n,):
         pad, item = _padding(shape[1:], wanted[1:] if batched else wanted)
-        ok = pad is not None and not (batched and not wanted)
-        if ok and pad is not None:
+        if pad is not None and (wanted or not batched):
             return _with_axis(_replace(mapped, pad=pad), item, len(wanted), batched)
-    if shape[:1] != (n,) or not batched:
-        single = header_is_scalar(header) and not wanted
-        if shape[:1] != (n,) and (single or fits(shape, wanted)):
-            varying = any(not isinstance(d, int) for d in wanted)
-            fixed = () if single else shape
-            return _with_axis(_replace(mapped, shared=True, varying=varying, shape=fixed), fixed, len(wanted), False)
+    elif fits(shape, wanted) or (header_is_scalar(header) and not wanted):
+        varying = any(not isinstance(d, int) for d in wanted)
+        fixed = shape if wanted else ()
+        return _with_axis(_replace(mapped, shared=True, varying=varying, shape=fixed), fixed, len(wanted), False)
     raise DataError(_shape_problem(tensor, header, source, n, batched), _shape_hint(tensor, header, n, batched))
 
 

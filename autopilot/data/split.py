@@ -114,7 +114,8 @@ class Split:
         out = {}
         for name, dtype in self._meta["model_inputs"].items():
             if name not in made:
-                raise DataError(f"{reference} returns no {name!r}, an input of the model; it returns: {', '.join(made)}.")
+                returned = ", ".join(made)
+                raise DataError(f"{reference} returns no {name!r}, an input of the model; it returns: {returned}.")
             target = made[name].dtype if dtype in ("object", "str") else np.dtype(dtype)
             if not np.can_cast(made[name].dtype, target, "safe"):
                 raise DataError(

@@ -24,7 +24,7 @@ def parse(path: Path) -> ModelProto:
         ModelError: the file is missing, is no ONNX model or is cut short.
     """
     import onnx
-    from google.protobuf.message import DecodeError
+    from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
     if not path.exists():
         raise ModelError(f"{path}: there is no such model file.", "Check model: in the spec; paths are relative to it.")

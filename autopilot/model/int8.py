@@ -12,7 +12,7 @@ from autopilot.model.graph import all_graphs
 from autopilot.profile import Int8Audit
 
 if TYPE_CHECKING:
-    from onnx import GraphProto, ModelProto, NodeProto
+    from onnx import ModelProto, NodeProto
 
 # Matrix-multiply-like operators -> which input holds the weight.
 FLOAT_MATMUL = {
@@ -24,6 +24,9 @@ INTEGER_MATMUL = {
     "ConvIntegerToFloat": 1, "MatMulIntegerToFloat": 1, "DynamicQuantizeMatMul": 1, "QAttention": 1,
     "DynamicQuantizeLSTM": 1, "MatMulNBits": 1, "MatMulBnb4": 1,
 }  # fmt: skip
+MATMUL = frozenset(FLOAT_MATMUL) | frozenset(INTEGER_MATMUL)
+# Tensors that give shapes (of a Reshape) are small; only those are needed to infer shapes.
+_LARGEST_SHAPE_TENSOR = 256
 # Between a DequantizeLinear and the product it feeds, exporters put these.
 _PASS_THROUGH = frozenset({"Transpose", "Reshape", "Cast", "Identity", "Squeeze", "Unsqueeze", "Flatten"})
 _DEEP_ENOUGH = 4
@@ -42,22 +45,23 @@ def int8_audit(artifact: Path, optimized: Path) -> Int8Audit:
     Raises:
         ModelError: one of the files is missing or no ONNX model.
     """
-    claimed = sum(_claims(graph, node, producers) for graph, node, producers in _walk(parse(artifact)))
-    ran = parse(optimized)
-    kinds = [node.op_type for _, node, _ in _walk(ran) if node.op_type in FLOAT_MATMUL | INTEGER_MATMUL]
-    executed = sum(kind in INTEGER_MATMUL for kind in kinds)
-    return Int8Audit(claimed, executed, len(kinds), _mac_share(ran))
+    claimed_by = parse(artifact)
+    claimed = sum(_claims(node, producers) for node, producers in _walk(claimed_by))
+    ran = [node for node, _ in _walk(parse(optimized)) if node.op_type in MATMUL]
+    executed = sum(node.op_type in INTEGER_MATMUL for node in ran)
+    still_float = {node.name for node in ran if node.op_type in FLOAT_MATMUL}
+    return Int8Audit(claimed, executed, len(ran), _mac_share(claimed_by, still_float, executed))
 
 
-def _walk(model: ModelProto) -> Iterator[tuple[GraphProto, NodeProto, dict[str, NodeProto]]]:
-    """Every node with its graph and that graph's producers by output name."""
+def _walk(model: ModelProto) -> Iterator[tuple[NodeProto, dict[str, NodeProto]]]:
+    """Every node with the producers, by output name, of its graph."""
     for graph in all_graphs(model):
         producers = {o: n for n in graph.node for o in n.output if o}
         for node in graph.node:
-            yield graph, node, producers
+            yield node, producers
 
 
-def _claims(graph: GraphProto, node: NodeProto, producers: dict[str, NodeProto]) -> bool:
+def _claims(node: NodeProto, producers: dict[str, NodeProto]) -> bool:
     if node.op_type in INTEGER_MATMUL:
         return True
     if node.op_type not in FLOAT_MATMUL:
@@ -78,27 +82,39 @@ def _dequantized(name: str, producers: dict[str, NodeProto]) -> bool:
     return False
 
 
-def _mac_share(model: ModelProto) -> float | None:
-    """Share of multiply-accumulates in integer kernels; None when a shape it needs isn't known.
+def _mac_share(artifact: ModelProto, still_float: set[str], executed: int) -> float | None:
+    """Share of multiply-accumulates in integer kernels; None when shapes or kernels can't be told.
 
+    Fused nodes carry no shapes, so that shapes are those of the artifact: a node that claims int8
+    and isn't among the float ones of the optimized graph (unfused nodes keep their names) ran so.
     The first dimension of an activation, the batch, may be symbolic: it scales every node alike.
-    Subgraphs run or not, so that a model that has products inside them gets no figure.
     """
-    if any(n.op_type in FLOAT_MATMUL | INTEGER_MATMUL for g, n, _ in _walk(model) if g is not model.graph):
+    products = [(n, _claims(n, p)) for n, p in _walk(artifact) if n.op_type in MATMUL]
+    ran = [claims and node.name not in still_float for node, claims in products]
+    if sum(ran) != executed or len(products) != sum(n.op_type in MATMUL for n in artifact.graph.node):
         return None
-    shapes = _shapes(model.graph)
-    integer = total = 0
-    for node in model.graph.node:
-        if node.op_type in FLOAT_MATMUL | INTEGER_MATMUL:
-            macs = _macs(node, shapes)
-            if macs is None:
-                return None
-            total += macs
-            integer += macs * (node.op_type in INTEGER_MATMUL)
-    return integer / total if total else None
+    shapes = _shapes(artifact)
+    macs = [_macs(node, shapes) for node, _ in products]
+    known = [m for m in macs if m is not None]
+    total = sum(known)
+    if len(known) != len(macs) or not total:
+        return None
+    return sum(m for m, is_integer in zip(known, ran, strict=True) if is_integer) / total
 
 
-def _shapes(graph: GraphProto) -> dict[str, Shape]:
+def _shapes(model: ModelProto) -> dict[str, Shape]:
+    """Shapes of all tensors of the main graph that inference finds; weights lose their values on the way."""
+    import onnx
+    from onnx import shape_inference
+
+    bare = onnx.ModelProto.FromString(model.SerializeToString())
+    for tensor in bare.graph.initializer:
+        if prod(tensor.dims) > _LARGEST_SHAPE_TENSOR:
+            tensor.ClearField("raw_data")
+    try:
+        graph = shape_inference.infer_shapes(bare).graph
+    except shape_inference.InferenceError:
+        return {}
     out: dict[str, Shape] = {t.name: tuple(int(d) for d in t.dims) for t in graph.initializer}
     for info in (*graph.value_info, *graph.input, *graph.output):
         if info.type.HasField("tensor_type") and info.type.tensor_type.HasField("shape"):

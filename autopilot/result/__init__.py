@@ -1,6 +1,6 @@
 """The records of a finished study: result.json, and the rows of trials.csv."""
 
-from autopilot.result.rows import recipe_text, trial_rows
+from autopilot.result.rows import recipe_text, trial_rows, trials_csv
 from autopilot.result.study import SCHEMA, MlflowRef, Status, StudyResult
 from autopilot.result.trial import Candidate, TrialRecord, TrialState
 
@@ -14,4 +14,5 @@ __all__ = [
     "TrialState",
     "recipe_text",
     "trial_rows",
+    "trials_csv",
 ]

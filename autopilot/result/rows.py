@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 from typing import TYPE_CHECKING, Any
 
 from autopilot.recipe import Recipe
@@ -48,6 +50,16 @@ def trial_rows(result: StudyResult) -> tuple[list[str], list[dict[str, Any]]]:
     columns += ["verdict", *(f"seconds_{stage}" for stage in stages), "sha256", "warnings"]
     rows = [{**dict.fromkeys(columns), **_row(trial)} for trial in result.trials]
     return columns, rows
+
+
+def trials_csv(result: StudyResult) -> str:
+    """The text of trials.csv: one row a trial, an empty field where there is no value."""
+    columns, rows = trial_rows(result)
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
 
 
 def _axes(result: StudyResult) -> list[str]:

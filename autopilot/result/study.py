@@ -99,6 +99,12 @@ class StudyResult:
         """The winner, or the nearest miss where there is none."""
         return self.best or self.nearest
 
+    @property
+    def registered_name(self) -> str:
+        """The study's name as MLflow's model registry takes it: no slash, no colon, no dots alone."""
+        name = self.name.replace("/", "-").replace(":", "-").strip()
+        return name if name.strip(".") else f"model{name}"
+
     def trials_dataframe(self) -> pd.DataFrame:
         """One row a trial, the columns of trials.csv."""
         import pandas as pd

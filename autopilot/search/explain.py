@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from autopilot.budget import Budget, Judgement, Limit, Verdict
 from autopilot.profile import Measurement
-from autopilot.result import TrialRecord
+from autopilot.result import TrialRecord, TrialState
 
 
 def explain(
@@ -28,10 +28,10 @@ def explain(
 
 
 def _counts(records: Sequence[TrialRecord]) -> str:
-    judged = [r for r in records if r.state in ("complete", "pruned")]
+    judged = [r for r in records if r.state in (TrialState.COMPLETE, TrialState.PRUNED)]
     inside = sum(r.verdict is not None and r.verdict.overall is Judgement.IN for r in judged)
     text = f"{len(records)} trials: {inside} in budget, {len(judged) - inside} not"
-    duplicates = sum(r.state == "duplicate" for r in records)
+    duplicates = sum(r.state is TrialState.DUPLICATE for r in records)
     if duplicates:
         text += f", {duplicates} repeated an earlier one"
     failures = Counter(r.failure.value for r in records if r.failure is not None)
@@ -44,7 +44,7 @@ def _binding(records: Sequence[TrialRecord], budget: Budget) -> str:
     """How often each limit turned a variant away."""
     out: Counter[str] = Counter()
     for r in records:
-        if r.verdict is not None and r.state in ("complete", "pruned"):
+        if r.verdict is not None and r.state in (TrialState.COMPLETE, TrialState.PRUNED):
             out.update(axis for axis, j in r.verdict.per_limit.items() if j is Judgement.OUT)
     if not out:
         return "No limit turned a variant away."

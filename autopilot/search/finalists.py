@@ -9,8 +9,9 @@ from dataclasses import dataclass, replace
 from autopilot.budget import Judgement, Verdict
 from autopilot.errors import VariantFailed
 from autopilot.profile import Interval, Measurement
-from autopilot.result import TrialRecord
-from autopilot.search.evaluator import VERIFYING, Evaluator, Outcome
+from autopilot.result import TrialRecord, TrialState
+from autopilot.search.evaluator import Evaluator
+from autopilot.search.outcome import VERIFYING, Outcome
 
 # Variants whose objective can't be told apart are all verified, up to this many.
 MOST_TIED = 3
@@ -54,7 +55,7 @@ class Ranking:
 
 def line_up(records: Sequence[TrialRecord], ranking: Ranking) -> list[TrialRecord]:
     """Finalists in the order they are verified: in budget by objective, then undecided by violation."""
-    complete = [r for r in records if r.state == "complete" and r.verdict is not None]
+    complete = [r for r in records if r.state is TrialState.COMPLETE and r.verdict is not None]
     fitting = [r for r in complete if r.verdict and r.verdict.overall is Judgement.IN]
     fitting.sort(key=lambda r: (ranking.of(r).value, ranking.simplicity(r)))
     open_ = [r for r in complete if r.verdict and r.verdict.overall is Judgement.UNDECIDED]
@@ -118,8 +119,8 @@ def nearest(done: Sequence[Verified], records: Sequence[TrialRecord], ranking: R
     undecided = [v for v in done if v.verdict.overall is Judgement.UNDECIDED]
     if undecided:
         return min(undecided, key=lambda v: (v.verdict.worst, ranking.simplicity(v.record)))
-    complete = [r for r in records if r.state == "complete" and r.verdict is not None]
-    pool = complete or [r for r in records if r.state == "pruned" and r.verdict is not None]
+    complete = [r for r in records if r.state is TrialState.COMPLETE and r.verdict is not None]
+    pool = complete or [r for r in records if r.state is TrialState.PRUNED and r.verdict is not None]
     if not pool:
         return None
     return min(pool, key=lambda r: (r.verdict.worst if r.verdict else 0.0, ranking.of(r).value, r.number))
@@ -130,7 +131,7 @@ def pareto(records: Sequence[TrialRecord], ranking: Ranking) -> tuple[str, ...]:
     points = []
     for r in records:
         quality = r.measured.get("quality_drop")
-        if r.state == "complete" and quality is not None and quality.value is not None:
+        if r.state is TrialState.COMPLETE and quality is not None and quality.value is not None:
             points.append((ranking.of(r).value, quality.value, r.id))
     points.sort()
     front: list[str] = []

@@ -101,7 +101,7 @@ def prepare(problem: Problem, work: Path, observer: Observer) -> Setup:
     target = Target.detect()
     threads = problem.target.threads or target.cores
     if threads > target.cores:
-        observer.note(f"target.threads is {threads}, but this machine has {target.cores} cores: {target.cores} are used.")
+        observer.note(f"target.threads is {threads}, but this machine has {target.cores} cores; they are used")
         threads = target.cores
     limits = child_limits(problem)
     request = SpaceRequest(problem.target.providers, threads, (info.batch or 1,))

@@ -8,7 +8,13 @@ import re
 from pathlib import Path
 from types import ModuleType
 
+import numpy as np
+import onnx
 import pytest
+from onnx import numpy_helper
+
+from autopilot.contracts import BuildContext
+from tests.models import cnn
 
 _DOTTED = re.compile(r"`(autopilot(?:\.[A-Za-z_]\w*)+)(?:\([^`]*\))?`")
 _FILE = re.compile(r"`((?:autopilot|tests|docs|examples|benchmarks|search_spaces)/[\w./-]+\.\w+)`")
@@ -83,6 +89,21 @@ def test_named_files_exist(repository: Path, pages: dict[str, str]) -> None:
     made = re.compile(r"examples/digits/\w+\.npz|NAME|my_")
     assert sorted(f"{p}: {n}" for p, n in named if not made.search(n) and not (repository / n).exists()) == []
     assert named
+
+
+def test_example_technique_does_what_its_page_says(repository: Path, tmp_path: Path) -> None:
+    """The technique printed in adding-a-technique.md runs: an unused weight is gone, the rest stays."""
+    page = (repository / "docs" / "adding-a-technique.md").read_text(encoding="utf-8")
+    (tmp_path / "strip.py").write_text(page.split("```python\n")[1].split("```")[0], encoding="utf-8")
+    technique = _load(tmp_path / "strip.py").TECHNIQUE
+    model = cnn()
+    kept = [t.name for t in model.graph.initializer]
+    model.graph.initializer.append(numpy_helper.from_array(np.zeros(3, np.float32), "spare"))
+    onnx.save(model, tmp_path / "given.onnx")
+
+    technique.apply(tmp_path / "given.onnx", tmp_path, {"docs": True}, BuildContext(None, tmp_path, 1))
+
+    assert [t.name for t in onnx.load(tmp_path / "model.onnx").graph.initializer] == kept
 
 
 def test_named_make_targets_exist(repository: Path, pages: dict[str, str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import subprocess
 from pathlib import Path
@@ -58,6 +59,29 @@ def test_source_files_are_not_too_long(repository: Path) -> None:
     lengths = {str(p.relative_to(repository)): len(p.read_text(encoding="utf-8").splitlines()) for p in files}
 
     assert {name: n for name, n in lengths.items() if name.startswith("autopilot/") and n > LONGEST_FILE} == {}
+
+
+def _functions(tree: ast.AST) -> list[ast.FunctionDef | ast.AsyncFunctionDef]:
+    return [node for node in ast.walk(tree) if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))]
+
+
+def _body_lines(function: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
+    """Lines of the body, docstring left out."""
+    body = function.body
+    first = body[1] if ast.get_docstring(function) is not None and len(body) > 1 else body[0]
+    return (body[-1].end_lineno or body[-1].lineno) - first.lineno + 1
+
+
+def test_functions_are_not_too_long(repository: Path) -> None:
+    """A function body over 60 lines does more than one thing."""
+    found = {}
+    for path in sorted((repository / "autopilot").rglob("*.py")):
+        for function in _functions(ast.parse(path.read_text(encoding="utf-8"))):
+            lines = _body_lines(function)
+            if lines > LONGEST_FUNCTION:
+                found[f"{path.relative_to(repository)}:{function.name}"] = lines
+
+    assert found == {}
 
 
 def test_secrets_and_stores_are_ignored(repository: Path) -> None:

@@ -6,6 +6,7 @@ import random
 from pathlib import Path
 
 import pytest
+from autopilot.target import Target
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -14,7 +15,6 @@ from autopilot.domain import Choice, Domain, Float, Int, Scalar
 from autopilot.errors import SpecError
 from autopilot.recipe import Deployment, Recipe, Step, Variant
 from autopilot.space import SearchSpace, SpaceRequest, build_space, narrow
-from autopilot.target import Target
 
 
 def technique(name: str, slot: Slot, **more: object) -> Technique:
@@ -63,7 +63,8 @@ def drawn(space: SearchSpace, seed: int) -> tuple[Variant, dict[str, Scalar]]:
     asked: dict[str, Scalar] = {}
 
     def suggest(name: str, domain: Domain) -> Scalar:
-        value: Scalar = rng.choice(domain.values) if isinstance(domain, Choice) else rng.randint(domain.low, domain.high)  # type: ignore[arg-type]
+        assert not isinstance(domain, Float)
+        value = rng.choice(domain.values) if isinstance(domain, Choice) else rng.randint(domain.low, domain.high)
         asked[name] = value
         return value
 

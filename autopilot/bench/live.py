@@ -1,0 +1,251 @@
+"""The parent's side of one serving process: start it, ask it, always reap it."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import select
+import shutil
+import subprocess
+import tempfile
+import time
+import weakref
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from autopilot.bench.child import TAIL_BYTES, ChildLimits, died, kill_group, spawn, write_request
+from autopilot.bench.childside import error_from_json
+from autopilot.errors import Failure, WorkerDied
+from autopilot.profile import Floats, Placement
+from autopilot.recipe import Deployment
+
+if TYPE_CHECKING:
+    from autopilot.data import Split
+
+# Distinct samples kept in the server: enough variety to defeat value-dependent luck, small beside a model.
+REQUEST_BYTES = 16_000_000
+WARM_UP_CAP_S = 5.0
+# Above its threads by this many cores, a server did more than the deployment allows it.
+THREAD_SLACK = 0.3
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """Timed requests that ran back to back.
+
+    latency_s: float64, shape (n,), seconds. wall_s, cpu_s: seconds of the whole block.
+    preprocess_s, postprocess_s: float64, shape (n,), None without that hook's stages.
+    """
+
+    latency_s: Floats
+    wall_s: float
+    cpu_s: float
+    preprocess_s: Floats | None = None
+    postprocess_s: Floats | None = None
+
+
+def usable_cores() -> int:
+    """How many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
+
+
+def server_cores(threads: int) -> list[int]:
+    """The cores a server of ``threads`` threads runs on: the last ones this process may use.
+
+    The first ones stay the parent's where there are any to spare; servers that are compared share theirs.
+    """
+    if not hasattr(os, "sched_getaffinity"):
+        return []
+    return sorted(os.sched_getaffinity(0))[-threads:]
+
+
+def _reap(process: subprocess.Popen[bytes], folder: Path) -> None:
+    kill_group(process)
+    for pipe in (process.stdin, process.stdout):
+        if pipe is not None:
+            with contextlib.suppress(OSError):
+                pipe.close()
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+class Server:
+    """A live serving process; a context manager. Start it with ``Server.start``.
+
+    The thread that starts a server must outlive it: on Linux the kernel ends the process with its starter.
+    """
+
+    def __init__(self, process: subprocess.Popen[bytes], folder: Path, deployment: Deployment, wall_s: float) -> None:
+        self.deployment = deployment
+        self.request_s: float | None = None
+        self.cores: tuple[int, ...] = ()
+        self.output_names: tuple[str, ...] = ()
+        self.placement = Placement()
+        self.load_s = float("nan")
+        self._process = process
+        self._folder = folder
+        self._wall_s = wall_s
+        self._buffer = b""
+        self._wall_total = self._cpu_total = 0.0
+        self._stages: dict[str, list[float]] = {}
+        self._finalizer = weakref.finalize(self, _reap, process, folder)
+
+    @classmethod
+    def start(
+        cls, artifact: Path, deployment: Deployment, *, split: Split, limits: ChildLimits, requests: int = 256
+    ) -> Server:
+        """A server that has loaded ``artifact`` and answered its first request.
+
+        Args:
+            artifact: the model file.
+            deployment: how it is run; the process is pinned to ``deployment.threads`` cores.
+            split: real samples; a prefix of it is served in turn.
+            limits: ``wall_s`` bounds the start and every later command.
+            requests: how many different requests to hold at most (bounded to some MB as well).
+
+        Raises:
+            VariantFailed: it doesn't load or answer (WorkerDied when the process ended).
+        """
+        wanted = {"artifact": str(artifact.absolute()), "split": str(split.folder.absolute()), "requests": requests}
+        return cls._launch(wanted, deployment, limits)
+
+    @classmethod
+    def start_empty(cls, deployment: Deployment, limits: ChildLimits) -> Server:
+        """The same process with no model: what its memory is compared with."""
+        return cls._launch({"artifact": None, "split": None, "requests": 0}, deployment, limits)
+
+    @classmethod
+    def _launch(cls, wanted: Mapping[str, Any], deployment: Deployment, limits: ChildLimits) -> Server:
+        folder = Path(tempfile.mkdtemp(prefix="autopilot-server-"))
+        request = {
+            **wanted,
+            "deployment": deployment.to_json(),
+            "cores": server_cores(deployment.threads),
+            "limit_bytes": REQUEST_BYTES,
+        }
+        path = write_request(folder, request, limits)
+        with (folder / "log").open("wb") as log:
+            started = time.monotonic_ns()
+            process = spawn(
+                "autopilot.bench.server",
+                path,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                threads=deployment.threads,
+            )
+        server = cls(process, folder, deployment, limits.wall_s)
+        server._ready(server._read(limits.wall_s), started)
+        return server
+
+    def _ready(self, reply: Mapping[str, Any], started_ns: int) -> None:
+        self.cores = tuple(reply["cores"])
+        if "first_answer_ns" in reply:
+            # The monotonic clock is the system's: both processes read the same one.
+            self.load_s = (reply["first_answer_ns"] - started_ns - reply["preparing_ns"]) / 1e9
+            self.output_names = tuple(reply["output_names"])
+            self.placement = Placement(reply["placement"])
+
+    def warm_up(self, cap_s: float = WARM_UP_CAP_S) -> None:
+        """Serve requests until latency is steady or ``cap_s`` seconds are over; sets ``request_s``."""
+        self.request_s = float(self._ask({"do": "warm_up", "cap_s": cap_s})["request_s"])
+
+    def block(self, n: int) -> Block:
+        """``n`` timed requests, each another sample than the one before."""
+        reply = self._ask({"do": "block", "n": n})
+        stages = {k: np.array(reply[f"{k}_ns"]) / 1e9 for k in ("preprocess", "postprocess") if f"{k}_ns" in reply}
+        block = Block(
+            np.array(reply["latency_ns"], dtype=np.float64) / 1e9,
+            reply["wall_ns"] / 1e9,
+            reply["cpu_ns"] / 1e9,
+            stages.get("preprocess"),
+            stages.get("postprocess"),
+        )
+        for name, seconds in stages.items():
+            self._stages.setdefault(name, []).extend(seconds.tolist())
+        self._wall_total += block.wall_s
+        self._cpu_total += block.cpu_s
+        return block
+
+    def peak_memory_bytes(self) -> int:
+        """The kernel's high-water mark of the process's resident memory since its start."""
+        return int(self._ask({"do": "memory"})["peak_memory_bytes"])
+
+    @property
+    def stages_s(self) -> dict[str, float]:
+        """Mean seconds a request spent in the preprocess and postprocess hooks; empty without hooks."""
+        return {name: float(np.mean(values)) for name, values in self._stages.items()}
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What was odd about the process: cores it could not be bound to, threads it didn't keep to."""
+        found = []
+        threads = self.deployment.threads
+        if len(self.cores) != threads:
+            held = f"{len(self.cores)} cores" if self.cores else "no particular cores"
+            found.append(f"the server was bound to {held}, not to its {threads} threads' worth")
+        used = self._cpu_total / self._wall_total if self._wall_total else 0.0
+        if used > threads + THREAD_SLACK:
+            found.append(f"provider {self.deployment.provider} used {used:.1f} cores, not its {threads} threads")
+        return tuple(found)
+
+    def _ask(self, command: Mapping[str, Any]) -> dict[str, Any]:
+        assert self._process.stdin is not None
+        with contextlib.suppress(BrokenPipeError):  # the reply then says how the process ended
+            self._process.stdin.write(json.dumps(command).encode() + b"\n")
+            self._process.stdin.flush()
+        return self._read(self._wall_s)
+
+    def _read(self, timeout_s: float) -> dict[str, Any]:
+        try:
+            line = self._line(timeout_s)
+        except BaseException:
+            self._finalizer()
+            raise
+        reply: dict[str, Any] = json.loads(line)
+        if "error" in reply:
+            log = self._log()
+            self._finalizer()
+            raise error_from_json(reply["error"], log)
+        return reply
+
+    def _line(self, timeout_s: float) -> bytes:
+        """The next line, waited for in the kernel: a parent that polls would disturb what is timed."""
+        assert self._process.stdout is not None
+        deadline = time.monotonic() + timeout_s
+        poller = select.poll()
+        poller.register(self._process.stdout, select.POLLIN)
+        while b"\n" not in self._buffer:
+            left = deadline - time.monotonic()
+            if left <= 0 or not poller.poll(left * 1000):
+                text = f"the serving process gave no answer in {timeout_s:g} s."
+                raise WorkerDied(Failure.TIMEOUT, text, log=self._log())
+            chunk = os.read(self._process.stdout.fileno(), 1 << 20)
+            if not chunk:
+                self._process.wait()
+                raise died("the serving process", self._process.returncode, self._log())
+            self._buffer += chunk
+        line, _, self._buffer = self._buffer.partition(b"\n")
+        return line
+
+    def _log(self) -> str:
+        with contextlib.suppress(OSError), (self._folder / "log").open("rb") as log:
+            log.seek(0, os.SEEK_END)
+            log.seek(max(0, log.tell() - TAIL_BYTES))
+            return log.read().decode(errors="replace")
+        return ""
+
+    def close(self) -> None:
+        """End the process and remove its files; safe to call again."""
+        self._finalizer()
+
+    def __enter__(self) -> Server:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self.close()

@@ -1,0 +1,156 @@
+"""The evaluating child: a range of samples through the model, outputs to files. Not timed.
+
+Requests: ``evaluate`` (outputs of a range of samples) and ``probe`` (do several samples at once give
+what single ones give?). The parent's side is ``evaluation``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from autopilot.bench.childside import child_main
+from autopilot.errors import DataError, Failure, VariantFailed
+from autopilot.recipe import Deployment
+
+if TYPE_CHECKING:
+    from autopilot.bench.outputs import OutputFile
+    from autopilot.contracts import Array, Session
+    from autopilot.data import Split
+
+# A batch that gives other answers than single samples differs by much more: rounding stays below.
+_RTOL = 1e-3
+
+
+def groups(start: int, stop: int, batch: int) -> Iterator[tuple[list[int], int]]:
+    """Indices in groups of ``batch``, the last one filled up with its last sample; and how many are real."""
+    for first in range(start, stop, batch):
+        indices = list(range(first, min(first + batch, stop)))
+        yield indices + [indices[-1]] * (batch - len(indices)), len(indices)
+
+
+def named_outputs(session: Session, split: Split, indices: list[int]) -> dict[str, Array]:
+    """The model's outputs by name for one group, after the postprocess hook where there is one."""
+    outputs = session.run(split.feed(indices))
+    named = dict(zip(session.output_names, outputs, strict=True))
+    if split.postprocess is None:
+        return named
+    from autopilot.data.hooks import apply_postprocess
+
+    return apply_postprocess(split.postprocess, split.postprocess_reference or "", named)
+
+
+def by_sample(value: Array, batch: int, batched: bool) -> Array | None:
+    """``value`` with the sample dimension first, or None when it doesn't follow the batch."""
+    if batched and value.ndim > 0 and value.shape[0] == batch:
+        return value
+    return value[None] if batch == 1 else None
+
+
+def split_outputs(named: Mapping[str, Array], batch: int, batched: bool) -> dict[str, Array]:
+    """Outputs with the sample dimension first; those that don't follow the batch (carried states) left out.
+
+    Raises:
+        VariantFailed: none of them follows the batch.
+    """
+    found = {name: by_sample(value, batch, batched) for name, value in named.items()}
+    kept = {name: value for name, value in found.items() if value is not None}
+    if not kept:
+        shapes = ", ".join(f"{name} {value.shape}" for name, value in named.items())
+        raise VariantFailed(
+            Failure.UNSUPPORTED,
+            f"no output has {batch} samples after a run of {batch}: {shapes}.",
+            "Score this model with a batch size of 1.",
+        )
+    return kept
+
+
+def evaluate(request: Mapping[str, Any]) -> dict[str, Any]:
+    """Outputs of samples ``start..stop`` in ``folder``/{index}.npy, samples first."""
+    from autopilot.bench.outputs import OutputFile
+    from autopilot.bench.server import find_provider
+    from autopilot.data import Split
+
+    split = Split.load(Path(request["split"]))
+    folder, batch, n = Path(request["folder"]), int(request["batch"]), request["stop"] - request["start"]
+    if not split.batched and batch != 1:
+        raise DataError("batched: false makes a request one sample, so the batch size is 1.", f"It was {batch}.")
+    optimized = folder / "optimized.onnx" if request["optimized"] else None
+    deployment = Deployment.from_json(request["deployment"])
+    session = find_provider(deployment.provider).open(Path(request["artifact"]), deployment, optimized_model=optimized)
+    files: dict[str, OutputFile] = {}
+    for indices, real in groups(request["start"], request["stop"], batch):
+        kept = split_outputs(named_outputs(session, split, indices), batch, split.batched)
+        if not files:
+            files = {name: OutputFile(name, folder / f"{i}.npy", n) for i, name in enumerate(kept)}
+        for name, file in files.items():
+            if name not in kept:
+                raise VariantFailed(Failure.UNSUPPORTED, f"the output {name!r} stopped following the batch dimension.")
+            file.add(kept[name][:real])
+    finish(files, batched=split.batched)
+    return {
+        "output_names": list(files),
+        "placement": dict(session.placement().nodes),
+        "optimized": str(optimized) if optimized is not None and optimized.exists() else None,
+        "non_finite": any(f.non_finite for f in files.values()),
+        "padded": [name for name, f in files.items() if f.padded],
+    }
+
+
+def finish(files: Mapping[str, OutputFile], *, batched: bool) -> None:
+    """Write the files; a batch dimension of 1 that a one-sample model kept is taken off."""
+    for file in files.values():
+        file.finish(drop_first=not batched and file.first_is_one)
+
+
+def probe(request: Mapping[str, Any]) -> dict[str, Any]:
+    """Whether runs of several samples equal single runs; False when they fail."""
+    import numpy as np
+
+    from autopilot.bench.server import find_provider
+    from autopilot.data import Split
+
+    split = Split.load(Path(request["split"]))
+    if not split.batched:
+        return {"batching": False, "why": "batched: false makes a request one sample"}
+    deployment = Deployment.from_json(request["deployment"])
+    session = find_provider(deployment.provider).open(Path(request["artifact"]), deployment)
+    count = min(int(request["samples"]), split.n)
+    single = [named_outputs(session, split, [i]) for i in range(count)]
+    try:
+        together = named_outputs(session, split, list(range(count)))
+    except (VariantFailed, DataError) as error:
+        return {"batching": False, "why": str(error)}
+    followed = 0
+    for name, value in together.items():
+        if value.ndim == 0 or value.shape[0] != count:
+            continue
+        followed += 1
+        alone = np.concatenate([one[name] for one in single]) if single[0][name].ndim else None
+        if alone is None or alone.shape != value.shape or not same(alone, value):
+            return {"batching": False, "why": f"the output {name!r} of {count} samples differs from single runs"}
+    return {"batching": followed > 0, "why": "" if followed else "no output follows the batch dimension"}
+
+
+def same(a: Array, b: Array) -> bool:
+    """Equal up to rounding, on the scale of the larger values; ``a`` and ``b`` of one shape."""
+    import numpy as np
+
+    if a.dtype.kind not in "fc":
+        return bool(np.array_equal(a, b))
+    scale = float(np.nanmax(np.abs(a), initial=0.0))
+    return bool(np.allclose(a, b, rtol=_RTOL, atol=_RTOL * scale, equal_nan=True))
+
+
+def handle(request: dict[str, Any]) -> dict[str, Any]:
+    """Do what ``request["do"]`` says."""
+    if request["cores"]:
+        from autopilot.bench.server import pin
+
+        pin(request["cores"])
+    return {"evaluate": evaluate, "probe": probe}[request["do"]](request)
+
+
+if __name__ == "__main__":
+    child_main(handle)

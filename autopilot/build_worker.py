@@ -1,0 +1,93 @@
+"""The build child: runs the missing steps of a recipe (``python -m autopilot.build_worker REQUEST.json``)."""
+
+from __future__ import annotations
+
+import errno
+import tempfile
+import traceback
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from autopilot.artifact import Artifact
+from autopilot.bench.childside import child_main, progress
+from autopilot.errors import AutopilotError, Failure, VariantFailed
+from autopilot.recipe import Step
+
+if TYPE_CHECKING:
+    from autopilot.build.cache import Cache
+    from autopilot.contracts import BuildContext, Technique
+
+_NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES})
+# Failures that come again with the same input; a wrong answer only where the data are part of the key.
+_REPEATS = frozenset({Failure.UNSUPPORTED, Failure.BUILD_ERROR})
+
+
+def handle(request: Mapping[str, Any]) -> dict[str, Any]:
+    """Build every step of ``request["steps"]`` on top of ``request["source"]``; answers with the last artifact."""
+    from autopilot import plugins
+    from autopilot.build.cache import Cache, step_key
+    from autopilot.contracts import BuildContext
+    from autopilot.data import Split
+
+    cache = Cache(Path(request["cache"]))
+    split = Split.load(Path(request["calibration"])) if request["calibration"] else None
+    cache.scratch.mkdir(parents=True, exist_ok=True)
+    context = BuildContext(split, cache.scratch, int(request["threads"]), bool(request["classification"]))
+    artifact = Artifact.from_json(request["source"])
+    for raw in request["steps"]:
+        step = Step.from_json(raw)
+        technique = plugins.techniques()[step.technique]
+        key = step_key(
+            technique,
+            step,
+            parent=artifact.sha256,
+            calibration=split.digest if split is not None else None,
+            is_classification=context.metric_is_classification,
+        )
+        known = cache.take(key, parent=artifact.sha256, step=step)
+        if known is None:
+            progress(f"building {step.technique}")
+            folder = Path(tempfile.mkdtemp(prefix="step-", dir=request["staging"]))
+            known = _step(cache, key, artifact, technique, step, context, folder)
+        artifact = known
+    return {"artifact": artifact.to_json()}
+
+
+def _step(
+    cache: Cache, key: str, source: Artifact, technique: Technique, step: Step, context: BuildContext, folder: Path
+) -> Artifact:
+    from autopilot.techniques._smoke import check_built
+
+    try:
+        _apply(technique, source.path, folder, step, context)
+        check_built(source.path, folder / "model.onnx", context)
+    except VariantFailed as error:
+        error.message = f"{technique.name}: {error.message}"
+        wrong_on_data = error.failure is Failure.WRONG_NUMERICS and technique.needs_calibration
+        if error.failure in _REPEATS or wrong_on_data:
+            cache.put_failure(key, error, parent=source.sha256, step=step)
+        raise
+    return cache.put(key, folder, parent=source.sha256, step=step)
+
+
+def _apply(technique: Technique, source: Path, folder: Path, step: Step, context: BuildContext) -> None:
+    """``technique.apply``; what its libraries raise becomes a typed failure."""
+    from autopilot.bench.child import is_out_of_memory
+
+    try:
+        technique.apply(source, folder, dict(step.params), context)
+    except (AutopilotError, MemoryError):
+        raise
+    except Exception as exc:
+        traceback.print_exc()
+        if isinstance(exc, OSError) and exc.errno in _NO_ROOM:
+            raise AutopilotError(f"can't write to {folder.parent} ({exc.strerror}).", "Free some space there.") from exc
+        what = f"{type(exc).__name__}: {str(exc).strip().splitlines()[0] if str(exc).strip() else 'no message'}"
+        if is_out_of_memory(None, what):
+            raise VariantFailed(Failure.OOM, f"ran out of memory ({what[:300]}).") from exc
+        raise VariantFailed(Failure.BUILD_ERROR, f"failed ({what[:300]}).") from exc
+
+
+if __name__ == "__main__":
+    child_main(handle)

@@ -1,0 +1,204 @@
+"""The result as a table: readable in 80 columns and without colours."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+_TITLES = {
+    "in_budget": ("IN BUDGET", "bold green"),
+    "no_fit": ("NOTHING FITS THE BUDGET", "bold red"),
+    "undecided": ("UNDECIDED", "bold yellow"),
+}
+_CHECKED = {"in_budget": "IN BUDGET", "no_fit": "NOT IN BUDGET", "undecided": "UNDECIDED"}
+_STYLES = {"in": "green", "out": "red", "undecided": "yellow", "not_measurable": "yellow"}
+
+
+def render_result(result: Mapping[str, Any], folder: Path | None = None) -> Group:
+    """A finished study (result.json's content) in one look; ``folder`` is where its files lie."""
+    chosen = result.get("best") or result.get("nearest")
+    word, style = _TITLES[result["status"]]
+    parts: list[RenderableType] = [Text.assemble((str(result["name"]), "bold"), ": ", (word, style))]
+    headline = _headline(result, chosen)
+    if headline:
+        parts.append(Text(headline))
+    label = "winner" if result.get("best") else "nearest miss"
+    parts += ["", _limits(result, chosen, label)]
+    parts += _below(result["budget"], chosen or result["baseline"])
+    parts += ["", _facts(result, chosen, folder)]
+    if result["status"] != "in_budget" and result.get("explanation"):
+        parts += ["", Text(str(result["explanation"]))]
+    return Group(*parts)
+
+
+def render_check(check: Mapping[str, Any]) -> Group:
+    """What ``check`` found (its JSON): every limit with value, interval and verdict."""
+    style = _TITLES[check["status"]][1]
+    parts: list[RenderableType] = [
+        Text.assemble((str(check["model"]), "bold"), ": ", (_CHECKED[check["status"]], style))
+    ]
+    parts += ["", _limits({"budget": check["budget"]}, check, "model")]
+    parts += _below(check["budget"], check)
+    facts = _two_columns()
+    facts.add_row("deployment", Text(_deployment(check["deployment"])))
+    facts.add_row("sha256", Text(str(check["sha256"])))
+    return Group(*parts, "", facts)
+
+
+def _headline(result: Mapping[str, Any], chosen: Mapping[str, Any] | None) -> str:
+    """What was won on the objective, in a sentence."""
+    objective = result["objective"]
+    if chosen is None:
+        return f"objective {objective}: no variant could be measured to the end"
+    speedup = chosen.get("speedup")
+    if not speedup or speedup.get("value") is None:
+        return f"objective {objective}"
+    interval = f" ({_range(speedup, '{:.2f}')})" if speedup.get("low") != speedup.get("high") else ""
+    text = f"objective {objective}: {speedup['value']:.2f} times as good as the baseline{interval}"
+    if objective.startswith("latency_"):
+        text = f"objective {objective}: {speedup['value']:.2f} times as fast as the baseline{interval}"
+    return text + ("; the model as given is the best" if not chosen["recipe"] and result.get("best") else "")
+
+
+def _limits(result: Mapping[str, Any], chosen: Mapping[str, Any] | None, label: str) -> Table:
+    """One row a limit, then the objective and the quality where no limit names them."""
+    baseline = result.get("baseline")
+    table = Table(box=None, pad_edge=False, padding=(0, 1), header_style="bold")
+    table.add_column("axis", no_wrap=True)
+    table.add_column("limit", no_wrap=True)
+    if baseline is not None:
+        table.add_column("baseline", justify="right", no_wrap=True)
+    table.add_column(label, justify="right")
+    table.add_column("95% interval", justify="right")
+    table.add_column("verdict")
+    budget = result["budget"]
+    extra = [a for a in (result.get("objective"), "quality") if a and a not in budget and _known(a, baseline, chosen)]
+    for axis in [*budget, *extra]:
+        limit = budget.get(axis)
+        cells = [Text(axis), Text(limit["text"].replace("of baseline", "of base") if limit else "")]
+        if baseline is not None:
+            cells.append(Text(_value(baseline["measured"].get(axis))))
+        measured = chosen["measured"].get(axis) if chosen else None
+        verdict = str(chosen["verdict"].get(axis, "")) if chosen else ""
+        cells.append(Text(_value(measured)))
+        cells.append(Text(_judged_on(measured, relative=bool(limit and limit["relative"]))))
+        cells.append(Text(verdict.replace("_", " "), style=_STYLES.get(verdict, "")))
+        table.add_row(*cells)
+    return table
+
+
+def _known(axis: str, *candidates: Mapping[str, Any] | None) -> bool:
+    return any(c is not None and axis in c["measured"] for c in candidates)
+
+
+def _value(measured: Mapping[str, Any] | None) -> str:
+    if measured is None or measured.get("value") is None:
+        return "-"
+    return _figure(measured["value"])
+
+
+def _figure(value: float) -> str:
+    """Four digits that count; no exponent for everyday sizes."""
+    return f"{value:.4g}" if abs(value) < 1e4 else f"{value:,.0f}"
+
+
+def _judged_on(measured: Mapping[str, Any] | None, *, relative: bool) -> str:
+    """The interval a limit is held against: of the ratio to the baseline where the limit is relative."""
+    if measured is None or measured.get("value") is None:
+        return ""
+    if not relative:
+        if measured.get("n") == 1 and measured.get("low") == measured.get("high"):
+            return "exact"
+        return _range(measured) if "low" in measured else ""
+    ratio = measured.get("ratio")
+    if not ratio:
+        return ""
+    percent = {k: None if ratio[k] is None else ratio[k] * 100 for k in ("low", "high")}
+    if percent["low"] == percent["high"] and percent["low"] is not None:
+        return f"{percent['low']:.3g}%"
+    return _range(percent, "{:.3g}%")
+
+
+def _range(interval: Mapping[str, Any], form: str | None = None) -> str:
+    """``low to high``; a side without a bound is said so."""
+
+    def side(value: float | None, sign: str) -> str:
+        if value is None:
+            return f"{sign}inf"
+        return form.format(value) if form else _figure(value)
+
+    return f"{side(interval.get('low'), '-')} to {side(interval.get('high'), '')}"
+
+
+def _below(budget: Mapping[str, Any], shown: Mapping[str, Any]) -> list[RenderableType]:
+    """What the table can't hold: margins, and why something was not measured."""
+    lines: list[RenderableType] = []
+    margins = {axis: limit["margin"] for axis, limit in budget.items() if limit["margin"]}
+    if margins:
+        same = len(margins) == len(budget) and len(set(margins.values())) == 1
+        text = ", ".join(f"{axis} {margin * 100:g}%" for axis, margin in margins.items())
+        share = f"{next(iter(margins.values())) * 100:g}% on every limit"
+        lines.append(Text(f"safety margin kept free: {share if same else text}", style="dim"))
+    for axis in budget:
+        measured = shown["measured"].get(axis)
+        if measured is not None and measured.get("value") is None:
+            lines.append(Text(f"{axis}: not measurable: {measured.get('reason') or 'no reason recorded'}"))
+    return ["", *lines] if lines else []
+
+
+def _facts(result: Mapping[str, Any], chosen: Mapping[str, Any] | None, folder: Path | None) -> Table:
+    """What the chosen variant consists of and where it is."""
+    table = _two_columns()
+    if chosen is not None:
+        table.add_row("recipe", Text(_recipe(chosen["recipe"])))
+        table.add_row("deployment", Text(_deployment(chosen["deployment"])))
+        artifact = str(folder / chosen["artifact"]) if folder is not None else str(chosen["artifact"])
+        table.add_row("artifact", Text(artifact))
+        table.add_row("sha256", Text(str(chosen["sha256"])))
+    mlflow = result.get("mlflow")
+    if mlflow:
+        where = f"run {mlflow['run_id']}"
+        if mlflow.get("model") and mlflow.get("version") is not None:
+            where = f"model {mlflow['model']} version {mlflow['version']}, {where}"
+        table.add_row("MLflow", Text(where))
+    trials = result.get("trials", [])
+    table.add_row("search", Text(f"{len(trials)} trials in {result.get('elapsed_s', 0.0):.0f} s"))
+    return table
+
+
+def _two_columns() -> Table:
+    table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 1))
+    table.add_column(no_wrap=True, style="bold")
+    table.add_column(overflow="fold")
+    return table
+
+
+def _settings(values: Mapping[str, Any]) -> str:
+    return ", ".join(f"{key} {_word(value)}" for key, value in values.items())
+
+
+def _word(value: object) -> str:
+    return {True: "yes", False: "no", None: "none"}[value] if value is None or isinstance(value, bool) else str(value)
+
+
+def _recipe(steps: list[Mapping[str, Any]]) -> str:
+    """Every step with its parameters."""
+    if not steps:
+        return "none: the model as given"
+    words = []
+    for step in steps:
+        settings = _settings({k: v for k, v in step.items() if k != "technique"})
+        words.append(f"{step['technique']} ({settings})" if settings else str(step["technique"]))
+    return ", then ".join(words)
+
+
+def _deployment(deployment: Mapping[str, Any]) -> str:
+    rest = {k: v for k, v in deployment.items() if k not in ("provider", "threads", "batch")}
+    threads = deployment["threads"]
+    text = f"{deployment['provider']}, {threads} thread{'' if threads == 1 else 's'}, batch {deployment['batch']}"
+    return f"{text}, {_settings(rest)}" if rest else text

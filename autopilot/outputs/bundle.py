@@ -1,0 +1,100 @@
+"""A model with everything needed to run it as it was measured: model.onnx, variant.json, README.md."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from autopilot.artifact import Artifact, sha256_file
+from autopilot.errors import ModelError
+from autopilot.outputs.readme import readme
+from autopilot.result import Candidate, StudyResult
+from autopilot.result.jsonable import plain
+
+if TYPE_CHECKING:
+    from autopilot.model import TensorInfo
+
+MODEL_FILE = "model.onnx"
+VARIANT_FILE = "variant.json"
+SCHEMA = 1
+
+
+def write_bundle(result: StudyResult, artifact: Artifact, folder: Path, *, preprocessing: Mapping[str, Any]) -> str:
+    """Write ``result.chosen`` into the empty ``folder``; the sha256 of the model as it stands there.
+
+    Raises:
+        ModelError: the artifact's files are gone or damaged.
+    """
+    from autopilot.model import inspect
+
+    chosen = result.chosen
+    assert chosen is not None, "a bundle is written of a chosen candidate"
+    placed = _copy(artifact, folder)
+    info = inspect(placed.path)
+    variant = {
+        "schema": SCHEMA,
+        "name": result.name,
+        "status": result.status.value,
+        **_identity(chosen),
+        "files": [_file(f, folder) for f in placed.files],
+        "sha256": placed.sha256,
+        "size_bytes": placed.size_bytes,
+        "inputs": [_tensor(t) for t in info.inputs],
+        "outputs": [_tensor(t) for t in info.outputs],
+        "preprocessing": plain(preprocessing),
+        "objective": result.objective,
+        "baseline": {"id": result.baseline.id, "sha256": result.baseline.sha256},
+        "budget": result.budget.to_json(),
+        "budget_version": result.budget_version,
+        "environment": plain(result.environment),
+    }
+    text = json.dumps(variant, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    (folder / VARIANT_FILE).write_text(text, encoding="utf-8")
+    (folder / "README.md").write_text(readme(result, chosen, info.inputs, info.outputs), encoding="utf-8")
+    return placed.sha256
+
+
+def _identity(chosen: Candidate) -> dict[str, Any]:
+    value = chosen.to_json()
+    kept = ("id", "recipe", "deployment", "measured", "verdict", "overall", "violations", "speedup")
+    return {"artifact": MODEL_FILE, **{key: value[key] for key in kept}}
+
+
+def _copy(artifact: Artifact, folder: Path) -> Artifact:
+    """The artifact's files in ``folder``, the main one as model.onnx.
+
+    External data keeps its place relative to the main file, since the model names it so.
+    """
+    main, *rest = artifact.files
+    names = [MODEL_FILE, *(os.fspath(f.relative_to(main.parent)) for f in rest)]
+    if MODEL_FILE in names[1:]:
+        raise ModelError(
+            f"{main}: its external data is called {MODEL_FILE}, the name the model itself gets.",
+            "Export the model again with another name for the data.",
+        )
+    targets = []
+    for source, name in zip(artifact.files, names, strict=True):
+        target = folder / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            shutil.copyfile(source, target)  # no hard link: editing it would change the cache's file
+        except FileNotFoundError as exc:
+            raise ModelError(f"{source}: the model file is gone.", "Run the study again with --fresh.") from exc
+        targets.append(target)
+    return Artifact.of(targets, parent=artifact.parent, step=artifact.step)
+
+
+def _file(path: Path, folder: Path) -> dict[str, Any]:
+    return {
+        "name": path.relative_to(folder).as_posix(),
+        "sha256": sha256_file(path),
+        "size_bytes": path.stat().st_size,
+    }
+
+
+def _tensor(tensor: TensorInfo) -> dict[str, Any]:
+    return {"name": tensor.name, "dtype": tensor.dtype, "shape": list(tensor.shape)}

@@ -1,0 +1,162 @@
+"""The README.md beside a model: what it is, and how to load it from Python, a shell and MLflow."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from autopilot.budget import Limit
+from autopilot.profile import Measurement
+from autopilot.recipe import Deployment
+from autopilot.result import Candidate, Status, StudyResult, recipe_text
+
+if TYPE_CHECKING:
+    from autopilot.model import TensorInfo
+
+_LEVELS = {
+    "all": "ORT_ENABLE_ALL",
+    "extended": "ORT_ENABLE_EXTENDED",
+    "basic": "ORT_ENABLE_BASIC",
+    "disabled": "ORT_DISABLE_ALL",
+}
+_HEADLINE = {
+    Status.IN_BUDGET: "the fastest variant found that keeps every limit of the budget",
+    Status.NO_FIT: "the nearest miss: **it does not keep the budget**, and no variant tried does",
+    Status.UNDECIDED: "the nearest candidate: the noise was too large to say whether it keeps the budget",
+}
+
+
+def readme(result: StudyResult, chosen: Candidate, inputs: Sequence[TensorInfo], outputs: Sequence[TensorInfo]) -> str:
+    """The text of README.md for the candidate ``chosen``."""
+    parts = [
+        f"# {result.name}",
+        f"This is {_HEADLINE[result.status]}.",
+        _facts(result, chosen),
+        _limits(result, chosen),
+        _tensors(inputs, outputs),
+        "## Python",
+        "In the deployment it was measured in:",
+        _code("python", _autopilot_lines(inputs, outputs)),
+        *_plain_section(chosen.deployment, inputs),
+        "## Command line",
+        "Measure it again against its budget (exit code 0 when it is met):",
+        _code("sh", ["autopilot check . path/to/spec.yaml"]),
+        "## MLflow",
+        _code("python", _mlflow_lines(result, inputs)),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _code(language: str, lines: Sequence[str]) -> str:
+    return "\n".join([f"```{language}", *lines, "```"])
+
+
+def _facts(result: StudyResult, chosen: Candidate) -> str:
+    d = chosen.deployment
+    options = ", ".join(f"{k} {v}" for k, v in d.options)
+    lines = [
+        f"- recipe: {recipe_text(chosen.recipe)}",
+        f"- deployment: provider {d.provider}, threads {d.threads}, batch {d.batch}"
+        + (f", {options}" if options else ""),
+    ]
+    if chosen.speedup:
+        s = chosen.speedup
+        lines.append(
+            f"- {result.objective}: {s.value:.2f} times better than the model as given ({s.low:.2f}..{s.high:.2f})"
+        )
+    return "\n".join([*lines, "- everything about it, inputs and data mapping included: `variant.json`"])
+
+
+def _limits(result: StudyResult, chosen: Candidate) -> str:
+    rows = ["| limit | measured (95% interval) | verdict |", "| --- | --- | --- |"]
+    for limit in result.budget.limits:
+        judged = chosen.verdict.per_limit.get(limit.axis) if chosen.verdict else None
+        rows.append(
+            f"| {limit.axis} {limit.text} | {_figure(chosen.measured.get(limit.axis), limit)} "
+            f"| {judged.value if judged else 'not judged'} |"
+        )
+    return "\n".join(rows)
+
+
+def _figure(measured: Measurement | None, limit: Limit) -> str:
+    if measured is None or measured.value is None:
+        return f"not measured: {measured.reason}" if measured and measured.reason else "not measured"
+    text = f"{measured.value:.4g}"
+    if measured.low is not None and measured.high is not None:
+        text += f" ({measured.low:.4g}..{measured.high:.4g})"
+    if limit.relative and measured.ratio:
+        r = measured.ratio
+        text += f", {100 * r.value:.3g}% of baseline ({100 * r.low:.3g}..{100 * r.high:.3g})"
+    return text
+
+
+def _tensors(inputs: Sequence[TensorInfo], outputs: Sequence[TensorInfo]) -> str:
+    rows = ["| tensor | name | type | shape |", "| --- | --- | --- | --- |"]
+    for kind, tensors in (("input", inputs), ("output", outputs)):
+        for t in tensors:
+            shape = ", ".join("?" if d is None else str(d) for d in t.shape)
+            rows.append(f"| {kind} | `{t.name}` | {t.dtype} | [{shape}] |")
+    return "\n".join(rows)
+
+
+def _feed(inputs: Sequence[TensorInfo]) -> str:
+    """Python text of a feed: each input name with a variable named after it."""
+    return "{" + ", ".join(f"{t.name!r}: {_variable(t.name)}" for t in inputs) + "}"
+
+
+def _variable(name: str) -> str:
+    text = "".join(c if c.isalnum() and c.isascii() else "_" for c in name)
+    return text if text.isidentifier() else f"x_{text}"
+
+
+def _autopilot_lines(inputs: Sequence[TensorInfo], outputs: Sequence[TensorInfo]) -> list[str]:
+    first = outputs[0].name
+    return [
+        "import autopilot",
+        "",
+        'runner = autopilot.load(".")            # this folder',
+        f"outputs = runner({_feed(inputs)})",
+        f"outputs[{first!r}]",
+    ]
+
+
+def _plain_section(deployment: Deployment, inputs: Sequence[TensorInfo]) -> list[str]:
+    if deployment.provider != "cpu":
+        return [
+            f"Without autopilot: `model.onnx` with the provider {deployment.provider}, set up as "
+            "`deployment` in `variant.json` says."
+        ]
+    o = dict(deployment.options)
+    parallel = o.get("execution_mode") == "parallel"
+    spinning = "1" if o.get("spinning", True) else "0"
+    lines = [
+        "import onnxruntime as ort",
+        "",
+        "options = ort.SessionOptions()",
+        f"options.intra_op_num_threads = {deployment.threads}",
+        f"options.inter_op_num_threads = {deployment.threads if parallel else 1}",
+        f"options.execution_mode = ort.ExecutionMode.{'ORT_PARALLEL' if parallel else 'ORT_SEQUENTIAL'}",
+        "options.graph_optimization_level = ort.GraphOptimizationLevel."
+        + _LEVELS[str(o.get("graph_optimization", "all"))],
+        f"options.enable_cpu_mem_arena = {bool(o.get('arena', True))}",
+        f"options.enable_mem_pattern = {bool(o.get('mem_pattern', True))}",
+        f'options.add_session_config_entry("session.intra_op.allow_spinning", "{spinning}")',
+        f'options.add_session_config_entry("session.inter_op.allow_spinning", "{spinning}")',
+        'session = ort.InferenceSession("model.onnx", options, providers=["CPUExecutionProvider"])',
+        f"outputs = session.run(None, {_feed(inputs)})",
+    ]
+    return ["With onnxruntime alone:", _code("python", lines)]
+
+
+def _mlflow_lines(result: StudyResult, inputs: Sequence[TensorInfo]) -> list[str]:
+    ref = result.mlflow
+    uri = ref.tracking_uri if ref else "sqlite:///mlruns/mlflow.db"
+    model = ref.model if ref and ref.model else result.registered_name
+    where = f"{model}@champion" if result.status is Status.IN_BUDGET else f"{model}/VERSION"
+    return [
+        "import mlflow",
+        "",
+        f"mlflow.set_tracking_uri({uri!r})      # in the folder the study ran in",
+        f"model = mlflow.pyfunc.load_model({f'models:/{where}'!r})",
+        f"outputs = model.predict({_feed(inputs)})",
+    ]

@@ -1,0 +1,17 @@
+"""Scoring: the metric of a spec, paired intervals on the drop, early rejection on a subset."""
+
+from __future__ import annotations
+
+from autopilot.scoring.early import can_reject
+from autopilot.scoring.kinds import BoundedMetric, FunctionMetric, resolve_metric, scored_output
+from autopilot.scoring.quality import check_outputs, score
+
+__all__ = [
+    "BoundedMetric",
+    "FunctionMetric",
+    "can_reject",
+    "check_outputs",
+    "resolve_metric",
+    "score",
+    "scored_output",
+]

@@ -1,0 +1,97 @@
+"""The search: from a spec to a verified result."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from autopilot.observer import NullObserver, Observer
+from autopilot.plugins import vocabulary
+from autopilot.result import Candidate, StudyResult
+from autopilot.search.check import CheckResult, check_model
+from autopilot.search.loop import run_study
+from autopilot.spec import Problem
+from autopilot.spec import load_spec as _load_spec
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def load_spec(path: str | Path) -> Problem:
+    """Read and check a spec file.
+
+    Raises:
+        SpecError: with file, line, what is wrong and what would be right.
+    """
+    return _load_spec(Path(path), vocabulary())
+
+
+def run(
+    spec: str | Path,
+    *,
+    trials: int | None = None,
+    timeout_s: float | None = None,
+    out: str | Path | None = None,
+    fresh: bool = False,
+    observer: Observer | None = None,
+) -> Study:
+    """The command ``autopilot run``; returns when done.
+
+    Raises:
+        BadInput: spec, model or data are wrong.
+        BaselineFailed: the model as given can't be measured.
+    """
+    problem = load_spec(spec)
+    changes: dict[str, Any] = {}
+    if trials is not None:
+        changes["trials"] = trials
+    if timeout_s is not None:
+        changes["timeout_s"] = timeout_s
+    problem = replace(problem, search=replace(problem.search, **changes))
+    folder = Path(out) if out is not None else Path("runs") / problem.name
+    return Study(run_study(problem, folder, fresh=fresh, observer=observer or NullObserver()), folder)
+
+
+def check(model: str | Path, spec: str | Path, *, observer: Observer | None = None) -> CheckResult:
+    """The command ``autopilot check``: one model or bundle against the spec's budget, no search."""
+    return check_model(Path(model), load_spec(spec), observer=observer or NullObserver())
+
+
+class Study:
+    """A finished study: the parts of result.json as objects."""
+
+    def __init__(self, result: StudyResult, folder: Path) -> None:
+        self.result = result
+        self.folder = folder
+
+    @classmethod
+    def load(cls, folder: str | Path) -> Study:
+        """Open the folder of an earlier run."""
+        return cls(StudyResult.load(Path(folder)), Path(folder))
+
+    @property
+    def best(self) -> Candidate | None:
+        """The winner; None when nothing fits the budget."""
+        return self.result.best
+
+    @property
+    def baseline(self) -> Candidate:
+        return self.result.baseline
+
+    @property
+    def verdict(self) -> Mapping[str, str]:
+        """The winner's verdict by limit; empty when there is none."""
+        chosen = self.result.best
+        return {k: v.value for k, v in chosen.verdict.per_limit.items()} if chosen and chosen.verdict else {}
+
+    def trials_dataframe(self) -> pd.DataFrame:
+        """One row a trial, the columns of trials.csv."""
+        return self.result.trials_dataframe()
+
+    def __repr__(self) -> str:
+        return f"<autopilot.Study {self.result.name!r}: {self.result.status.value}, {len(self.result.trials)} trials>"
+
+
+__all__ = ["CheckResult", "Study", "check", "check_model", "load_spec", "run", "run_study"]

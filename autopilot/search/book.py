@@ -1,0 +1,136 @@
+"""The book of a study: every trial's record, told to Optuna and MLflow, raw samples kept."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from optuna.trial import Trial
+
+from autopilot.artifact import Artifact
+from autopilot.budget import Verdict
+from autopilot.errors import VariantFailed
+from autopilot.recipe import Variant
+from autopilot.result import TrialRecord, TrialState
+from autopilot.search.finalists import Ranking
+from autopilot.search.outcome import Outcome
+from autopilot.search.sampler import Sampler
+
+Log = Callable[[TrialRecord], None]
+
+
+class Book:
+    """Records of one study in the order of trials; finds what was measured before."""
+
+    def __init__(self, sampler: Sampler, ranking: Ranking, work: Path) -> None:
+        self.records: list[TrialRecord] = []
+        self.log: Log = lambda record: None
+        self._sampler = sampler
+        self._ranking = ranking
+        self._work = work
+        self._by_variant: dict[str, TrialRecord] = {}
+        self._by_artifact: dict[tuple[str, str], TrialRecord] = {}
+
+    def recover(self) -> None:
+        """Take over the finished trials of an interrupted run."""
+        for raw in self._sampler.recover():
+            self._remember(TrialRecord.from_json(raw))
+
+    @property
+    def seen(self) -> dict[str, TrialRecord]:
+        """Variants that need no other trial, by id."""
+        return self._by_variant
+
+    def same_variant(self, variant: Variant) -> TrialRecord | None:
+        """The trial that measured ``variant`` already."""
+        return self._by_variant.get(variant.id)
+
+    def same_artifact(self, artifact: Artifact, variant: Variant) -> TrialRecord | None:
+        """The trial that measured the same bytes in the same deployment under another recipe."""
+        return self._by_artifact.get((artifact.sha256, deployment_text(variant)))
+
+    def measured(self, trial: Trial, outcome: Outcome, verdict: Verdict) -> None:
+        """A trial that was measured, to the end or to its first certain violation."""
+        cut = outcome.cut_short
+        record = TrialRecord(
+            id=outcome.variant.id,
+            number=trial.number,
+            state=TrialState.PRUNED if cut else TrialState.COMPLETE,
+            failure=None,
+            reason="certain violation of " + ", ".join(outcome.broken) if cut else "",
+            stage=outcome.stage.value,
+            variant=outcome.variant,
+            measured=dict(outcome.measured),
+            verdict=verdict,
+            seconds=dict(outcome.seconds),
+            artifact=outcome.artifact,
+            warnings=tuple(outcome.warnings),
+        )
+        self._save_samples(trial.number, outcome)
+        self._tell(trial, record)
+
+    def failed(self, trial: Trial, variant: Variant, exc: VariantFailed, seconds: dict[str, float]) -> None:
+        """A variant that can't run, or isn't what it claims to be."""
+        record = TrialRecord(
+            id=variant.id,
+            number=trial.number,
+            state=TrialState.FAILED,
+            failure=exc.failure,
+            reason=str(exc),
+            stage="build" if set(seconds) <= {"build"} else "profile",
+            variant=variant,
+            seconds=seconds,
+            log=exc.log,
+        )
+        self._tell(trial, record)
+
+    def duplicate(self, trial: Trial, variant: Variant, known: TrialRecord) -> None:
+        """A variant that was measured before: Optuna is told the same again, nothing is run."""
+        reason = f"the same as trial {known.number}"
+        record = replace(
+            known, id=variant.id, number=trial.number, state=TrialState.DUPLICATE, variant=variant, reason=reason
+        )
+        self._tell(trial, replace(record, seconds={}, log="", warnings=()), known)
+
+    def _tell(self, trial: Trial, record: TrialRecord, like: TrialRecord | None = None) -> None:
+        """Store the record, then tell Optuna the state it (or the trial it repeats) ended in."""
+        shown = like or record
+        violations = shown.verdict.violations if shown.verdict else {}
+        if shown.state is TrialState.COMPLETE:
+            value = self._ranking.of(shown).value * (-1 if self._ranking.maximize else 1)
+            self._sampler.tell_measured(trial, record.to_json(), value=value, violations=violations)
+        elif shown.state is TrialState.PRUNED:
+            self._sampler.tell_pruned(trial, record.to_json(), violations)
+        else:
+            self._sampler.tell_failed(trial, record.to_json())
+        self._remember(record)
+        self.log(record)
+
+    def _remember(self, record: TrialRecord) -> None:
+        self.records.append(record)
+        if record.state is TrialState.DUPLICATE:
+            self._by_variant.setdefault(record.id, self.records[-1])
+            return
+        self._by_variant.setdefault(record.id, record)
+        if record.artifact is not None:
+            self._by_artifact.setdefault((record.artifact.sha256, deployment_text(record.variant)), record)
+
+    def _save_samples(self, number: int, outcome: Outcome) -> None:
+        """Raw readings, so that a verdict can be computed again."""
+        if outcome.profile is None or outcome.profile.latency is None:
+            return
+        reading, beside = outcome.profile.latency, outcome.profile.baseline_latency
+        arrays = {"latency_s": reading.latency_s, "block": reading.block}
+        if beside is not None:
+            arrays |= {"baseline_latency_s": beside.latency_s, "baseline_block": beside.block}
+        folder = self._work / "samples"
+        folder.mkdir(exist_ok=True)
+        np.savez_compressed(folder / f"{number}.npz", allow_pickle=False, **arrays)
+
+
+def deployment_text(variant: Variant) -> str:
+    """``cpu threads=1 batch=1 arena=True …``."""
+    d = variant.deployment
+    return " ".join([d.provider, f"threads={d.threads}", f"batch={d.batch}", *(f"{k}={v}" for k, v in d.options)])

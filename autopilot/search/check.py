@@ -1,0 +1,126 @@
+"""``autopilot check``: one model file or bundle against a spec's budget, no search."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from autopilot.artifact import Artifact
+from autopilot.budget import Budget, Judgement, Verdict
+from autopilot.errors import BadInput, VariantFailed
+from autopilot.model import ModelInfo, inspect
+from autopilot.observer import Observer
+from autopilot.profile import Measurement
+from autopilot.recipe import Deployment, Recipe, Variant
+from autopilot.result import Status
+from autopilot.result.jsonable import measured_to_json, verdict_to_json
+from autopilot.search.evaluator import Evaluator
+from autopilot.search.outcome import VERIFYING
+from autopilot.search.prepare import Setup, prepare
+from autopilot.spec import Problem
+
+
+@dataclass(frozen=True, slots=True)
+class CheckResult:
+    """What ``check`` found: the model's figures and its verdict."""
+
+    status: Status
+    model: Path
+    sha256: str
+    deployment: Deployment
+    measured: Mapping[str, Measurement]
+    verdict: Verdict
+    budget: Budget
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def exit_code(self) -> int:
+        return self.status.exit_code
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "schema": 1,
+            "status": self.status.value,
+            "model": str(self.model),
+            "sha256": self.sha256,
+            "deployment": self.deployment.to_json(),
+            "measured": measured_to_json(self.measured),
+            **verdict_to_json(self.verdict),
+            "budget": self.budget.to_json(),
+            "warnings": list(self.warnings),
+        }
+
+
+def check_model(model: Path, problem: Problem, *, observer: Observer) -> CheckResult:
+    """Measure ``model`` beside the spec's own model, on the held-back data.
+
+    ``model`` is an ONNX file, or a bundle: a folder with ``variant.json``, which is then run in its
+    own deployment. Relative limits and the loss of quality are against the spec's model.
+
+    Raises:
+        BadInput: the model doesn't take the spec's inputs, or spec or data are wrong.
+        VariantFailed: the model can't be run.
+    """
+    path, deployment = _open(model)
+    info = inspect(path)
+    with tempfile.TemporaryDirectory(prefix="autopilot-check-") as folder:
+        setup = prepare(problem, Path(folder), observer)
+        _same_inputs(info, setup.info)
+        chosen = deployment or setup.space.default_deployment()
+        _usable(chosen, setup)
+        artifact = Artifact.of(list(info.files))
+        with Evaluator(setup, observer) as evaluator:
+            observer.phase("measuring the spec's model")
+            evaluator.measure_baseline()
+            observer.phase("measuring the model against the budget")
+            outcome = evaluator.measure(Variant(Recipe(), chosen), artifact, VERIFYING)
+            verdict = evaluator.verdict(outcome)
+        observer.finished()
+        warnings = tuple(dict.fromkeys([*setup.splits.warnings, *outcome.warnings]))
+        return CheckResult(
+            _STATUS[verdict.overall], path, artifact.sha256, chosen, outcome.measured, verdict, problem.budget, warnings
+        )
+
+
+_STATUS = {
+    Judgement.IN: Status.IN_BUDGET,
+    Judgement.OUT: Status.NO_FIT,
+    Judgement.UNDECIDED: Status.UNDECIDED,
+    Judgement.NOT_MEASURABLE: Status.UNDECIDED,
+}
+
+
+def _open(model: Path) -> tuple[Path, Deployment | None]:
+    """Model file and, for a bundle, its own deployment."""
+    if not model.is_dir():
+        return model, None
+    described = model / "variant.json"
+    try:
+        raw = json.loads(described.read_text(encoding="utf-8"))
+        return model / "model.onnx", Deployment.from_json(raw["deployment"])
+    except OSError as exc:
+        raise BadInput(f"{model} is a folder without variant.json.", "Name an ONNX file, or a run's best/.") from exc
+    except (ValueError, KeyError, TypeError) as exc:
+        raise BadInput(f"{described} is damaged: {exc}.", "Run the study again to write it anew.") from exc
+
+
+def _same_inputs(info: ModelInfo, expected: ModelInfo) -> None:
+    has, wants = {t.name for t in info.inputs}, {t.name for t in expected.inputs}
+    if has != wants:
+        raise BadInput(
+            f"{info.path}: inputs are {', '.join(sorted(has))}, the spec's model has {', '.join(sorted(wants))}.",
+            "Check a model with the same inputs, or write a spec for this one.",
+        )
+
+
+def _usable(deployment: Deployment, setup: Setup) -> None:
+    if deployment.provider not in setup.space.providers:
+        reason = setup.space.left_out.get(deployment.provider, "the spec's target doesn't allow it")
+        raise BadInput(f"the bundle runs on {deployment.provider}, which is not possible here: {reason}.")
+
+
+__all__ = ["CheckResult", "VariantFailed", "check_model"]

@@ -1,0 +1,44 @@
+"""When a latency pass has seen enough."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from autopilot.budget import Budget, Judgement
+from autopilot.profile import Interval, LatencyReading, Measurement
+from autopilot.search.outcome import Effort
+
+Summarise = Callable[[LatencyReading, LatencyReading | None], Mapping[str, Measurement]]
+
+
+class Decider:
+    """True once every latency limit is decided and the objective's ratio is sure.
+
+    While screening, one limit certainly violated is enough. A limit too close to call is measured
+    to the cap.
+    """
+
+    def __init__(self, summarise: Summarise, budget: Budget, objective: str, effort: Effort) -> None:
+        self._summarise = summarise
+        self._budget = budget
+        self._objective = objective
+        self._effort = effort
+
+    def __call__(self, reading: LatencyReading, beside: LatencyReading | None) -> bool:
+        measured = self._summarise(reading, beside)
+        judged = [limit.judge(measured[limit.axis]) for limit in self._budget.limits if limit.axis in measured]
+        if self._effort.ends_early and Judgement.OUT in judged:
+            return True
+        if Judgement.UNDECIDED in judged:
+            return False
+        return self._sure(measured.get(self._objective) or measured.get("latency_p50_ms"))
+
+    def _sure(self, objective: Measurement | None) -> bool:
+        if objective is None or objective.value is None:
+            return True
+        figures = objective.ratio
+        if figures is None:
+            if objective.low is None or objective.high is None:
+                return True
+            figures = Interval(objective.value, objective.low, objective.high)
+        return (figures.high - figures.low) / 2 <= self._effort.precision * abs(figures.value)

@@ -1,0 +1,165 @@
+"""The quality pass: outputs of a variant against the baseline's on the same samples, and the int8 audit."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+
+from autopilot import plugins
+from autopilot.bench.child import ChildLimits
+from autopilot.bench.launcher import Evaluation, evaluate
+from autopilot.contracts import Array
+from autopilot.data import Split
+from autopilot.model import inspect, int8_audit
+from autopilot.profile import Int8Audit, QualityReading
+from autopilot.recipe import Recipe, digest
+from autopilot.scoring import can_reject, score, scored_output
+from autopilot.search.outcome import Outcome
+from autopilot.search.prepare import Setup
+
+# A random prefix of this many samples can reject a variant; a smaller one rarely does.
+PREFIX = 512
+# Below this many seconds the whole split costs less than a second process for the prefix.
+PREFIX_PAYS_S = 3.0
+
+Scored = tuple[QualityReading, Int8Audit | None]
+
+
+class QualityPass:
+    """Scores variants; an artifact that was scored under the same numerics isn't run again."""
+
+    def __init__(self, setup: Setup, baseline: Outcome) -> None:
+        self._setup = setup
+        self._baseline = baseline
+        self._done: dict[str, Scored] = {}
+        self._outputs: dict[str, Path] = {}  # the baseline's, by split
+
+    def run(self, outcome: Outcome, split: Split, *, limits: ChildLimits, early: bool) -> Scored:
+        """The reading on ``split``; with ``early``, of a prefix that already rules the variant out.
+
+        Raises:
+            VariantFailed: it can't be run, or its outputs are no numbers.
+        """
+        batch = self._batch(outcome)
+        key = self._key(outcome, split, batch)
+        if key not in self._done:
+            scored = self._measure(outcome, split, batch, limits, early=early)
+            if scored[0].n < split.n:
+                return scored
+            self._done[key] = scored
+        return self._done[key]
+
+    def _batch(self, outcome: Outcome) -> int:
+        dynamic = inspect(outcome.artifact.path).dynamic_quantized
+        return self._setup.scoring_batch(outcome.variant.deployment, dynamic=dynamic)
+
+    def _key(self, outcome: Outcome, split: Split, batch: int) -> str:
+        deployment = outcome.variant.deployment
+        numerics = [deployment.provider, dict(deployment.options).get("graph_optimization"), batch]
+        return digest([outcome.artifact.sha256, numerics, split.digest])
+
+    def _measure(
+        self, outcome: Outcome, split: Split, batch: int, limits: ChildLimits, *, early: bool
+    ) -> Scored:
+        if outcome is self._baseline:
+            outputs = self._baseline_outputs(split, limits)
+            return self._reading(outputs, split, limits, same_model=True), None
+        self._baseline_outputs(split, limits)
+        folder = self._setup.work / "outputs" / f"{outcome.variant.id}-{split.name}"
+        shutil.rmtree(folder, ignore_errors=True)
+        try:
+            spans = self._spans(outcome, split, early=early)
+            parts: list[dict[str, Array]] = []
+            for start, stop in spans:
+                found = self._evaluate(outcome, split, (start, stop), batch, folder / str(start), limits)
+                parts.append(found.load())
+                if stop < split.n and self._rejects(parts[0], split, stop, limits):
+                    break
+            audit = self._audit(outcome, folder / "0" / "optimized.onnx")
+            outputs = parts[0] if len(parts) == 1 else {k: np.concatenate([p[k] for p in parts]) for k in parts[0]}
+            return self._reading(outputs, split, limits, same_model=False), audit
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def _spans(self, outcome: Outcome, split: Split, *, early: bool) -> list[tuple[int, int]]:
+        mean = outcome.measured.get("latency_mean_ms")
+        expected_s = mean.value / 1e3 * split.n if mean is not None and mean.value is not None else PREFIX_PAYS_S
+        if early and split.n >= 2 * PREFIX and expected_s > PREFIX_PAYS_S:
+            return [(0, PREFIX), (PREFIX, split.n)]
+        return [(0, split.n)]
+
+    def _evaluate(
+        self,
+        outcome: Outcome,
+        split: Split,
+        span: tuple[int, int],
+        batch: int,
+        folder: Path,
+        limits: ChildLimits,
+    ) -> Evaluation:
+        return evaluate(
+            outcome.artifact.path,
+            outcome.variant.deployment,
+            split=split,
+            start=span[0],
+            stop=span[1],
+            batch=batch,
+            folder=folder,
+            limits=limits,
+            optimized=span[0] == 0 and self.claims_int8(outcome.variant.recipe),
+        )
+
+    def _baseline_outputs(self, split: Split, limits: ChildLimits) -> dict[str, Array]:
+        """The baseline's outputs on ``split`` by name, computed once, memory-mapped."""
+        if split.name not in self._outputs:
+            folder = self._setup.work / "outputs" / f"baseline-{split.name}"
+            shutil.rmtree(folder, ignore_errors=True)
+            self._evaluate(self._baseline, split, (0, split.n), self._batch(self._baseline), folder, limits)
+            self._outputs[split.name] = folder
+        return Evaluation.open(self._outputs[split.name]).load()
+
+    def _rejects(self, outputs: dict[str, Array], split: Split, stop: int, limits: ChildLimits) -> bool:
+        limit = self._setup.problem.budget.limit("quality_drop")
+        if limit is None:
+            return False
+        baseline = self._baseline_outputs(split, limits)
+        index = scored_output(self._setup.problem.metric, tuple(outputs))
+        labels = split.labels
+        return can_reject(
+            self._setup.metric,
+            self._setup.problem.metric.options,
+            outputs_prefix=list(outputs.values())[index],
+            baseline_prefix=list(baseline.values())[index][:stop],
+            labels_prefix=None if labels is None else labels[:stop],
+            n_total=split.n,
+            bound=limit.effective,
+        )
+
+    def _reading(
+        self, outputs: dict[str, Array], split: Split, limits: ChildLimits, *, same_model: bool
+    ) -> QualityReading:
+        index = scored_output(self._setup.problem.metric, tuple(outputs))
+        scored = list(outputs.values())[index]
+        baseline = {k: v[: len(scored)] for k, v in self._baseline_outputs(split, limits).items()}
+        return score(
+            self._setup.metric,
+            self._setup.problem.metric.options,
+            outputs=scored,
+            baseline=list(baseline.values())[index],
+            labels=None if split.labels is None else split.labels[: len(scored)],
+            split_name=split.name,
+            all_outputs=outputs,
+            all_baseline=baseline,
+            same_model=same_model,
+        )
+
+    @staticmethod
+    def claims_int8(recipe: Recipe) -> bool:
+        """Whether some step of ``recipe`` promises integer kernels."""
+        return any(plugins.techniques()[step.technique].claims_int8 for step in recipe.steps)
+
+    @staticmethod
+    def _audit(outcome: Outcome, optimized: Path) -> Int8Audit | None:
+        return int8_audit(outcome.artifact.path, optimized) if optimized.exists() else None

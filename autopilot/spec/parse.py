@@ -1,0 +1,188 @@
+"""A spec's raw mapping -> Problem: names resolved, paths absolute, limits parsed."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from autopilot.budget import Budget, Limit, parse_fraction
+from autopilot.errors import ModelError
+from autopilot.spec.parse_data import DataParser
+from autopilot.spec.problem import Problem, SearchSpec, TargetSpec, Traffic, Vocabulary
+from autopilot.spec.shape import SpecShape, TrafficShape, checked
+from autopilot.spec.source import KeyPath, Source, nearest, short
+from autopilot.spec.units import parse_duration
+
+# MLflow refuses / and : in names of registered models, and the name is a folder under runs/ too.
+_NAME = re.compile(r"\w(?:[\w .-]{0,98}\w)?")
+_URI = re.compile(r"(?:models|runs):/+[^/\s].*")
+_TORCH_SUFFIXES = frozenset({".pt2", ".pt", ".pth", ".safetensors"})
+
+
+def parse(source: Source, folder: Path, vocabulary: Vocabulary, *, path: Path) -> Problem:
+    """The Problem that ``source`` asks; relative paths are taken from ``folder``.
+
+    Raises:
+        SpecError: the first thing that is wrong, with its line where there is one.
+        ModelError: a model that this version does not take.
+    """
+    return _Parser(source, folder, vocabulary).problem(path)
+
+
+class _Parser(DataParser):
+    """The steps that make a Problem."""
+
+    def problem(self, path: Path) -> Problem:
+        shape = checked(SpecShape, self.source.raw, self.source)
+        if not _NAME.fullmatch(shape.name):
+            hint = "Use letters, digits, -, _, . and spaces, at most 100."
+            raise self.error(("name",), f"name {short(shape.name)} can't name a folder and an MLflow model", hint)
+        budget = self.budget(shape)
+        target = self.target(shape)
+        objective = self.objective(shape, budget)
+        self.check_price(budget, objective, target)
+        return Problem(
+            name=shape.name,
+            path=path,
+            model=self.model(shape.model),
+            data=self.data(shape.data),
+            metric=self.metric(shape.metric),
+            budget=budget,
+            objective=objective,
+            traffic=self.traffic(shape.traffic),
+            target=target,
+            space=self.space(shape.space),
+            search=self.search(shape),
+            version=shape.version,
+            rationale=shape.rationale,
+            raw=self.source.raw,
+        )
+
+    def model(self, raw: Any) -> Path | str:
+        """The model file, or an MLflow URI as text."""
+        at = ("model",)
+        if isinstance(raw, Mapping):
+            unknown = [key for key in raw if key not in ("code", "weights")]
+            if unknown:
+                raise self.error(
+                    (*at, unknown[0]), f"unknown key 'model.{unknown[0]}'", nearest(unknown[0], ["code", "weights"])
+                )
+            raise self.not_onnx("a PyTorch model ({code, weights})")
+        if not isinstance(raw, str) or not raw:
+            raise self.error(
+                at, f"model should be a path to an .onnx file, not {short(raw)}", "Write model: model.onnx."
+            )
+        if raw.startswith(("models:", "runs:")):
+            if not _URI.fullmatch(raw):
+                raise self.error(
+                    at, f"model {short(raw)} is no MLflow URI", "Write models:/NAME@ALIAS or runs:/RUN/PATH."
+                )
+            return raw
+        if Path(raw).suffix.lower() in _TORCH_SUFFIXES:
+            raise self.not_onnx(f"{short(raw)}, a PyTorch file")
+        return self.file(at, raw)
+
+    def not_onnx(self, what: str) -> ModelError:
+        return ModelError(
+            f"{self.source.where(('model',))}: model is {what}; the PyTorch side isn't there yet.",
+            "This version takes ONNX files: export the model with torch.onnx.export(..., dynamo=True) first.",
+        )
+
+    def budget(self, shape: SpecShape) -> Budget:
+        try:
+            margin = parse_fraction(shape.margin)
+        except ValueError as exc:
+            raise self.error(("margin",), str(exc)) from exc
+        limits: list[Limit] = []
+        for name, raw in shape.budget.items():
+            at = ("budget", name)
+            canonical = self.axis(at, name)
+            if any(limit.axis == canonical for limit in limits):
+                raise self.error(at, f"budget limits {canonical} twice", "Keep one of them.")
+            axis = self.vocabulary.axis(name)
+            assert axis is not None  # self.axis has refused it otherwise
+            try:
+                limits.append(Limit.parse(axis, raw, margin))
+            except ValueError as exc:
+                raise self.error(at, f"budget: {exc}") from exc
+        return Budget(tuple(limits))
+
+    def objective(self, shape: SpecShape, budget: Budget) -> str:
+        """The axis to improve; default: the first latency axis among the limits, else the first limit."""
+        raw, at = shape.objective, ("objective",)
+        if isinstance(raw, Sequence) and not isinstance(raw, str):
+            hint = "Name one axis to improve inside the budget and limit the others; the Pareto front is in the result."
+            raise self.error(at, "several objectives at once aren't there yet", hint)
+        if raw is None:
+            return next((a for a in budget.axes if a.startswith("latency_")), budget.axes[0])
+        if not isinstance(raw, str):
+            raise self.error(
+                at, f"objective should name one axis, not {short(raw)}", "Write objective: latency_p50_ms."
+            )
+        return self.axis(at, raw)
+
+    def check_price(self, budget: Budget, objective: str, target: TargetSpec) -> None:
+        """Cost can never be known without a price: say so before the search, not after it."""
+        axis = "cost_per_million"
+        if target.price_per_hour is None and (objective == axis or axis in budget.axes):
+            at: KeyPath = ("budget", axis) if axis in budget.axes else ("objective",)
+            raise self.error(at, f"{axis} needs a price", "Add price_per_hour: under target:.")
+
+    def traffic(self, shape: TrafficShape) -> Traffic:
+        at: KeyPath = ("traffic",)
+        if shape.scenario != "server":
+            for key in ("rate_rps", "arrivals"):
+                if key in shape.model_fields_set:
+                    message = f"traffic.{key} has no meaning in {shape.scenario}"
+                    raise self.error((*at, key), message, "It belongs to scenario: server.")
+            return Traffic(shape.scenario)
+        if shape.rate_rps is None:
+            raise self.error(
+                at, "traffic in scenario server needs rate_rps", "Write {scenario: server, rate_rps: 200}."
+            )
+        arrivals = shape.arrivals
+        if arrivals.lower().endswith(".csv"):
+            arrivals = str(self.file((*at, "arrivals"), arrivals))
+        elif arrivals not in ("poisson", "bursty"):
+            hint = nearest(arrivals, ["poisson", "bursty"]) + " A trace is a .csv file."
+            raise self.error((*at, "arrivals"), f"unknown arrivals {arrivals!r}", hint)
+        return Traffic("server", float(shape.rate_rps), arrivals)
+
+    def target(self, shape: SpecShape) -> TargetSpec:
+        given, at = shape.target, ("target", "providers")
+        for i, name in enumerate(given.providers):
+            if name not in self.vocabulary.provider_names:
+                raise self.error((*at, i), f"unknown provider {name!r}", nearest(name, self.vocabulary.provider_names))
+            if name in given.providers[:i]:
+                raise self.error((*at, i), f"target.providers names {name!r} twice", "Keep one of them.")
+        price = float(given.price_per_hour) if given.price_per_hour is not None else None
+        return TargetSpec(tuple(given.providers), given.threads, price)
+
+    def space(self, raw: str) -> Path:
+        """The YAML file of a search space: one of the shipped ones by name, or a path."""
+        folder = self.vocabulary.space_folder
+        if Path(raw).suffix.lower() in (".yaml", ".yml") or "/" in raw or "\\" in raw:
+            return self.file(("space",), raw)
+        found = folder / f"{raw}.yaml"
+        if not found.is_file():
+            names = [p.stem for p in folder.glob("*.yaml")]
+            raise self.error(("space",), f"unknown search space {raw!r}", nearest(raw, names))
+        return found
+
+    def search(self, shape: SpecShape) -> SearchSpec:
+        given = shape.search
+        return SearchSpec(
+            trials=given.trials,
+            timeout_s=self.duration("timeout", given.timeout),
+            seed=given.seed,
+            memory_limit_mb=float(given.memory_limit_mb) if given.memory_limit_mb is not None else None,
+            step_timeout_s=self.duration("step_timeout", given.step_timeout),
+        )
+
+    def duration(self, key: str, raw: Any) -> float:
+        try:
+            return parse_duration(raw)
+        except ValueError as exc:
+            raise self.error(("search", key), f"search.{key}: {exc}") from exc

@@ -1,0 +1,178 @@
+"""Problem and its parts: what a spec says, as frozen records. Standard library only."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from autopilot.recipe import digest
+
+if TYPE_CHECKING:
+    from autopilot.budget import Budget
+    from autopilot.contracts import Axis
+
+PerChannel = float | tuple[float, ...]
+Scenario = Literal["single_stream", "offline", "server"]
+Direction = Literal["maximize", "minimize"]
+
+
+@dataclass(frozen=True, slots=True)
+class Vocabulary:
+    """The words a spec may use, as the plug-ins declare them.
+
+    ``axis`` gives the axis of a name or None; ``axis_names`` lists those worth suggesting;
+    ``space_folder`` holds the search spaces that ``space:`` names.
+    """
+
+    axis: Callable[[str], Axis | None]
+    axis_names: tuple[str, ...]
+    metric_names: tuple[str, ...]
+    provider_names: tuple[str, ...]
+    space_folder: Path
+
+
+@dataclass(frozen=True, slots=True)
+class InputSpec:
+    """How one model input is made from a stored array, or the constant it always is.
+
+    ``source`` is the stored array's name (None: the input's own). The input is
+    ``x * scale + offset``, or ``(x - mean) / std``; tuples hold one figure a channel.
+    ``constant`` is a number or nested lists of them, spread to ``shape`` where that is given.
+    """
+
+    source: str | None = None
+    dtype: str | None = None
+    scale: PerChannel | None = None
+    offset: PerChannel | None = None
+    mean: PerChannel | None = None
+    std: PerChannel | None = None
+    constant: float | int | bool | list[Any] | None = None
+    shape: tuple[int, ...] | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Only what is set, under the spec's own keys."""
+        pairs = {
+            "from": self.source,
+            "dtype": self.dtype,
+            "scale": self.scale,
+            "offset": self.offset,
+            "mean": self.mean,
+            "std": self.std,
+            "constant": self.constant,
+            "shape": self.shape,
+        }
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in pairs.items() if v is not None}
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> InputSpec:
+        def channels(key: str) -> PerChannel | None:
+            found = value.get(key)
+            return tuple(float(v) for v in found) if isinstance(found, (list, tuple)) else found
+
+        shape = value.get("shape")
+        return cls(
+            value.get("from"),
+            value.get("dtype"),
+            channels("scale"),
+            channels("offset"),
+            channels("mean"),
+            channels("std"),
+            value.get("constant"),
+            tuple(int(v) for v in shape) if shape is not None else None,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class DataSpec:
+    """Where samples and labels are. Hooks are ``"ABSOLUTE_PATH.py:function"``."""
+
+    validation: Path
+    test: Path | None = None
+    train: Path | None = None
+    label: str = "label"
+    inputs: Mapping[str, InputSpec] = field(default_factory=dict)
+    batched: bool = True
+    preprocess: str | None = None
+    postprocess: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class MetricSpec:
+    """What quality is: a metric by name, or the user's own ``function`` with its ``direction``."""
+
+    name: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+    output: str | None = None
+    function: str | None = None
+    direction: Direction | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Traffic:
+    """How requests come. ``arrivals``: ``poisson``, ``bursty`` or a trace's absolute path."""
+
+    scenario: Scenario = "single_stream"
+    rate_rps: float | None = None
+    arrivals: str = "poisson"
+
+
+@dataclass(frozen=True, slots=True)
+class TargetSpec:
+    """What may be used: providers in order of preference, cores (None: all), and what an hour costs."""
+
+    providers: tuple[str, ...] = ("cpu",)
+    threads: int | None = None
+    price_per_hour: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SearchSpec:
+    """How long to look. ``step_timeout_s`` and ``memory_limit_mb`` hold for one child process."""
+
+    trials: int = 60
+    timeout_s: float = 900.0
+    seed: int = 0
+    memory_limit_mb: float | None = None
+    step_timeout_s: float = 600.0
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """The user's whole question. ``model`` is a file, or an MLflow URI as text; ``raw`` the YAML as loaded."""
+
+    name: str
+    path: Path
+    model: Path | str
+    data: DataSpec
+    metric: MetricSpec
+    budget: Budget
+    objective: str
+    traffic: Traffic
+    target: TargetSpec
+    space: Path
+    search: SearchSpec
+    version: int | None
+    rationale: str
+    raw: Mapping[str, Any]
+
+    @property
+    def digest(self) -> str:
+        """Hex sha256 of everything a resume must find unchanged in the spec.
+
+        How long to search, the budget's version and why it changed may differ: more trials of the
+        same question continue it.
+        """
+        kept = {k: v for k, v in self.raw.items() if k not in ("version", "rationale", "search")}
+        search = self.raw.get("search") or {}
+        return digest(kept | {"search": {k: v for k, v in search.items() if k not in ("trials", "timeout")}})
+
+    def searching(self, *, trials: int | None = None, timeout_s: float | None = None) -> Problem:
+        """The same question with another number of trials or another time limit, where one is given."""
+        search = self.search
+        if trials is not None:
+            search = replace(search, trials=trials)
+        if timeout_s is not None:
+            search = replace(search, timeout_s=timeout_s)
+        return replace(self, search=search)

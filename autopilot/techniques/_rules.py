@@ -1,0 +1,28 @@
+"""What precision techniques share: when they can't follow, and what the CPU does well."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from autopilot.recipe import Recipe
+
+if TYPE_CHECKING:
+    from autopilot.target import Target
+
+_CHANGES_PRECISION = frozenset(
+    {"dynamic_int8", "static_int8", "mixed_precision", "mixed_int8", "weight_only", "float16", "bfloat16"}
+)
+
+
+def already_quantized(earlier: Recipe) -> str | None:
+    """The reason why no precision technique can follow ``earlier``, or None."""
+    before = [s.technique for s in earlier.steps if s.technique in _CHANGES_PRECISION]
+    return f"{before[0]} has changed the precision already" if before else None
+
+
+def int8_products_saturate(target: Target) -> bool:
+    """True on x86 without VNNI or AMX: there 8-bit products are summed in 16 bits and may saturate.
+
+    See "When and why do I need to use U8S8 or reduce_range" in ONNX Runtime's quantization guide.
+    """
+    return target.has("avx2") and not target.int8_dot

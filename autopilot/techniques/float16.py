@@ -1,0 +1,78 @@
+"""float16: the whole computation in half precision, or only the stored weights."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from autopilot.contracts import BuildContext, Slot, Technique
+from autopilot.domain import Choice, Scalar
+from autopilot.errors import Failure, Unsupported, VariantFailed
+from autopilot.recipe import Recipe
+from autopilot.techniques import _onnx
+from autopilot.techniques._halves import store_weights
+from autopilot.techniques._rules import already_quantized
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
+
+_OPSET = 13  # below, several operators take no float16
+
+
+def apply(source: Path, target_folder: Path, params: Mapping[str, Scalar], context: BuildContext) -> None:
+    """Write the float16 model, inputs and outputs as they were; ``params``: scope.
+
+    Raises:
+        Unsupported: quantized already, no float32 weights, or subgraphs under ``compute``.
+    """
+    from onnx import TensorProto
+
+    model = _onnx.load(source)
+    _onnx.refuse_quantized(model)
+    model = _onnx.prepare_for_quantization(_onnx.ensure_opset(model, _OPSET))
+    if params["scope"] == "storage":
+        store_weights(model, TensorProto.FLOAT16)
+    else:
+        model = _convert(model)
+    _onnx.save(model, target_folder / _onnx.MODEL)
+
+
+def _convert(model: ModelProto) -> ModelProto:
+    from onnx import TensorProto
+    from onnxruntime.transformers.float16 import convert_float_to_float16
+    from onnxruntime.transformers.onnx_model import OnnxModel
+
+    if any(a.HasField("g") or a.graphs for n in model.graph.node for a in n.attribute):
+        # The converter casts an outer float32 value only where the main graph reads it.
+        raise Unsupported("models with If, Loop or Scan can't be computed in float16.", "scope: storage takes them.")
+    if not any(t.data_type == TensorProto.FLOAT for t in model.graph.initializer):
+        raise Unsupported("the model has no float32 weights to convert.")
+    try:
+        converted = convert_float_to_float16(model, keep_io_types=True)
+    except Exception as exc:
+        # The converter raises ValueError, InferenceError and AssertionError for models it can't type.
+        message = f"the float16 conversion failed ({type(exc).__name__}: {_onnx.first_line(exc)})."
+        raise VariantFailed(Failure.BUILD_ERROR, message) from exc
+    wrapped = OnnxModel(converted)
+    wrapped.topological_sort(is_deterministic=True)  # the converter appends its Cast nodes at the end
+    sorted_model: ModelProto = wrapped.model
+    return sorted_model
+
+
+def refuses(earlier: Recipe, params: Mapping[str, Scalar]) -> str | None:
+    """Another change of precision before this one leaves no float32 weights."""
+    return already_quantized(earlier)
+
+
+TECHNIQUE = Technique(
+    name="float16",
+    slot=Slot.PRECISION,
+    version=1,
+    parameters={"scope": Choice(("compute", "storage"))},
+    apply=apply,
+    summary="half precision: computed so (GPU), or weights stored so and widened at load (half the file)",
+    # The CPU provider computes float16 at or below float32's speed: spaces for GPUs switch this on.
+    on_by_default=False,
+    refuses=refuses,
+)

@@ -1,0 +1,107 @@
+"""Static int8: weights and activations as integers, with ranges measured on calibration data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from autopilot.contracts import BuildContext, Slot, Technique
+from autopilot.domain import Choice, Scalar
+from autopilot.recipe import Recipe
+from autopilot.techniques import _static
+from autopilot.techniques._rules import already_quantized, int8_products_saturate
+
+if TYPE_CHECKING:
+    from autopilot.target import Target
+
+
+def apply(source: Path, target_folder: Path, params: Mapping[str, Scalar], context: BuildContext) -> None:
+    """Write the model in QDQ form; ``params`` as declared in TECHNIQUE.
+
+    Nodes inside If and Loop stay as they are.
+
+    Raises:
+        Unsupported: quantized already, nothing to quantize, or too few calibration samples.
+        VariantFailed: BUILD_ERROR, where the quantizer or ONNX Runtime refuses the result.
+    """
+    prepared = _static.prepare(source, context)
+    wanted = _static.choose(prepared, str(params["scope"]), embeddings=bool(params["embeddings"]))
+    chosen, calibration = _static.measured(prepared, wanted, int(params["samples"] or 0), context)
+    ranges = calibration.ranges(str(params["calibration"]), float(params["percentile"] or 0.0))
+    used = _static.only(prepared, chosen, ranges)
+    _static.write(
+        _static.quantize(prepared.model, chosen, _static.Numbers.of(params), used), target_folder, context.threads
+    )
+
+
+def prefer(target: Target) -> tuple[Mapping[str, Scalar], ...]:
+    """What is known to be fast and right on this CPU, best first.
+
+    x86: unsigned activations with signed weights is the pair that VNNI and AMX multiply; without
+    them such products saturate, so weights get 7 bits. ARM: both signed, symmetric.
+    """
+    first: dict[str, Scalar]
+    if is_arm(target):
+        first = {"activations": "int8", "weights": "int8", "symmetric": True}
+    else:
+        first = {"activations": "uint8", "weights": "int8", "reduce_range": int8_products_saturate(target)}
+    return (
+        {**first, "per_channel": True},
+        {**first, "per_channel": False},
+        {**first, "per_channel": True, "calibration": "percentile", "percentile": 99.999},
+        {**first, "per_channel": True, "embeddings": True},
+    )
+
+
+def normalise(params: Mapping[str, Scalar]) -> Mapping[str, Scalar]:
+    """Fix what doesn't matter: the percentile of other methods; pairs of types that no kernel has.
+
+    Symmetric unsigned activations would lose a bit and keep every Relu from being folded.
+    """
+    out = dict(params)
+    if out.get("calibration") != "percentile" and "percentile" in out:
+        out["percentile"] = _PERCENTILES.default
+    if out.get("activations") == "int8":
+        out["weights"] = "int8"
+    elif "symmetric" in out:
+        out["symmetric"] = False
+    if out.get("scope") == "all" and "embeddings" in out:
+        out["embeddings"] = False
+    return out
+
+
+def refuses(earlier: Recipe, params: Mapping[str, Scalar]) -> str | None:
+    """Another change of precision before this one leaves no float weights."""
+    return already_quantized(earlier)
+
+
+_PERCENTILES = Choice((99.99, 99.999, 99.9))
+
+TECHNIQUE = Technique(
+    name="static_int8",
+    slot=Slot.PRECISION,
+    version=1,
+    parameters={
+        "activations": Choice(("uint8", "int8")),
+        "weights": Choice(("int8", "uint8")),
+        "per_channel": Choice((True, False)),
+        # Of activations; int8 weights always are.
+        "symmetric": Choice((False, True)),
+        "reduce_range": Choice((False, True)),
+        "calibration": Choice(("minmax", "percentile", "entropy")),
+        "percentile": _PERCENTILES,
+        "samples": Choice((128, 32, 512)),
+        # weighted: Conv, Gemm, MatMul with a stored weight and what lies between them;
+        # attention: products of two activations too; all: whatever ONNX Runtime can quantize.
+        "scope": Choice(("weighted", "attention", "all")),
+        "embeddings": Choice((False, True)),
+    },
+    apply=apply,
+    summary="int8 weights and activations in QDQ form, ranges from calibration data",
+    needs_calibration=True,
+    claims_int8=True,
+    prefer=prefer,
+    normalise=normalise,
+    refuses=refuses,
+)

@@ -1,0 +1,78 @@
+"""A small study to run end to end: a model, data with learnable labels, a spec."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import yaml
+
+from tests import models
+
+
+def labelled(model: onnx.ModelProto, folder: Path, n: int = 240, **more: Any) -> dict[str, np.ndarray]:
+    """Samples of ``model`` with the model's own answers as labels, one in ten turned wrong."""
+    arrays = models.samples(model, n)
+    path = models.write(model, folder / "probe.onnx")
+    found = ort.InferenceSession(str(path), providers=["CPUExecutionProvider"]).run(None, arrays)[0]
+    labels = np.asarray(found).reshape(n, -1).argmax(-1)
+    labels[::10] = (labels[::10] + 1) % found.reshape(n, -1).shape[1]
+    path.unlink()
+    return {**arrays, "label": labels, **more}
+
+
+def write_study(folder: Path, model: onnx.ModelProto | None = None, **changes: Any) -> Path:
+    """A folder with model.onnx, valid.npz and spec.yaml; returns the spec's path.
+
+    ``changes`` replace top-level keys of the spec.
+    """
+    model = model if model is not None else models.cnn()
+    models.write(model, folder / "model.onnx")
+    np.savez(folder / "valid.npz", **labelled(model, folder))  # type: ignore[arg-type]
+    spec: dict[str, Any] = {
+        "name": "small",
+        "model": "model.onnx",
+        "data": {"validation": "valid.npz"},
+        "metric": "accuracy",
+        "budget": {"latency_p50_ms": "300% of baseline", "quality_drop": 0.5},
+        "target": {"providers": ["cpu"], "threads": 1},
+        "space": "quick",
+        "search": {"trials": 4, "timeout": "120s", "seed": 0},
+    }
+    spec |= changes
+    path = folder / "spec.yaml"
+    path.write_text(yaml.safe_dump(spec, sort_keys=False))
+    return path
+
+
+def environment() -> dict[str, str]:
+    """The child's environment: this package importable, plain output."""
+    root = str(Path(__file__).resolve().parents[2])
+    return {**os.environ, "PYTHONPATH": root, "NO_COLOR": "1", "COLUMNS": "100"}
+
+
+def autopilot(*args: str, cwd: Path, timeout: float = 240) -> subprocess.CompletedProcess[str]:
+    """Run the command as a user would."""
+    return subprocess.run(
+        [sys.executable, "-m", "autopilot", *args],
+        cwd=cwd,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        check=False,
+    )
+
+
+def result_of(folder: Path) -> Mapping[str, Any]:
+    """result.json of a run folder."""
+    value: Mapping[str, Any] = json.loads((folder / "result.json").read_text())
+    return value

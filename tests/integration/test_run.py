@@ -1,0 +1,370 @@
+"""The main job, end to end, on small models."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import onnxruntime as ort
+import pytest
+
+from tests import models
+from tests.integration.run_support import autopilot, environment, labelled, result_of, write_study
+
+pytestmark = pytest.mark.integration
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.CompletedProcess[str]]:
+    """One finished run that several tests look at."""
+    folder = tmp_path_factory.mktemp("study")
+    write_study(folder)
+    return folder, autopilot("run", "spec.yaml", cwd=folder)
+
+
+def test_run_meets_an_easy_budget_and_says_so(finished: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
+    """Exit 0, the verdict on stdout, progress on stderr."""
+    _, done = finished
+
+    assert done.returncode == 0, done.stderr
+    assert "latency_p50_ms" in done.stdout
+    assert "trial" in done.stderr
+
+
+def test_run_leaves_the_files_of_the_contract(finished: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
+    """result.json holds the promised keys, and best/ a model whose hash it names."""
+    out = finished[0] / "runs" / "small"
+    result = result_of(out)
+
+    assert result["schema"] == 1
+    assert result["status"] == "in_budget"
+    assert result["best"]["verdict"] == {"latency_p50_ms": "in", "quality_drop": "in"}
+    assert {"value", "low", "high", "n"} <= set(result["best"]["measured"]["latency_p50_ms"])
+    assert {"value", "low", "high"} == set(result["best"]["speedup"])
+    model = out / result["best"]["artifact"]
+    assert hashlib.sha256(model.read_bytes()).hexdigest() == result["best"]["sha256"]
+    assert {p.name for p in (out / "best").iterdir()} >= {"model.onnx", "variant.json", "README.md"}
+    assert not (out / "nearest").exists()
+    assert len((out / "trials.csv").read_text().splitlines()) == 1 + len(result["trials"])
+
+
+def test_run_starts_with_the_model_as_given(finished: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
+    """Trial 0 is the baseline, and no variant is measured twice."""
+    trials = result_of(finished[0] / "runs" / "small")["trials"]
+
+    assert trials[0]["recipe"] == []
+    assert [t["number"] for t in trials] == list(range(len(trials)))
+    measured = [t["id"] for t in trials if t["state"] != "duplicate"]
+    assert len(measured) == len(set(measured))
+
+
+def test_winner_answers_close_to_the_model_as_given(
+    finished: tuple[Path, subprocess.CompletedProcess[str]],
+) -> None:
+    """best/model.onnx is the same function, as far as the metric can tell."""
+    folder = finished[0]
+    stored = np.load(folder / "valid.npz")
+    feed = {k: stored[k] for k in stored.files if k != "label"}
+
+    def classes(path: Path) -> np.ndarray:
+        answer = ort.InferenceSession(str(path), providers=["CPUExecutionProvider"]).run(None, feed)[0]
+        return np.asarray(answer).argmax(-1)
+
+    agreement = (classes(folder / "model.onnx") == classes(folder / "runs/small/best/model.onnx")).mean()
+
+    assert agreement >= 0.8
+
+
+def test_winner_is_registered_and_answers_through_mlflow(
+    finished: tuple[Path, subprocess.CompletedProcess[str]],
+) -> None:
+    """models:/NAME@champion predicts, from another process, with the winner's deployment."""
+    folder, _ = finished
+    code = (
+        "import mlflow, numpy as np\n"
+        "z = np.load('valid.npz'); feed = {k: z[k][:4] for k in z.files if k != 'label'}\n"
+        "out = mlflow.pyfunc.load_model('models:/small@champion').predict(feed)\n"
+        "print({k: v.shape for k, v in out.items()})\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=folder,
+        env=environment() | {"MLFLOW_TRACKING_URI": "sqlite:///mlruns/mlflow.db"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+    assert done.returncode == 0, done.stderr
+    assert "(4, " in done.stdout
+    assert result_of(folder / "runs/small")["mlflow"]["version"] == 1
+
+
+def test_show_repeats_the_result(finished: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
+    """show prints the table again, from the folder and as JSON."""
+    folder, _ = finished
+
+    shown = autopilot("show", "runs/small", cwd=folder)
+    as_json = autopilot("show", "runs/small", "--json", cwd=folder)
+
+    assert shown.returncode == 0, shown.stderr
+    assert "latency_p50_ms" in shown.stdout
+    assert json.loads(as_json.stdout) == result_of(folder / "runs/small")
+
+
+def test_check_passes_the_winner_and_reads_its_deployment(
+    finished: tuple[Path, subprocess.CompletedProcess[str]],
+) -> None:
+    """The CI gate takes the bundle as it is."""
+    done = autopilot("check", "runs/small/best", "spec.yaml", "--json", cwd=finished[0])
+
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    assert told["status"] == "in_budget"
+    assert told["deployment"] == result_of(finished[0] / "runs/small")["best"]["deployment"]
+
+
+def test_load_runs_the_winner(finished: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
+    """autopilot.load gives a callable in the winner's own deployment."""
+    import autopilot as package
+
+    folder = finished[0]
+    stored = np.load(folder / "valid.npz")
+    runner = package.load(folder / "runs/small/best")
+
+    answer = runner({k: stored[k][:3] for k in stored.files if k != "label"})
+
+    assert all(len(v) == 3 for v in answer.values())
+
+
+def test_run_ends_3_with_the_nearest_miss_when_nothing_fits(tmp_path: Path) -> None:
+    """An impossible budget gives nearest/, an explanation and exit 3."""
+    write_study(tmp_path, budget={"size_mb": 0.0001, "quality_drop": 0.5}, search={"trials": 3, "timeout": "60s"})
+
+    done = autopilot("run", "spec.yaml", "--out", "out", cwd=tmp_path)
+
+    assert done.returncode == 3, done.stderr
+    result = result_of(tmp_path / "out")
+    assert result["status"] == "no_fit"
+    assert result["best"] is None
+    assert "size_mb" in result["explanation"]
+    assert (tmp_path / "out/nearest/model.onnx").exists()
+    assert not (tmp_path / "out/best").exists()
+
+
+def test_run_ends_4_when_an_axis_cannot_be_measured(tmp_path: Path) -> None:
+    """A limit on energy without a counter is undecided, never met."""
+    from autopilot.target import Target
+
+    if Target.detect().to_json().get("energy", {}).get("source"):
+        pytest.skip("this machine has an energy counter")
+    write_study(tmp_path, budget={"energy_mj": 5, "quality_drop": 0.5}, search={"trials": 2, "timeout": "60s"})
+
+    done = autopilot("run", "spec.yaml", "--out", "out", "--json", cwd=tmp_path)
+
+    assert done.returncode == 4, done.stderr
+    told = json.loads(done.stdout)
+    assert told["status"] == "undecided"
+    assert told["trials"][0]["verdict"]["energy_mj"] == "not_measurable"
+
+
+def _start(folder: Path) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "autopilot", "run", "spec.yaml", "--out", "out"],
+        cwd=folder,
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def _wait_for_trial(run: subprocess.Popen[str], number: int) -> None:
+    """Read progress until trial ``number`` begins."""
+    assert run.stderr is not None
+    for line in run.stderr:
+        if re.search(rf"trial {number}\b", line):
+            return
+    raise AssertionError("the run ended before")
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
+def test_run_goes_on_after_it_was_ended(tmp_path: Path, how: signal.Signals) -> None:
+    """No finished trial is lost or run twice, and the same command ends with a verdict."""
+    write_study(tmp_path, search={"trials": 5, "timeout": "120s", "seed": 0})
+    first = _start(tmp_path)
+    _wait_for_trial(first, 3)
+    first.send_signal(how)
+    first.communicate(timeout=60)
+    if how is signal.SIGINT:
+        assert first.returncode == 130
+
+    second = autopilot("run", "spec.yaml", "--out", "out", cwd=tmp_path)
+
+    assert second.returncode == 0, second.stderr
+    assert "going on" in second.stderr
+    trials = result_of(tmp_path / "out")["trials"]
+    assert len(trials) == 5
+    ids = [t["id"] for t in trials if t["state"] != "duplicate"]
+    assert len(ids) == len(set(ids))
+
+
+def test_killed_run_leaves_no_process(tmp_path: Path) -> None:
+    """Children of a killed parent end by themselves."""
+    write_study(tmp_path)
+    run = _start(tmp_path)
+    _wait_for_trial(run, 2)
+    run.kill()
+    run.communicate(timeout=30)
+
+    deadline = time.monotonic() + 20
+    while (left := _processes_in(tmp_path)) and time.monotonic() < deadline:
+        time.sleep(0.2)
+
+    assert left == []
+
+
+def _processes_in(folder: Path) -> list[str]:
+    """Command lines that mention ``folder``."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit() and int(entry.name) != os.getpid():
+            try:
+                line = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+            except OSError:
+                continue
+            if str(folder) in line:
+                found.append(line)
+    return found
+
+
+def test_changed_spec_starts_anew_and_says_so(tmp_path: Path) -> None:
+    """An interrupted run is not continued under another question."""
+    write_study(tmp_path, search={"trials": 5, "timeout": "120s"})
+    first = _start(tmp_path)
+    _wait_for_trial(first, 2)
+    first.kill()
+    first.communicate(timeout=30)
+    write_study(tmp_path, budget={"quality_drop": 0.4, "size_mb": 50}, search={"trials": 2, "timeout": "60s"})
+
+    second = autopilot("run", "spec.yaml", "--out", "out", cwd=tmp_path)
+
+    assert second.returncode == 0, second.stderr
+    assert "spec changed" in " ".join(second.stderr.split())
+    assert len(result_of(tmp_path / "out")["trials"]) == 2
+
+
+KINDS = {
+    "external data": lambda: models.cnn(),
+    "integer inputs": models.encoder,
+    "fixed batch": lambda: models.cnn(batch=8),
+    "opset 11": lambda: models.cnn(opset=11),
+    "constant nodes": models.constant_weights,
+    "weights as inputs": models.weights_as_inputs,
+    "quantized already": models.qdq,
+    "recurrent": models.recurrent,
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_run_takes_models_of_many_kinds(tmp_path: Path, kind: str) -> None:
+    """Any ONNX model gets a verdict."""
+    model = KINDS[kind]()
+    write_study(
+        tmp_path, model, search={"trials": 4, "timeout": "90s"}, budget={"quality_drop": 0.9, "latency_p50_ms": 1000}
+    )
+    if kind == "external data":
+        models.write(model, tmp_path / "model.onnx", external=True)
+
+    done = autopilot("run", "spec.yaml", "--out", "out", cwd=tmp_path)
+
+    assert done.returncode == 0, done.stderr
+    result = result_of(tmp_path / "out")
+    assert result["status"] == "in_budget"
+    crashed = [t["log"] for t in result["trials"] if t["failure"] in ("crash", "build_error")]
+    assert crashed == []
+
+
+def test_run_takes_state_and_sampling_rate_as_constants(tmp_path: Path) -> None:
+    """If subgraphs, an initial state from the spec and a scalar stored without the sample dimension."""
+    model = models.detector()
+    models.write(model, tmp_path / "model.onnx")
+    inputs = {i.name: [d.dim_value for d in i.type.tensor_type.shape.dim] for i in model.graph.input}
+    arrays = models.samples(model, 1)
+    rng = np.random.default_rng(0)
+    stored: dict[str, np.ndarray] = {}
+    mapping: dict[str, object] = {}
+    for name, shape in inputs.items():
+        value = arrays[name]
+        if value.dtype.kind == "i":
+            stored[name] = value
+        elif "state" in name or name == "h":
+            mapping[name] = {"constant": 0.0, "shape": list(value.shape), "dtype": "float32"}
+        else:
+            stored[name] = rng.standard_normal((120, *(s or 1 for s in shape[1:]))).astype(np.float32)
+    np.savez(tmp_path / "valid.npz", label=rng.integers(0, 2, 120), **stored)  # type: ignore[arg-type]
+    write = {
+        "name": "vad",
+        "model": "model.onnx",
+        "data": {"validation": "valid.npz", "inputs": mapping},
+        "metric": {"name": "roc_auc"},
+        "budget": {"quality_drop": 0.5, "latency_p50_ms": 1000},
+        "target": {"providers": ["cpu"], "threads": 1},
+        "space": "quick",
+        "search": {"trials": 3, "timeout": "60s"},
+    }
+    import yaml
+
+    (tmp_path / "spec.yaml").write_text(yaml.safe_dump(write))
+
+    done = autopilot("run", "spec.yaml", "--out", "out", cwd=tmp_path)
+
+    assert done.returncode == 0, done.stderr
+
+
+def test_offline_traffic_searches_batch_sizes(tmp_path: Path) -> None:
+    """Throughput is the objective and batches are tried."""
+    write_study(
+        tmp_path,
+        budget={"throughput_rps": 1, "quality_drop": 0.9},
+        objective="throughput_rps",
+        traffic={"scenario": "offline"},
+        search={"trials": 8, "timeout": "120s"},
+    )
+
+    done = autopilot("run", "spec.yaml", "--out", "out", cwd=tmp_path)
+
+    assert done.returncode == 0, done.stderr
+    result = result_of(tmp_path / "out")
+    assert len({t["deployment"]["batch"] for t in result["trials"]}) > 1
+    assert result["best"]["measured"]["throughput_rps"]["value"] > 0
+
+
+def test_memory_limit_ends_a_child_not_the_study(tmp_path: Path) -> None:
+    """A child over its memory limit is recorded as out of memory."""
+    write_study(tmp_path, search={"trials": 2, "timeout": "60s", "memory_limit_mb": 5})
+
+    done = autopilot("run", "spec.yaml", "--out", "out", cwd=tmp_path)
+
+    assert done.returncode == 1
+    assert "oom" in done.stderr
+    assert "Traceback" not in done.stderr.splitlines()[-1]
+
+
+def test_labelled_samples_are_mostly_right() -> None:
+    """The support code gives labels the model mostly agrees with."""
+    import tempfile
+
+    with tempfile.TemporaryDirectory() as folder:
+        arrays = labelled(models.cnn(), Path(folder), 50)
+
+    assert len(arrays["label"]) == 50
