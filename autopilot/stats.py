@@ -6,8 +6,8 @@ data can't give is 0 or infinity, never a guess.
 
 Methods: percentile bounds are order statistics (the binomial argument behind MLPerf LoadGen's early
 stopping) for the effective number of independent requests; means and rates are ratio estimators over
-blocks with a long-run variance (Newey and West 1987); ratios of percentiles combine two intervals
-by MOVER (Zou and Donner 2008).
+blocks with a long-run variance (Newey and West 1987); ratios of percentiles use the paired influence
+of blocks where the data carry it, else combine two intervals by MOVER (Zou and Donner 2008).
 """
 
 from __future__ import annotations
@@ -22,6 +22,10 @@ from autopilot.profile import Floats, Interval, Ints
 # How much of a correlation between candidate and baseline blocks is credited: its one-sided 95% lower bound.
 _RHO_Z = 1.645
 _RHO_CAP = 0.95
+# With this many requests beyond a percentile the slope of its quantile function can be estimated, and
+# the ratio's interval takes pairs of blocks directly: several times narrower when both drift together.
+_CENTRAL_TAIL = 100
+_CENTRAL_BLOCKS = 8
 
 
 def enough_for(q: float, level: float = 0.95, *, sides: int = 2) -> int:
@@ -158,11 +162,29 @@ def ratio_interval(
     x, y = percentile_interval(a, a_block, q, level), percentile_interval(b, b_block, q, level)
     if x.value <= 0 or y.value <= 0:
         return Interval(math.nan, 0.0, math.inf)
+    blocks = min(np.unique(a_block).size, np.unique(b_block).size)
+    if blocks >= _CENTRAL_BLOCKS and min(a.size, b.size) * (1 - q / 100) >= _CENTRAL_TAIL:
+        influence = _quantile_influence(a, a_block, q)[:blocks] - _quantile_influence(b, b_block, q)[:blocks]
+        return _log_interval(x.value / y.value, influence, level)
     rho = _shared(a <= x.value, a_block, b <= y.value, b_block)
     down = _combine(_log_gap(x.low, x.value), _log_gap(y.value, y.high), rho)
     up = _combine(_log_gap(x.value, x.high), _log_gap(y.low, y.value), rho)
     ratio = x.value / y.value
     return Interval(ratio, ratio * math.exp(-down), ratio * math.exp(up) if math.isfinite(up) else math.inf)
+
+
+def _quantile_influence(values: Floats, block: Ints, q: float) -> Floats:
+    """What each block adds to the logarithm of percentile ``q``, to first order.
+
+    The slope of the quantile function is a difference quotient with Bofinger's (1975) bandwidth.
+    """
+    p, z = q / 100, NormalDist().inv_cdf(q / 100)
+    bandwidth = (4.5 * NormalDist().pdf(z) ** 4 / (2 * z * z + 1) ** 2 / values.size) ** 0.2
+    bandwidth = min(bandwidth, 0.9 * min(p, 1 - p))
+    low, point, high = np.percentile(values, [100 * (p - bandwidth), q, 100 * (p + bandwidth)])
+    counts, below = _per_block((values <= point).astype(np.float64), block)
+    slope = math.log(high / max(low, 1e-9 * high)) / (2 * bandwidth)
+    return np.asarray(-(below - p * counts) / values.size * slope, dtype=np.float64)
 
 
 def _log_gap(low: float, high: float) -> float:
@@ -190,7 +212,8 @@ def _shared(a: np.ndarray, a_block: Ints, b: np.ndarray, b_block: Ints) -> float
 def _per_block(values: Floats, block: Ints) -> tuple[Floats, Floats]:
     """Count and sum of each block that has values, in order."""
     _, index = np.unique(block, return_inverse=True)
-    return np.bincount(index).astype(np.float64), np.bincount(index, weights=values)
+    sums = np.bincount(index, weights=values).astype(np.float64)
+    return np.bincount(index).astype(np.float64), sums
 
 
 def _relative_influence(amount: Floats, per: Floats) -> Floats:
@@ -213,7 +236,7 @@ def _long_run_variance(influence: Floats) -> float:
     shared = sum(
         2 * (1 - lag / (lags + 1)) * float(influence[lag:] @ influence[:-lag]) for lag in range(1, min(lags, n - 1) + 1)
     )
-    return (own + max(0.0, shared)) * n / (n - 1)
+    return float((own + max(0.0, shared)) * n / (n - 1))
 
 
 def t_quantile(p: float, df: int) -> float:

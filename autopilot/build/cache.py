@@ -47,9 +47,7 @@ def complete(technique: Technique, step: Step) -> Step:
     return Step(step.technique, params_of(technique.normalise(values)))
 
 
-def step_key(
-    technique: Technique, step: Step, *, parent: str, calibration: str | None, is_classification: bool
-) -> str:
+def step_key(technique: Technique, step: Step, *, parent: str, calibration: str | None, is_classification: bool) -> str:
     """Hex digest of everything that the result of a complete ``step`` depends on.
 
     ``parent`` is the sha256 of what it starts from, ``calibration`` the split's digest. Data count

@@ -90,7 +90,5 @@ def _in_child(
     store.sweep()
     with store.staging() as folder:
         request["staging"] = str(folder)
-        answer = run_child(
-            "autopilot.build_worker", request, limits, workdir=folder, on_line=progress, threads=threads
-        )
+        answer = run_child("autopilot.build_worker", request, limits, workdir=folder, on_line=progress, threads=threads)
     return Artifact.from_json(answer["artifact"])

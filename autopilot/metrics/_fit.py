@@ -70,6 +70,9 @@ def check_classes(metric: str, outputs: Array, labels: Array, *, ignored: int | 
     positions = outputs.shape if outputs.ndim == labels.ndim else outputs.shape[:-1]
     if positions != labels.shape:
         raise misfit(metric, outputs, labels, "their shapes don't line up", right)
+    if outputs.dtype.kind == "f" and outputs.ndim == labels.ndim == 2:
+        problem = "labels of the output's own shape may be one-hot rows or a decision each"
+        raise misfit(metric, outputs, labels, problem, right + "; for one-hot labels store their argmax")
     counted = labels if ignored is None else labels[labels != ignored]
     if counted.size == 0:
         raise misfit(metric, outputs, labels, f"all labels are {ignored}, which is ignored", right)

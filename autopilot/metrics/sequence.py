@@ -30,7 +30,7 @@ def _tokens(outputs: Array, labels: Array, options: Options) -> tuple[Array, Arr
 def _token_share(outputs: Array, labels: Array, options: Options) -> Floats:
     """Right tokens a sample over the mean count of tokens, so that the mean is the share of all tokens."""
     right, counted = _tokens(outputs, labels, options)
-    return right.sum(axis=1).astype(np.float64) / float(counted.sum(axis=1).mean())
+    return np.asarray(right.sum(axis=1) / float(counted.sum(axis=1).mean()))
 
 
 def _token_accuracy(outputs: Array, labels: Array, options: Options) -> float:
@@ -40,7 +40,7 @@ def _token_accuracy(outputs: Array, labels: Array, options: Options) -> float:
 
 def _whole(outputs: Array, labels: Array, options: Options) -> Floats:
     right, counted = _tokens(outputs, labels, options)
-    return (right | ~counted).all(axis=1).astype(np.float64)
+    return np.asarray(np.all(right | ~counted, axis=1), dtype=np.float64)
 
 
 def _whole_score(outputs: Array, labels: Array, options: Options) -> float:

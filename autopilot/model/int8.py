@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 # Matrix-multiply-like operators -> which input holds the weight.
 FLOAT_MATMUL = {
     "Conv": 1, "ConvTranspose": 1, "Gemm": 1, "MatMul": 1, "FusedConv": 1, "NhwcFusedConv": 1, "FusedGemm": 1,
-    "FusedMatMul": 1, "Attention": 1, "LSTM": 1, "GRU": 1,
+    "FusedMatMul": 1, "Attention": 1, "MultiHeadAttention": 1, "LSTM": 1, "GRU": 1,
 }  # fmt: skip
 INTEGER_MATMUL = {
     "QLinearConv": 3, "QLinearMatMul": 3, "QGemm": 3, "QLinearConvTranspose": 3, "ConvInteger": 1, "MatMulInteger": 1,
@@ -140,8 +140,8 @@ def _macs(node: NodeProto, shapes: dict[str, Shape]) -> int | None:
     out = _per_sample(shapes.get(node.output[0]))
     if "Conv" in node.op_type:
         return _times(out, weight, slice(1, None))
-    if "LSTM" in node.op_type or node.op_type == "GRU":
-        # Of one step; the number of steps isn't in the weights, and may be the first dimension.
+    if node.op_type in ("LSTM", "DynamicQuantizeLSTM", "GRU", "MultiHeadAttention"):
+        # Their cost is in the number of steps, which may be the first dimension or unknown.
         return None
     if node.op_type == "MatMulNBits":
         depth = next((a.i for a in node.attribute if a.name == "K"), None)

@@ -45,7 +45,7 @@ def run_study(problem: Problem, out: Path, *, fresh: bool, observer: Observer) -
     """
     check_writable(out)
     existed = out.exists()
-    work = out / WORK
+    work = (out / WORK).absolute()
     work.mkdir(parents=True, exist_ok=True)
     try:
         with FolderLock(work):
@@ -58,7 +58,7 @@ def run_study(problem: Problem, out: Path, *, fresh: bool, observer: Observer) -
 
 def _run_locked(problem: Problem, out: Path, *, fresh: bool, observer: Observer) -> StudyResult:
     begun = time.monotonic()
-    work = out / WORK
+    work = (out / WORK).absolute()
     state = _open_state(problem, work, fresh=fresh, observer=observer)
     setup = prepare(problem, work, observer)
     state.save(work)

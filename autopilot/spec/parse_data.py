@@ -50,8 +50,6 @@ class DataParser(Context):
             raise self.error(
                 (*at, "shape"), f"{dotted(at)}.shape belongs to a constant", "Arrays keep their own shape."
             )
-        if {"mean", "std"} & set(mapped) and {"scale", "offset"} & set(mapped):
-            raise self.error(at, f"{dotted(at)} mixes scale/offset with mean/std", "Use one of the two pairs.")
         for key, value in (("scale", shape.scale), ("std", shape.std)):
             if value is not None and 0 in (value if isinstance(value, list) else [value]):
                 raise self.error((*at, key), f"{dotted(at)}.{key} is 0, which leaves nothing of the input")

@@ -38,7 +38,7 @@ class InputSpec:
     """How one model input is made from a stored array, or the constant it always is.
 
     ``source`` is the stored array's name (None: the input's own). The input is
-    ``x * scale + offset``, or ``(x - mean) / std``; tuples hold one figure a channel.
+    ``(x * scale + offset - mean) / std`` as far as they are given; tuples hold one figure a channel.
     ``constant`` is a number or nested lists of them, spread to ``shape`` where that is given.
     """
 

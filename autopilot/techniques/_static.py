@@ -1,28 +1,24 @@
-"""Static int8 in QDQ form: choose the nodes, measure ranges, write the model. Shared by static_int8 and mixed_int8."""
+"""What static_int8 and mixed_int8 share: prepare the model, choose nodes, measure their ranges."""
 
 from __future__ import annotations
 
 import hashlib
-import logging
 import tempfile
-from collections.abc import Collection, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-import numpy as np
+from typing import TYPE_CHECKING
 
 from autopilot.contracts import BuildContext
 from autopilot.domain import Scalar
-from autopilot.errors import Failure, Unsupported, VariantFailed
+from autopilot.errors import Unsupported
 from autopilot.model.graph import STANDARD
 from autopilot.techniques import _onnx
-from autopilot.techniques._calibration import Calibration, Range, calibrate
+from autopilot.techniques._calibration import Calibration, calibrate
+from autopilot.techniques._histogram import Range
+from autopilot.techniques._rules import int8_products_saturate
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from onnx import ModelProto, NodeProto
 
     from autopilot.target import Target
@@ -37,34 +33,20 @@ _BETWEEN = frozenset(
         *("Concat", "Split", "Reshape", "Transpose", "Flatten", "Squeeze", "Unsqueeze", "Resize", "Pad", "Slice"),
     }
 )
-# ONNX Runtime's mark for "shapes are inferred already".
-_INFERRED = ("onnx.infer", "onnxruntime.quant")
 
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """A model ready for quantizers. ``digest``: sha256 of its bytes; ``weighted``: nodes with a stored float weight."""
+    """A model ready for quantizers.
+
+    ``digest``: sha256 of its bytes; ``weighted``: names of the nodes with a stored float weight, in
+    graph order; ``barred``: nodes that must stay in float, known after calibration.
+    """
 
     model: ModelProto
     digest: str
     weighted: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Numbers:
-    """How values are stored: types ``uint8``/``int8`` and their options."""
-
-    activations: str
-    weights: str
-    per_channel: bool
-    symmetric: bool
-    reduce_range: bool
-
-    @classmethod
-    def of(cls, params: Mapping[str, Scalar]) -> Numbers:
-        """From a technique's parameters; those it doesn't have are off."""
-        flags = (bool(params.get(k, False)) for k in ("per_channel", "symmetric", "reduce_range"))
-        return cls(str(params["activations"]), str(params["weights"]), *flags)
+    barred: frozenset[str] = frozenset()
 
 
 def prepare(source: Path, context: BuildContext) -> Prepared:
@@ -117,11 +99,13 @@ def _float_weights(model: ModelProto) -> frozenset[str]:
 
 
 def _is_weighted(node: NodeProto, weights: Collection[str]) -> bool:
-    return node.domain in STANDARD and node.op_type in _WEIGHTED and node.input[1] in weights and node.input[0] not in weights
+    if node.domain not in STANDARD or node.op_type not in _WEIGHTED:
+        return False
+    return node.input[1] in weights and node.input[0] not in weights
 
 
 def choose(prepared: Prepared, scope: str, *, embeddings: bool = False) -> tuple[str, ...]:
-    """Names of the nodes to quantize, what lies between them not included.
+    """Names of the nodes to quantize, without what lies between them.
 
     ``weighted``: those with a stored weight; ``attention``: MatMuls of two computed tensors too;
     ``all``: whatever ONNX Runtime's quantizer knows, which is what ``quantize_static`` does when
@@ -143,21 +127,23 @@ def choose(prepared: Prepared, scope: str, *, embeddings: bool = False) -> tuple
     return tuple(n.name for n in nodes if n.name in chosen)
 
 
-def between(model: ModelProto, chosen: Collection[str]) -> tuple[str, ...]:
-    """Names of nodes that lie between ``chosen`` ones, so that int8 can flow through them.
+def extended(prepared: Prepared, chosen: Collection[str]) -> frozenset[str]:
+    """``chosen`` and the nodes that lie between them, so that int8 can flow through; none that is barred.
 
     Such a node has a kind in _BETWEEN, every float input of it comes from a chosen node, another
     one of them or a stored tensor, and something quantized reads it. A residual Add of a CNN
     qualifies; the mask Add and the residual Add before a LayerNormalization of a transformer don't.
     """
+    model, chosen = prepared.model, frozenset(chosen) - prepared.barred
     stored = {t.name for t in model.graph.initializer}
     producer = {o: n for n in model.graph.node for o in n.output}
     readers: dict[str, list[NodeProto]] = {}
     for node in model.graph.node:
         for name in node.input:
             readers.setdefault(name, []).append(node)
-    inside = {n.name for n in model.graph.node if n.op_type in _BETWEEN and n.domain in STANDARD} - set(chosen)
-    kept = inside | set(chosen)
+    inside = {n.name for n in model.graph.node if n.op_type in _BETWEEN and n.domain in STANDARD}
+    inside -= chosen | prepared.barred
+    kept = inside | chosen
 
     def fits(node: NodeProto) -> bool:
         data = [i for i in node.input if i and i not in stored]
@@ -167,7 +153,7 @@ def between(model: ModelProto, chosen: Collection[str]) -> tuple[str, ...]:
     while lost := [n.name for n in model.graph.node if n.name in inside and not fits(n)]:
         inside.difference_update(lost)
         kept.difference_update(lost)
-    return tuple(n.name for n in model.graph.node if n.name in inside)
+    return frozenset(kept)
 
 
 def tensors_of(model: ModelProto, chosen: Collection[str]) -> tuple[str, ...]:
@@ -177,126 +163,22 @@ def tensors_of(model: ModelProto, chosen: Collection[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(t for t in names if t and t not in stored))
 
 
-def quantize(model: ModelProto, chosen: Collection[str], numbers: Numbers, ranges: Mapping[str, Range]) -> ModelProto:
-    """A copy of ``model`` with QuantizeLinear/DequantizeLinear around the ``chosen`` nodes.
-
-    Every tensor that they read or write needs a range. A MatMul or Gemm whose output no chosen node
-    reads gives floats: its kernel can, and accuracy gains (text_sections: as fast, no range to guess).
-
-    Raises:
-        VariantFailed: BUILD_ERROR, with the quantizer's own words.
-    """
-    import onnx
-    from onnxruntime.quantization import CalibrationMethod, QDQQuantizer, QuantType, TensorsData
-
-    kinds = {"uint8": QuantType.QUInt8, "int8": QuantType.QInt8}
-    copy = onnx.ModelProto()
-    copy.CopyFrom(model)
-    _declare(copy, ranges)
-    data = {k: (np.array(lo, np.float32), np.array(hi, np.float32)) for k, (lo, hi) in sorted(ranges.items())}
-    options = {"ActivationSymmetric": numbers.symmetric, "OpTypesToExcludeOutputQuantization": ["MatMul", "Gemm"]}
-    try:
-        with _quiet():
-            quantizer = QDQQuantizer(
-                copy,
-                numbers.per_channel,
-                numbers.reduce_range,
-                kinds[numbers.weights],
-                kinds[numbers.activations],
-                TensorsData(CalibrationMethod.MinMax, data),
-                sorted(chosen),
-                [],
-                sorted({n.op_type for n in model.graph.node if n.name in chosen}),
-                options,
-            )
-            quantizer.quantize_model()
-    except (ValueError, TypeError, KeyError, IndexError, AttributeError, RuntimeError, AssertionError) as exc:
-        raise VariantFailed(Failure.BUILD_ERROR, f"the quantizer failed ({_onnx.first_line(exc)}).") from exc
-    out: ModelProto = quantizer.model.model
-    _spare_float_readers(out, chosen)
-    del out.graph.value_info[:]
-    kept = [p for p in out.metadata_props if (p.key, p.value) != _INFERRED]
-    del out.metadata_props[:]
-    out.metadata_props.extend(kept)
-    _onnx.drop_unused_domains(out)
-    return out
-
-
-def _declare(model: ModelProto, ranges: Mapping[str, Range]) -> None:
-    """Give the quantizer the types of the tensors with a range, and tell it not to infer shapes.
-
-    ONNX's inference ends at the first operator of another domain; the ranges know better.
-    """
-    from onnx import TensorProto, helper
-
-    del model.graph.value_info[:]
-    there = {v.name for v in (*model.graph.input, *model.graph.output)}
-    model.graph.value_info.extend(
-        helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in sorted(ranges) if name not in there
-    )
-    entry = model.metadata_props.add()
-    entry.key, entry.value = _INFERRED
-
-
-def _spare_float_readers(model: ModelProto, chosen: Collection[str]) -> None:
-    """Let float nodes (and graph outputs) read a float tensor itself, not its quantized copy.
-
-    The quantizer puts its pair in front of every reader. Where a float node made the tensor, the
-    others lose accuracy for nothing. Behind an int8 node they must read the copy: its kernel gives
-    no other.
-    """
-    producers = {o: n for n in model.graph.node for o in n.output if o}
-    outputs = {o.name for o in model.graph.output}
-    for q in [n for n in model.graph.node if n.op_type == "QuantizeLinear"]:
-        dq = next((n for n in model.graph.node if n.op_type == "DequantizeLinear" and n.input[0] == q.output[0]), None)
-        source, maker = q.input[0], producers.get(q.input[0])
-        if dq is None or (maker is not None and maker.name in chosen):
-            continue
-        copied = dq.output[0]
-        if copied in outputs and maker is not None:
-            # The quantizer renamed the float tensor and gave its name to the copy: the other way round.
-            maker.output[:] = [copied if o == source else o for o in maker.output]
-            q.input[0], dq.output[0] = copied, f"{copied}_dequantized"
-            source, copied = copied, dq.output[0]
-            _reread(model, source, copied, {n.name for n in model.graph.node if n.name in chosen})
-            continue
-        _reread(model, copied, source, {n.name for n in model.graph.node if n.name not in chosen})
-
-
-def _reread(model: ModelProto, old: str, new: str, names: Collection[str]) -> None:
-    for node in model.graph.node:
-        if node.name in names:
-            node.input[:] = [new if i == old else i for i in node.input]
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """The quantizer warns about models that were not through its own pre-processing."""
-    disabled = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        yield
-    finally:
-        logging.disable(disabled)
-
-
 def measured(
     prepared: Prepared, chosen: Collection[str], samples: int, context: BuildContext
-) -> tuple[frozenset[str], Calibration]:
-    """``chosen`` with what lies between, less the nodes that touch a tensor no int8 can hold; and the calibration.
+) -> tuple[Prepared, Calibration]:
+    """The calibration of ``chosen`` and what lies between; nodes on values that no int8 can hold are barred.
 
     Raises:
-        Unsupported: nothing is left to quantize.
+        Unsupported: nothing is left to quantize, or there are too few samples.
     """
-    wanted = frozenset(chosen) | frozenset(between(prepared.model, chosen))
-    tensors = tensors_of(prepared.model, wanted)
+    tensors = tensors_of(prepared.model, extended(prepared, chosen))
     calibration = calibrate(prepared.model, prepared.digest, tensors, samples, context)
     lost = {name for name, h in calibration.histograms.items() if not h.usable}
-    hopeless = {n.name for n in prepared.model.graph.node if lost.intersection((*n.input, *n.output))}
-    left = frozenset(chosen) - hopeless
-    if not left & frozenset(prepared.weighted):
+    barred = frozenset(n.name for n in prepared.model.graph.node if lost.intersection((*n.input, *n.output)))
+    weighted = tuple(n for n in prepared.weighted if n not in barred)
+    if not weighted:
         raise Unsupported("every node with a stored weight works on values that are not finite or beyond 1e30.")
-    return (left | frozenset(between(prepared.model, left))) - hopeless, calibration
+    return replace(prepared, weighted=weighted, barred=barred), calibration
 
 
 def only(prepared: Prepared, chosen: Collection[str], ranges: Mapping[str, Range]) -> dict[str, Range]:
@@ -304,15 +186,26 @@ def only(prepared: Prepared, chosen: Collection[str], ranges: Mapping[str, Range
     return {name: ranges[name] for name in tensors_of(prepared.model, chosen) if name in ranges}
 
 
-def write(model: ModelProto, target_folder: Path, threads: int) -> None:
-    """Save a quantized model and load it once.
+def preferred_numbers(target: Target) -> dict[str, Scalar]:
+    """How this CPU multiplies integers best.
 
-    Raises:
-        VariantFailed: BUILD_ERROR, where ONNX Runtime refuses it.
+    x86: unsigned activations with signed weights is the pair that VNNI and AMX multiply; without
+    them such products saturate, so weights get 7 bits. ARM: both signed.
     """
-    target = target_folder / _onnx.MODEL
-    _onnx.save(model, target)
-    try:
-        _onnx.session(target, threads)
-    except Exception as exc:  # ONNX Runtime's exceptions share no base class
-        raise VariantFailed(Failure.BUILD_ERROR, f"the quantized model doesn't load ({_onnx.first_line(exc)}).") from exc
+    if target.machine.lower() in ("aarch64", "arm64"):
+        return {"activations": "int8", "weights": "int8", "symmetric": True}
+    return {"activations": "uint8", "weights": "int8", "reduce_range": int8_products_saturate(target)}
+
+
+def normalise_numbers(params: Mapping[str, Scalar]) -> dict[str, Scalar]:
+    """``params`` without pairs of types that mean the same or that no kernel has.
+
+    Signed activations go with signed weights only; unsigned ones are never symmetric: that would
+    lose a bit and keep every Relu from being folded.
+    """
+    out = dict(params)
+    if out.get("activations") == "int8" and "weights" in out:
+        out["weights"] = "int8"
+    if out.get("activations") == "uint8" and "symmetric" in out:
+        out["symmetric"] = False
+    return out

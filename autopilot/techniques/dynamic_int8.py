@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,6 +15,7 @@ from autopilot.model.inspect import is_integer_op
 from autopilot.recipe import Recipe
 from autopilot.techniques import _onnx
 from autopilot.techniques._rules import already_quantized, int8_products_saturate
+from autopilot.techniques._text import quiet
 
 if TYPE_CHECKING:
     from autopilot.target import Target
@@ -37,15 +37,14 @@ def apply(source: Path, target_folder: Path, params: Mapping[str, Scalar], conte
     Raises:
         Unsupported: quantized already, or no operator of the chosen types has a stored weight.
     """
+    from onnx import TensorProto
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
     model = _onnx.load(source)
     _onnx.refuse_quantized(model)
     model = _onnx.prepare_for_quantization(_onnx.ensure_opset(model, _OPSET))
     target = target_folder / _onnx.MODEL
-    disabled = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
+    with quiet():
         quantize_dynamic(
             model,
             target,
@@ -54,14 +53,17 @@ def apply(source: Path, target_folder: Path, params: Mapping[str, Scalar], conte
             reduce_range=bool(params["reduce_range"]),
             weight_type=QuantType.QInt8 if params["weight_type"] == "int8" else QuantType.QUInt8,
             use_external_data_format=_onnx.stored_bytes(model) > _onnx.EXTERNAL_ABOVE_BYTES,
-            extra_options={"EnableSubgraph": any(True for n in model.graph.node for _ in subgraphs(n))},
+            extra_options={
+                "EnableSubgraph": any(True for n in model.graph.node for _ in subgraphs(n)),
+                # ONNX's type inference ends at the first fused operator, the quantizer's knowledge with it.
+                "DefaultTensorType": TensorProto.FLOAT,
+            },
         )
-    finally:
-        logging.disable(disabled)
     quantized = _onnx.load(target)
     found = Counter(n.op_type for n in nodes(quantized) if is_integer_op(n.op_type))
     if not found:
-        raise Unsupported(f"there is nothing to quantize: no {params['op_types']} node has a stored float weight.")
+        kinds = ", ".join(_OP_TYPES[str(params["op_types"])])
+        raise Unsupported(f"there is nothing to quantize: no node of the kinds {kinds} has a stored float weight.")
     _onnx.drop_unused_domains(quantized)
     _onnx.save(quantized, target)
 

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
-import logging
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,6 +15,7 @@ from autopilot.model.graph import nodes
 from autopilot.recipe import Recipe
 from autopilot.techniques import _onnx
 from autopilot.techniques._rules import already_quantized
+from autopilot.techniques._text import quiet
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -92,7 +90,7 @@ def apply(source: Path, target_folder: Path, params: Mapping[str, Scalar], conte
     method = str(params["method"])
     original = _onnx.load(source)
     _onnx.refuse_quantized(original)
-    with tempfile.TemporaryDirectory(dir=target_folder) as scratch, _quiet():
+    with tempfile.TemporaryDirectory(dir=target_folder) as scratch, quiet():
         try:
             rewritten = _METHODS[method](source, Path(scratch) / _onnx.MODEL)
         except AutopilotError:
@@ -103,6 +101,7 @@ def apply(source: Path, target_folder: Path, params: Mapping[str, Scalar], conte
             raise VariantFailed(Failure.BUILD_ERROR, message) from exc
     if not _is_simpler(rewritten, original):
         raise Unsupported(f"{method} found nothing to fuse.", "The model as given is already in this form.")
+    _restore_inputs(rewritten, original)
     _onnx.drop_unused_domains(rewritten)
     _onnx.save(rewritten, target_folder / _onnx.MODEL)
     _onnx.check_same(source, target_folder / _onnx.MODEL, context, rtol=_RTOL, atol=_ATOL)
@@ -119,20 +118,18 @@ def _is_simpler(rewritten: ModelProto, original: ModelProto) -> bool:
     return fused or count.total() < before.total() or len(rewritten.graph.input) < len(original.graph.input)
 
 
+def _restore_inputs(rewritten: ModelProto, original: ModelProto) -> None:
+    """Declare again, in order, the inputs that callers give: some tools drop those that nothing reads."""
+    stored = {t.name for t in original.graph.initializer}
+    there = {i.name: i for i in rewritten.graph.input}
+    inputs = [there.get(i.name, i) for i in original.graph.input if i.name not in stored]
+    overridable = [i for i in rewritten.graph.input if i.name in stored]
+    del rewritten.graph.input[:]
+    rewritten.graph.input.extend([*inputs, *overridable])
+
+
 def _operators(model: ModelProto) -> Counter[tuple[str, str]]:
     return Counter((n.domain, n.op_type) for n in nodes(model) if n.op_type != "Constant")
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep the libraries' progress prints and INFO lines out of the log of failures."""
-    disabled = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        with contextlib.redirect_stdout(io.StringIO()):
-            yield
-    finally:
-        logging.disable(disabled)
 
 
 def refuses(earlier: Recipe, params: Mapping[str, Scalar]) -> str | None:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 from autopilot.contracts import BuildContext, Slot, Technique
 from autopilot.domain import Choice, Scalar
 from autopilot.recipe import Recipe
-from autopilot.techniques import _static
-from autopilot.techniques._rules import already_quantized, int8_products_saturate
+from autopilot.techniques import _qdq, _static
+from autopilot.techniques._rules import already_quantized
 
 if TYPE_CHECKING:
     from autopilot.target import Target
@@ -27,25 +27,17 @@ def apply(source: Path, target_folder: Path, params: Mapping[str, Scalar], conte
     """
     prepared = _static.prepare(source, context)
     wanted = _static.choose(prepared, str(params["scope"]), embeddings=bool(params["embeddings"]))
-    chosen, calibration = _static.measured(prepared, wanted, int(params["samples"] or 0), context)
+    prepared, calibration = _static.measured(prepared, wanted, int(params["samples"] or 0), context)
+    chosen = _static.extended(prepared, wanted)
     ranges = calibration.ranges(str(params["calibration"]), float(params["percentile"] or 0.0))
-    used = _static.only(prepared, chosen, ranges)
-    _static.write(
-        _static.quantize(prepared.model, chosen, _static.Numbers.of(params), used), target_folder, context.threads
-    )
+    needed = _static.only(prepared, chosen, ranges)
+    model = _qdq.quantize(prepared.model, chosen, _qdq.Numbers.of(params), needed)
+    _qdq.write(model, target_folder, context.threads)
 
 
 def prefer(target: Target) -> tuple[Mapping[str, Scalar], ...]:
-    """What is known to be fast and right on this CPU, best first.
-
-    x86: unsigned activations with signed weights is the pair that VNNI and AMX multiply; without
-    them such products saturate, so weights get 7 bits. ARM: both signed, symmetric.
-    """
-    first: dict[str, Scalar]
-    if is_arm(target):
-        first = {"activations": "int8", "weights": "int8", "symmetric": True}
-    else:
-        first = {"activations": "uint8", "weights": "int8", "reduce_range": int8_products_saturate(target)}
+    """What is known to be fast and right on this CPU, best first."""
+    first = _static.preferred_numbers(target)
     return (
         {**first, "per_channel": True},
         {**first, "per_channel": False},
@@ -55,19 +47,12 @@ def prefer(target: Target) -> tuple[Mapping[str, Scalar], ...]:
 
 
 def normalise(params: Mapping[str, Scalar]) -> Mapping[str, Scalar]:
-    """Fix what doesn't matter: the percentile of other methods; pairs of types that no kernel has.
-
-    Symmetric unsigned activations would lose a bit and keep every Relu from being folded.
-    """
-    out = dict(params)
+    """Fix what doesn't matter given the others: the percentile of other methods; see ``normalise_numbers``."""
+    out = _static.normalise_numbers(params)
     if out.get("calibration") != "percentile" and "percentile" in out:
         out["percentile"] = _PERCENTILES.default
-    if out.get("activations") == "int8":
-        out["weights"] = "int8"
-    elif "symmetric" in out:
-        out["symmetric"] = False
     if out.get("scope") == "all" and "embeddings" in out:
-        out["embeddings"] = False
+        out["embeddings"] = False  # they are among all
     return out
 
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from autopilot.contracts import BuildContext, Slot, Technique
 from autopilot.domain import Choice, Scalar
@@ -15,8 +15,10 @@ from autopilot.recipe import Recipe
 from autopilot.techniques import _onnx
 from autopilot.techniques._prepare import gemm_to_matmul
 from autopilot.techniques._rules import already_quantized
+from autopilot.techniques._text import quiet
 
-_OP_TYPES = {"matmul": ("MatMul",), "matmul_gather": ("MatMul", "Gather")}
+if TYPE_CHECKING:
+    from onnx import ModelProto
 
 
 def apply(source: Path, target_folder: Path, params: Mapping[str, Scalar], context: BuildContext) -> None:
@@ -31,26 +33,40 @@ def apply(source: Path, target_folder: Path, params: Mapping[str, Scalar], conte
     _onnx.refuse_quantized(model)
     # Never quant_pre_process before this: it leaves nothing to quantize (0 of 12 seen).
     model = _onnx.prepare_for_quantization(model)
+    kinds: tuple[str, ...] = ("MatMul",)
+    if params["op_types"] == "matmul_gather" and params["bits"] == 4 and _embeddings(model):
+        kinds = ("MatMul", "Gather")
     gemm_to_matmul(model)
-    disabled = logging.root.manager.disable
-    logging.disable(logging.ERROR)
-    try:
+    imports = [(e.domain, e.version) for e in model.opset_import]
+    with quiet():
         quantizer = MatMulNBitsQuantizer(
             model,
             bits=_whole(params["bits"]),
             block_size=_whole(params["block_size"]),
             is_symmetric=bool(params["symmetric"]),
             accuracy_level=_whole(params["accuracy_level"]),
-            op_types_to_quantize=_OP_TYPES[str(params["op_types"])],
+            op_types_to_quantize=kinds,
+            nodes_to_exclude=sorted(_gathers(model) - _embeddings(model)),
         )
         quantizer.process()
-    finally:
-        logging.disable(disabled)
     quantized = quantizer.model.model
+    # For 4-bit embeddings it renames the opset to 21 without converting a node; only the IR version is needed.
+    for entry in quantized.opset_import:
+        entry.version = dict(imports).get(entry.domain, entry.version)
     if not any(n.op_type in WEIGHT_ONLY for n in nodes(quantized)):
         raise Unsupported("there is nothing to quantize: no MatMul or Gemm has a stored two-dimensional float weight.")
     _onnx.drop_unused_domains(quantized)
     _onnx.save(quantized, target_folder / _onnx.MODEL)
+
+
+def _gathers(model: ModelProto) -> set[str]:
+    return {n.name for n in nodes(model) if n.op_type == "Gather"}
+
+
+def _embeddings(model: ModelProto) -> set[str]:
+    """Names of Gather nodes that take rows out of a stored float matrix."""
+    tables = {t.name for t in model.graph.initializer if t.data_type == t.FLOAT and len(t.dims) == 2}
+    return {n.name for n in nodes(model) if n.op_type == "Gather" and n.input[0] in tables}
 
 
 def _whole(value: Scalar) -> int:

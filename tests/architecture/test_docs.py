@@ -13,7 +13,9 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
+from autopilot import plugins
 from autopilot.contracts import BuildContext
+from autopilot.domain import Choice
 from tests.models import cnn
 
 _DOTTED = re.compile(r"`(autopilot(?:\.[A-Za-z_]\w*)+)(?:\([^`]*\))?`")
@@ -104,6 +106,19 @@ def test_example_technique_does_what_its_page_says(repository: Path, tmp_path: P
     technique.apply(tmp_path / "given.onnx", tmp_path, {"docs": True}, BuildContext(None, tmp_path, 1))
 
     assert [t.name for t in onnx.load(tmp_path / "model.onnx").graph.initializer] == kept
+
+
+@pytest.mark.parametrize("name", sorted(plugins.techniques()))
+def test_technique_is_described_with_all_its_parameters(repository: Path, name: str) -> None:
+    """techniques.md has a section for every technique, and names each of its parameters and text values."""
+    page = (repository / "docs" / "techniques.md").read_text(encoding="utf-8")
+    sections = dict(re.findall(r"^## (\w+)\n(.*?)(?=^## |\Z)", page, re.MULTILINE | re.DOTALL))
+    technique = plugins.techniques()[name]
+    texts = [v for d in technique.parameters.values() if isinstance(d, Choice) for v in d.values if isinstance(v, str)]
+    # mixed_int8 shares parameters with static_int8 and says so.
+    text = sections[name] + (sections["static_int8"] if "as in static_int8" in sections[name] else "")
+
+    assert [word for word in (*technique.parameters, *texts) if f"`{word}`" not in text] == []
 
 
 def test_named_make_targets_exist(repository: Path, pages: dict[str, str]) -> None:

@@ -1,0 +1,7 @@
+"""``python -m autopilot.cli``: the command, where it is not installed."""
+
+import sys
+
+from autopilot.cli import main
+
+sys.exit(main())

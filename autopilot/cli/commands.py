@@ -1,0 +1,192 @@
+"""The commands and their options."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from autopilot import __version__
+from autopilot.cli.output import print_json, print_table, print_text, watching
+from autopilot.errors import BadInput
+
+EPILOG = (
+    "Exit codes: 0 the budget is met, 1 the program failed, 2 bad input, 3 nothing fits the budget, "
+    "4 undecided, 130 interrupted (the same command goes on)."
+)
+
+app = typer.Typer(
+    help="The fastest variant of a trained model that fits a budget, with proof.",
+    epilog=EPILOG,
+    add_completion=False,
+    rich_markup_mode=None,
+)
+
+Spec = Annotated[Path, typer.Argument(metavar="SPEC", help="The YAML file that says model, data, metric and budget.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else on stdout.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress on stderr.")]
+# main() looks for it before anything is parsed; it is declared so that it is accepted and documented.
+Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks.")]
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"autopilot {__version__}")
+        raise typer.Exit
+
+
+@app.callback(invoke_without_command=True)
+def _root(
+    context: typer.Context,
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", callback=_version, is_eager=True)
+    ] = False,
+    debug: Debug = False,
+) -> None:
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+        raise typer.Exit(2)
+
+
+@app.command(epilog=EPILOG)
+def run(
+    spec: Spec,
+    trials: Annotated[int | None, typer.Option(min=1, metavar="N", help="How many variants to try.")] = None,
+    timeout: Annotated[
+        str | None, typer.Option(metavar="TIME", help="When to stop searching: 90s, 10m, 1h30m.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(metavar="DIR", help="Where results go; default: runs/NAME.")] = None,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Start anew where an interrupted run could go on.")] = False,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> int:
+    """Search the best variant in budget, verify it, log it; resumes by itself where it was interrupted."""
+    from autopilot.plugins import vocabulary
+    from autopilot.spec import load_spec
+
+    timeout_s = _duration("--timeout", timeout)
+    problem = load_spec(spec, vocabulary()).searching(trials=trials, timeout_s=timeout_s)
+    folder = out if out is not None else Path("runs") / problem.name
+    with watching(quiet) as observer:
+        from autopilot.search import run_study
+
+        result = run_study(problem, folder, fresh=fresh, observer=observer)
+    if as_json:
+        print_text(result.text())
+    else:
+        from autopilot.display import render_result
+
+        print_table(render_result(result.to_json(), folder))
+    return result.exit_code
+
+
+@app.command(epilog=EPILOG)
+def check(
+    model: Annotated[Path, typer.Argument(metavar="MODEL", help="An ONNX file, or a bundle such as runs/NAME/best.")],
+    spec: Spec,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> int:
+    """Measure one model against the budget of SPEC, without a search: a gate for CI."""
+    from autopilot.plugins import vocabulary
+    from autopilot.spec import load_spec
+
+    if not model.exists():
+        raise BadInput(f"the model {model} does not exist.", "The order is: autopilot check MODEL SPEC.")
+    problem = load_spec(spec, vocabulary())
+    with watching(quiet) as observer:
+        from autopilot.search import check_model
+
+        result = check_model(model, problem, observer=observer)
+    if as_json:
+        print_json(result.to_json())
+    else:
+        from autopilot.display import render_check
+
+        print_table(render_check(result.to_json()))
+    return result.exit_code
+
+
+@app.command()
+def init(
+    model: Annotated[Path, typer.Argument(metavar="MODEL", help="The ONNX file to optimize.")],
+    data: Annotated[Path | None, typer.Option(metavar="FILE", help="Validation samples: .npz or .parquet.")] = None,
+    output: Annotated[Path, typer.Option("-o", "--output", metavar="SPEC", help="The file to write.")] = Path(
+        "spec.yaml"
+    ),
+    force: Annotated[bool, typer.Option("--force", help="Overwrite an existing file.")] = False,
+    debug: Debug = False,
+) -> int:
+    """Look at a model's inputs (and the data) and write a commented starter spec."""
+    from autopilot.init import write_starter
+
+    for remark in write_starter(model, data, output, force=force):
+        typer.echo(f"note: {remark}", err=True)
+    typer.echo(f"wrote {output}; next: autopilot run {output}")
+    return 0
+
+
+@app.command()
+def doctor(as_json: AsJson = False, debug: Debug = False) -> int:
+    """Show what this machine can run and measure, and how noisy it is."""
+    from autopilot.doctor import examine, render
+
+    report = examine()
+    if as_json:
+        print_json(report)
+    else:
+        print_table(render(report))
+    return 0
+
+
+@app.command(epilog=EPILOG)
+def show(
+    source: Annotated[str, typer.Argument(metavar="DIR_OR_RUN", help="A run's folder, or an MLflow run id.")],
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> int:
+    """Show a finished run's result again, as a table; the exit code is the result's."""
+    from autopilot.display import render_result
+    from autopilot.result import StudyResult
+
+    path = Path(source)
+    folder: Path | None = None
+    if path.exists():
+        result = StudyResult.load(path)
+        folder = path if path.is_dir() else path.parent
+    elif "/" in source or "." in source:
+        raise BadInput(f"{source} does not exist.", "Name the folder of a finished run, or an MLflow run id.")
+    else:
+        from autopilot.tracking import load_result
+
+        result = StudyResult.from_json(load_result(source))
+    if as_json:
+        print_text(result.text())
+    else:
+        print_table(render_result(result.to_json(), folder))
+    return result.exit_code
+
+
+@app.command()
+def ui(
+    port: Annotated[int, typer.Option(min=1, max=65535, help="The port on 127.0.0.1.")] = 5000,
+    debug: Debug = False,
+) -> int:
+    """Serve the MLflow UI over this folder's runs on 127.0.0.1; Ctrl-C ends it."""
+    from autopilot.tracking import start_ui
+
+    return start_ui(port=port)
+
+
+def _duration(option: str, text: str | None) -> float | None:
+    from autopilot.spec import parse_duration
+
+    if text is None:
+        return None
+    try:
+        return parse_duration(text)
+    except ValueError as exc:
+        raise BadInput(f"{option}: {exc}.") from exc

@@ -1,0 +1,166 @@
+"""The winner as a logged model with a signature, and its versions and aliases in the registry."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+import autopilot
+from autopilot.result import Candidate, StudyResult, recipe_text
+from autopilot.tracking import fields
+from autopilot.tracking.store import global_store, prepare_mlflow
+
+if TYPE_CHECKING:
+    from mlflow.models import ModelSignature
+    from mlflow.tracking import MlflowClient
+
+CHAMPION, PREVIOUS = "champion", "previous"
+_RUNTIMES = ("onnxruntime", "onnxruntime-gpu")
+
+
+def log_model(client: MlflowClient, experiment_id: str, run_id: str, folder: Path, result: StudyResult) -> str:
+    """Log the bundle in ``folder`` as a model of the run; the model's id.
+
+    The model is its files plus the name of our loader module: nothing is pickled, and the
+    requirements are written down, not inferred (which would run the model).
+    """
+    from mlflow.entities import LoggedModelOutput
+
+    chosen = result.chosen
+    assert chosen is not None
+    model = client.create_logged_model(
+        experiment_id,
+        name="model",
+        source_run_id=run_id,
+        tags=fields.version_tags(result, chosen),
+        params=fields.variant_params(chosen.recipe, chosen.deployment),
+        model_type="onnx",
+    )
+    with tempfile.TemporaryDirectory(prefix="autopilot-") as scratch:
+        target = Path(scratch) / "model"
+        _save(target, folder, run_id=run_id, model_id=model.model_id, location=model.artifact_location)
+        client.log_model_artifacts(model.model_id, str(target))
+    client.finalize_logged_model(model.model_id, "READY")
+    client.log_outputs(run_id, [LoggedModelOutput(model.model_id, step=0)])
+    return str(model.model_id)
+
+
+def register(client: MlflowClient, run_id: str, model_id: str, result: StudyResult) -> int:
+    """Register the logged model under the study's name and move the aliases; the version.
+
+    In budget it becomes ``champion`` and the champion before ``previous``; otherwise no alias moves.
+    """
+    from mlflow.exceptions import MlflowException
+
+    name, chosen = result.registered_name, result.chosen
+    assert chosen is not None
+    try:
+        client.create_registered_model(name)
+    except MlflowException as exc:
+        if exc.error_code not in ("RESOURCE_ALREADY_EXISTS", "ALREADY_EXISTS"):
+            raise
+    with global_store(client.tracking_uri):
+        made = client.create_model_version(
+            name,
+            source=f"models:/{model_id}",
+            run_id=run_id,
+            model_id=model_id,
+            tags=fields.version_tags(result, chosen),
+            description=_description(result, chosen),
+        )
+    if result.best is not None:
+        _crown(client, name, str(made.version))
+    return int(made.version)
+
+
+def _crown(client: MlflowClient, name: str, new: str) -> None:
+    before = client.get_registered_model(name).aliases.get(CHAMPION)
+    if before is not None and str(before) != new:
+        client.set_registered_model_alias(name, PREVIOUS, str(before))
+    client.set_registered_model_alias(name, CHAMPION, new)
+
+
+def _description(result: StudyResult, chosen: Candidate) -> str:
+    text = f"{recipe_text(chosen.recipe)} on {chosen.deployment.provider}, {chosen.deployment.threads} thread(s)."
+    if chosen.speedup:
+        text += f" {result.objective}: {chosen.speedup.value:.2f} times better than the model as given."
+    return text
+
+
+def _save(target: Path, folder: Path, *, run_id: str, model_id: str, location: str) -> None:
+    prepare_mlflow()
+    import mlflow.pyfunc
+    from mlflow.models import Model
+
+    variant: dict[str, Any] = json.loads((folder / "variant.json").read_text(encoding="utf-8"))
+    with _no_project_files(), warnings.catch_warnings():
+        # An input example would be stored for nothing: the signature comes from the model file itself.
+        warnings.filterwarnings("ignore", message=".*input example was not provided")
+        mlflow.pyfunc.save_model(
+            str(target),
+            loader_module="autopilot.serving",
+            data_path=str(folder),
+            mlflow_model=Model(artifact_path=location, run_id=run_id, model_uuid=model_id, model_id=model_id),
+            signature=_signature(variant),
+            pip_requirements=requirements(),
+        )
+
+
+@contextmanager
+def _no_project_files() -> Iterator[None]:
+    """Keep mlflow from copying the user's uv.lock and pyproject.toml into the model."""
+    before = os.environ.get("MLFLOW_UV_AUTO_DETECT")
+    os.environ["MLFLOW_UV_AUTO_DETECT"] = "false"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["MLFLOW_UV_AUTO_DETECT"]
+        else:
+            os.environ["MLFLOW_UV_AUTO_DETECT"] = before
+
+
+def requirements() -> list[str]:
+    """What loading the model needs, at the versions it was measured with."""
+    pinned = [f"model-autopilot=={autopilot.__version__}"]
+    for name in (*_RUNTIMES, "numpy"):
+        try:
+            pinned.append(f"{name}=={version(name)}")
+        except PackageNotFoundError:
+            continue
+    return pinned
+
+
+def _signature(variant: Mapping[str, Any]) -> ModelSignature | None:
+    """Tensor signature of the model; inputs that are constants need not be given, so they are left out.
+
+    None where numpy has no such type (bfloat16), since MLflow couldn't read the signature back.
+    """
+    from mlflow.models import ModelSignature
+
+    mapping = (variant.get("preprocessing") or {}).get("inputs") or {}
+    inputs = [t for t in variant["inputs"] if (mapping.get(t["name"]) or {}).get("constant") is None]
+    try:
+        return ModelSignature(inputs=_schema(inputs), outputs=_schema(variant["outputs"]))
+    except TypeError:
+        return None
+
+
+def _schema(tensors: Sequence[Mapping[str, Any]]) -> Any:
+    from mlflow.types import Schema, TensorSpec
+
+    return Schema(
+        [
+            TensorSpec(np.dtype(t["dtype"]), tuple(d if isinstance(d, int) else -1 for d in t["shape"]), t["name"])
+            for t in tensors
+        ]
+    )

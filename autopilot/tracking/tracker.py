@@ -1,0 +1,277 @@
+"""Tracker: one parent run a study, one nested run a trial."""
+
+from __future__ import annotations
+
+import getpass
+import tempfile
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+import autopilot
+from autopilot.budget import Budget
+from autopilot.errors import AutopilotError
+from autopilot.recipe import canonical
+from autopilot.result import MlflowRef, StudyResult, TrialRecord, TrialState, trials_csv
+from autopilot.result.jsonable import plain
+from autopilot.tracking import fields
+from autopilot.tracking.registry import log_model, register
+from autopilot.tracking.store import Store, translated
+
+if TYPE_CHECKING:
+    from mlflow.entities import Run
+    from mlflow.tracking import MlflowClient
+
+# After a failure the store is left alone for so long; what was missed is caught up on later.
+COOL_DOWN_S = 60.0
+
+
+class Tracker:
+    """Logs one study; made by ``Tracker.start``.
+
+    A trial is known by its number: logging it again changes nothing, or updates its run where the
+    record has changed (a finalist that was verified). MLflow's own global state stays untouched.
+    As a context manager it marks a run that didn't finish as KILLED; it can be resumed all the same.
+    """
+
+    def __init__(self, client: MlflowClient, store: Store, *, name: str, experiment_id: str, run_id: str) -> None:
+        self.name = name
+        self.run_id = run_id
+        self.store = store
+        self._client = client
+        self._experiment_id = experiment_id
+        self._runs: dict[int, tuple[str, str]] = {}  # trial number -> run id, digest of what it holds
+        self._pending: dict[int, TrialRecord] = {}
+        self._retry_at = 0.0
+        self._finished = False
+
+    @classmethod
+    def start(
+        cls,
+        name: str,
+        *,
+        spec_text: str,
+        budget: Budget,
+        environment: Mapping[str, Any],
+        run_id: str | None = None,
+        store: Store | None = None,
+    ) -> Tracker:
+        """Open or make the experiment ``name`` and its parent run.
+
+        ``run_id`` is the run of an interrupted study: it is opened again, and its trials are known.
+        Where the store has no such run (any more), a new one is made.
+
+        Raises:
+            AutopilotError: the store can't be reached or opened.
+        """
+        store = store or Store.current()
+        client = store.client()
+        with translated(f"opening the experiment {name!r}"):
+            known = _open_run(client, run_id)
+            if known is not None:
+                tracker = cls(
+                    client, store, name=name, experiment_id=known.info.experiment_id, run_id=known.info.run_id
+                )
+                tracker._recall_trials()
+                return tracker
+            experiment_id = _experiment(client, store, name)
+            run = client.create_run(experiment_id, run_name=_run_name(name), tags=_start_tags(environment))
+            tracker = cls(client, store, name=name, experiment_id=experiment_id, run_id=run.info.run_id)
+            tracker._log(tracker.run_id, params={f"budget.{limit.axis}": limit.text for limit in budget.limits})
+            client.log_text(tracker.run_id, spec_text, "spec.yaml")
+            client.log_text(tracker.run_id, canonical(budget.to_json()), "budget.json")
+            client.log_text(tracker.run_id, canonical(plain(environment)), "environment.json")
+        return tracker
+
+    def log_trial(self, record: TrialRecord) -> None:
+        """Log a trial as a nested run, or update the run that it has.
+
+        After a failure the store is left alone for a minute and nothing is raised meanwhile; what
+        was missed is logged with a later trial, at the latest by ``finish``.
+
+        Raises:
+            AutopilotError: MLflow failed; the record is kept for later.
+        """
+        self._pending[record.number] = record
+        if time.monotonic() >= self._retry_at:
+            self._flush()
+
+    def finish(self, result: StudyResult, out: Path, best: Path | None = None) -> MlflowRef:
+        """Log the result and its files and end the parent run; where all of it is to be found.
+
+        ``out`` is the run folder (``report.html`` is taken along where it exists). ``best``, the
+        folder of a winner, is logged as a model with signature and registered under the study's
+        name; in budget it gets the alias ``champion`` and the one before becomes ``previous``.
+
+        Raises:
+            AutopilotError: MLflow failed.
+        """
+        for record in result.trials:
+            self._pending[record.number] = record
+        self._flush()
+        with translated(f"logging the study {self.name!r}"):
+            ref = MlflowRef(self.store.shown, self.name, self.run_id)
+            metrics = fields.study_metrics(result)
+            model_id = None
+            if best is not None and result.chosen is not None:
+                model_id = log_model(self._client, self._experiment_id, self.run_id, best, result)
+                version = register(self._client, self.run_id, model_id, result)
+                ref = replace(ref, model=result.registered_name, version=version)
+            self._log(self.run_id, metrics=metrics, tags=fields.study_tags(result), model_id=model_id)
+            self._log_files(replace(result, mlflow=ref), out)
+            self._client.set_terminated(self.run_id, "FINISHED")
+        self._finished = True
+        return ref
+
+    def __enter__(self) -> Tracker:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if not self._finished and time.monotonic() >= self._retry_at:
+            with translated("marking the run as stopped"):
+                self._client.set_terminated(self.run_id, "KILLED")
+
+    def _flush(self) -> None:
+        try:
+            with translated(f"logging trials of {self.name!r}"):
+                for number in sorted(self._pending):
+                    self._write_trial(self._pending[number])
+                    del self._pending[number]
+        except AutopilotError:
+            self._retry_at = time.monotonic() + COOL_DOWN_S
+            raise
+        self._retry_at = 0.0
+
+    def _write_trial(self, record: TrialRecord) -> None:
+        tags = fields.trial_tags(record)
+        run_id, logged = self._runs.get(record.number, ("", ""))
+        if logged == tags[fields.RECORD_TAG]:
+            return
+        end_ms = int(time.time() * 1000)
+        if not run_id:
+            start_ms = end_ms - int(1000 * sum(record.seconds.values()))
+            links = {"mlflow.parentRunId": self.run_id, fields.NUMBER_TAG: str(record.number), **_source_tags()}
+            run = self._client.create_run(
+                self._experiment_id, start_time=start_ms, tags=links, run_name=fields.run_name(record)
+            )
+            run_id = run.info.run_id
+            self._runs[record.number] = (run_id, "")
+        params = fields.variant_params(record.variant.recipe, record.variant.deployment)
+        self._log(run_id, metrics=fields.trial_metrics(record), params=params, tags=tags)
+        status = "FAILED" if record.state is TrialState.FAILED else "FINISHED"
+        self._client.set_terminated(run_id, status, end_ms)
+        self._runs[record.number] = (run_id, tags[fields.RECORD_TAG])
+
+    def _log(
+        self,
+        run_id: str,
+        *,
+        metrics: Mapping[str, float] | None = None,
+        params: Mapping[str, str] | None = None,
+        tags: Mapping[str, str] | None = None,
+        model_id: str | None = None,
+    ) -> None:
+        from mlflow.entities import Metric, Param, RunTag
+
+        now_ms = int(time.time() * 1000)
+        self._client.log_batch(
+            run_id,
+            metrics=[Metric(k, v, now_ms, 0, model_id=model_id, run_id=run_id) for k, v in (metrics or {}).items()],
+            params=[Param(k, v) for k, v in (params or {}).items()],
+            tags=[RunTag(k, v) for k, v in (tags or {}).items()],
+        )
+
+    def _log_files(self, result: StudyResult, out: Path) -> None:
+        with tempfile.TemporaryDirectory(prefix="autopilot-") as scratch:
+            folder = Path(scratch)
+            (folder / "result.json").write_text(result.text(), encoding="utf-8")
+            (folder / "trials.csv").write_text(trials_csv(result), encoding="utf-8")
+            self._client.log_artifacts(self.run_id, scratch)
+        if (out / "report.html").is_file():
+            self._client.log_artifact(self.run_id, str(out / "report.html"))
+        for name in ("best", "nearest"):
+            if (out / name).is_dir():
+                self._client.log_artifacts(self.run_id, str(out / name), name)
+
+    def _recall_trials(self) -> None:
+        """Learn which trials the parent run holds already, half-written ones included."""
+        token: str | None = None
+        while True:
+            found = self._client.search_runs(
+                [self._experiment_id],
+                f"tags.`mlflow.parentRunId` = '{self.run_id}'",
+                max_results=1000,
+                page_token=token,
+            )
+            for run in found:
+                tags = run.data.tags
+                if fields.NUMBER_TAG in tags:
+                    self._runs[int(tags[fields.NUMBER_TAG])] = (run.info.run_id, _complete(run))
+            token = found.token
+            if not token:
+                return
+
+
+def _complete(run: Run) -> str:
+    """The digest of the record in a nested run; empty where the run was cut off while being written."""
+    return str(run.data.tags.get(fields.RECORD_TAG, "")) if run.info.status != "RUNNING" else ""
+
+
+def _open_run(client: MlflowClient, run_id: str | None) -> Run | None:
+    """The run to go on with, set to RUNNING again; None where the store has it no more."""
+    from mlflow.exceptions import MlflowException
+
+    if not run_id:
+        return None
+    try:
+        run = client.get_run(run_id)
+    except MlflowException as exc:
+        if exc.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+            return None
+        raise
+    if run.info.lifecycle_stage != "active":
+        return None
+    client.update_run(run_id, status="RUNNING")
+    return run
+
+
+def _experiment(client: MlflowClient, store: Store, name: str) -> str:
+    """The id of the experiment called ``name``, made where there is none."""
+    found = client.get_experiment_by_name(name)
+    if found is None:
+        folder = store.artifacts
+        location = (folder / _folder_name(name)).as_uri() if folder else None
+        return str(client.create_experiment(name, artifact_location=location))
+    if found.lifecycle_stage != "active":
+        raise AutopilotError(
+            f"the MLflow experiment {name!r} in {store.shown} was deleted.",
+            f"Choose another name: in the spec, or run `mlflow experiments restore -x {found.experiment_id}`.",
+        )
+    return str(found.experiment_id)
+
+
+def _folder_name(name: str) -> str:
+    """``name`` as one folder's name, unambiguous enough: run ids in it are unique anyway."""
+    text = "".join(c if c.isalnum() or c in "-_." else "-" for c in name).strip(".")
+    return text[:100] or "experiment"
+
+
+def _run_name(name: str) -> str:
+    return f"{fields.cut(name, 150)} {time.strftime('%Y-%m-%d %H:%M')}"
+
+
+def _source_tags() -> dict[str, str]:
+    try:
+        user = getpass.getuser()
+    except (OSError, KeyError):  # no such user in the container
+        user = "unknown"
+    return {"mlflow.user": user, "mlflow.source.name": "autopilot", "mlflow.source.type": "LOCAL"}
+
+
+def _start_tags(environment: Mapping[str, Any]) -> dict[str, str]:
+    return {"autopilot.version": autopilot.__version__, **_source_tags(), **fields.environment_tags(environment)}
