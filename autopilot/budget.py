@@ -120,6 +120,8 @@ class Limit:
 
     def judge(self, measured: Measurement | None) -> Judgement:
         """In when the whole interval is inside, out when all of it is outside."""
+        if measured is None:  # the trial ended before
+            return Judgement.UNDECIDED
         figures = self.interval(measured)
         if figures is None or math.isnan(figures.value):
             return Judgement.NOT_MEASURABLE

@@ -72,21 +72,20 @@ def _step(
 
 
 def _apply(technique: Technique, source: Path, folder: Path, step: Step, context: BuildContext) -> None:
-    """``technique.apply``; what its libraries raise becomes a typed failure."""
-    from autopilot.bench.child import is_out_of_memory
+    """``technique.apply``; what its libraries raise becomes a typed failure (or MemoryError)."""
+    from autopilot.techniques._text import first_line, pass_on_memory
 
     try:
         technique.apply(source, folder, dict(step.params), context)
-    except (AutopilotError, MemoryError):
+    except AutopilotError:
         raise
     except Exception as exc:
+        pass_on_memory(exc)
         traceback.print_exc()
         if isinstance(exc, OSError) and exc.errno in _NO_ROOM:
             raise AutopilotError(f"can't write to {folder.parent} ({exc.strerror}).", "Free some space there.") from exc
-        what = f"{type(exc).__name__}: {str(exc).strip().splitlines()[0] if str(exc).strip() else 'no message'}"
-        if is_out_of_memory(None, what):
-            raise VariantFailed(Failure.OOM, f"ran out of memory ({what[:300]}).") from exc
-        raise VariantFailed(Failure.BUILD_ERROR, f"failed ({what[:300]}).") from exc
+        message = f"failed ({type(exc).__name__}: {first_line(exc)})."
+        raise VariantFailed(Failure.BUILD_ERROR, message) from exc
 
 
 if __name__ == "__main__":

@@ -45,12 +45,7 @@ def measured_noise() -> dict[str, Any]:
         reading = measure_noise()
     except AutopilotError as exc:
         return {"p50_percent": None, "p99_percent": None, "reason": str(exc)}
-    return {
-        "p50_percent": reading.p50_percent,
-        "p99_percent": reading.p99_percent,
-        "seconds": reading.seconds,
-        "reason": "",
-    }
+    return {**reading.to_json(), "reason": ""}
 
 
 def render(report: Mapping[str, Any]) -> Group:
@@ -106,8 +101,11 @@ def _measuring(target: Mapping[str, Any], noise: Mapping[str, Any]) -> Table:
 
 
 def _noise_text(noise: Mapping[str, Any]) -> str:
-    p50, p99 = noise["p50_percent"], noise["p99_percent"]
-    return f"the same work differs by {p50:.1f}% at the median, {p99:.1f}% at p99: nearer limits come out undecided"
+    return (
+        f"the same model differs from itself by {noise['p50_percent']:.2g}% at the median, "
+        f"{noise['p99_percent']:.2g}% at p99, its short runs by {noise['spread_percent']:.2g}%; "
+        "limits nearer than that come out undecided"
+    )
 
 
 def _versions(target: Mapping[str, Any]) -> Table:

@@ -229,14 +229,17 @@ def _log_interval(value: float, influence: Floats, level: float) -> Interval:
 
 
 def _long_run_variance(influence: Floats) -> float:
-    """Variance of the sum of block influences, neighbouring blocks' correlation included where it adds."""
+    """Variance of the sum of block influences, neighbouring blocks' correlation included where it adds.
+
+    Each lag costs a degree of freedom: without that correction 15 autocorrelated blocks covered 90%.
+    """
     n = influence.size
     own = float(influence @ influence)
     lags = round(n ** (1 / 3))
     shared = sum(
         2 * (1 - lag / (lags + 1)) * float(influence[lag:] @ influence[:-lag]) for lag in range(1, min(lags, n - 1) + 1)
     )
-    return float((own + max(0.0, shared)) * n / (n - 1))
+    return float((own + max(0.0, shared)) * n / max(1, n - 1 - lags))
 
 
 def t_quantile(p: float, df: int) -> float:

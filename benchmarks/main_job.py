@@ -24,8 +24,8 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 SCRIPT = Path(sys.executable).with_name("autopilot")
-# The installed command; from a bare checkout on PYTHONPATH, what that command does.
-AUTOPILOT = [str(SCRIPT)] if SCRIPT.is_file() else [sys.executable, "-c", "from autopilot.cli import main; main()"]
+# The installed command; from a bare checkout on PYTHONPATH, the same as a module.
+AUTOPILOT = [str(SCRIPT)] if SCRIPT.is_file() else [sys.executable, "-m", "autopilot"]
 HELP_RUNS = 10
 
 

@@ -300,10 +300,10 @@ MAKERS: Mapping[str, Callable[[], ModelProto]] = {
 
 
 def write(model: ModelProto, path: Path, *, external: bool = False) -> Path:
-    """Save a model; with ``external`` its weights go to ``weights.bin`` beside it."""
+    """Save a model; with ``external`` its larger weights go to ``weights.bin`` beside it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     if external:
-        onnx.save_model(model, str(path), save_as_external_data=True, location="weights.bin", size_threshold=0)
+        onnx.save_model(model, str(path), save_as_external_data=True, location="weights.bin", size_threshold=128)
     else:
         onnx.save_model(model, str(path))
     return path
@@ -353,7 +353,10 @@ class Samples:
     digest: str = "0" * 64
     preprocess: None = None
     postprocess: None = None
-    has_shared_inputs: bool = False
+
+    def has_shared_inputs(self) -> bool:
+        """True when an input is the same for all samples and its shape follows the batch size."""
+        return bool(self.state)
 
     def feed(self, indices: slice | Sequence[int]) -> dict[str, Array]:
         """Model inputs of those samples."""

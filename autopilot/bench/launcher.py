@@ -33,13 +33,13 @@ __all__ = [
 
 # Long enough that starting a block weighs nothing, short enough that both servers see the same machine.
 BLOCK_S = 0.03
+# Several threads spin on after a block and are waited for: longer blocks keep that a small share.
+THREADED_BLOCK_S = 0.08
 MIN_BLOCK_REQUESTS = 4
 # Intervals take blocks as their unit: with fewer than this they say nothing.
 MIN_BLOCKS = 10
 # Looks at the data grow apart by this factor, so that stopping at a lucky one stays rare.
 _LOOK_EVERY = 1.25
-# Worker threads of the server that just ran spin for about a millisecond after its last request.
-_SETTLE_S = 0.003
 _COLD_REQUESTS = 16
 
 Decided = Callable[[LatencyReading, LatencyReading | None], bool]
@@ -64,14 +64,14 @@ class _Collector:
 
     def __init__(self, server: Server) -> None:
         self._server = server
-        request_s = server.request_s or BLOCK_S
-        self._n = max(MIN_BLOCK_REQUESTS, round(BLOCK_S / max(request_s, 1e-9)))
+        block_s = BLOCK_S if server.deployment.threads == 1 else THREADED_BLOCK_S
+        request_s = server.request_s or block_s
+        self._n = max(MIN_BLOCK_REQUESTS, round(block_s / max(request_s, 1e-9)))
         self._blocks: list[Block] = []
 
     def run(self) -> None:
         self._blocks.append(self._server.block(self._n))
-        if self._server.deployment.threads > 1:
-            time.sleep(_SETTLE_S)
+        self._server.settle()
 
     def reading(self) -> LatencyReading:
         sizes = [b.latency_s.size for b in self._blocks]
@@ -120,6 +120,7 @@ def measure_latency(
     collectors = [_Collector(server) for server in servers]
     for server in servers:
         server.block(MIN_BLOCK_REQUESTS)
+        server.settle()
 
     start = time.monotonic()
     next_look = MIN_BLOCKS

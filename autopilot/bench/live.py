@@ -172,6 +172,11 @@ class Server:
         self._cpu_total += block.cpu_s
         return block
 
+    def settle(self) -> None:
+        """Return when the server's worker threads no longer spin, so that another one has the cores to itself."""
+        if self.deployment.threads > 1:
+            self._ask({"do": "settle"})
+
     def peak_memory_bytes(self) -> int:
         """The kernel's high-water mark of the process's resident memory since its start."""
         return int(self._ask({"do": "memory"})["peak_memory_bytes"])

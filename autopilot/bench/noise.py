@@ -38,13 +38,15 @@ class NoiseReading:
     """A/A: two processes of one model, interleaved.
 
     ``p50_percent``, ``p99_percent``: how far the two differ. ``spread_percent``: how far single blocks'
-    medians lie from their own median (the 90th percentile of that). ``requests``: timed, of each.
+    medians lie from their own median (the 90th percentile of that). ``requests``: timed, of
+    each; ``seconds`` it took them.
     """
 
     p50_percent: float
     p99_percent: float
     spread_percent: float
     requests: int
+    seconds: float
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -52,6 +54,7 @@ class NoiseReading:
             "p99_percent": self.p99_percent,
             "spread_percent": self.spread_percent,
             "requests": self.requests,
+            "seconds": self.seconds,
         }
 
 
@@ -78,7 +81,11 @@ def summarise(a: LatencyReading, b: LatencyReading) -> NoiseReading:
     medians = np.array([np.median(a.latency_s[a.block == k]) for k in np.unique(a.block)])
     off = np.abs(medians / np.median(medians) - 1)
     return NoiseReading(
-        _difference(a, b, 50.0), _difference(a, b, 99.0), 100 * float(np.percentile(off, 90)), a.latency_s.size
+        p50_percent=_difference(a, b, 50.0),
+        p99_percent=_difference(a, b, 99.0),
+        spread_percent=100 * float(np.percentile(off, 90)),
+        requests=a.latency_s.size,
+        seconds=float(a.block_wall_s.sum() + b.block_wall_s.sum()),
     )
 
 

@@ -22,7 +22,7 @@ from typing import Any
 from autopilot.artifact import Artifact
 from autopilot.contracts import Technique
 from autopilot.domain import Scalar
-from autopilot.errors import Failure, Unsupported, VariantFailed
+from autopilot.errors import AutopilotError, Failure, Unsupported, VariantFailed
 from autopilot.recipe import Step, digest, params_of
 
 # Raise it when entries of an earlier layout can't be read any more.
@@ -110,8 +110,12 @@ class Cache:
         artifact = Artifact.of(files, parent=parent, step=step)
         names = [f.name for f in files]
         self._keep(key, built, {"files": names, "sha256": artifact.sha256, "parent": parent, "step": step.to_json()})
-        kept = tuple(self.folder / key / name for name in names)
-        return Artifact(kept[0], kept, artifact.size_bytes, artifact.sha256, parent, step)
+        kept = self.take(key, parent=parent, step=step)
+        if kept is None:
+            raise AutopilotError(
+                f"{self.folder / key}: what was just built there is gone or changed.", "Is the disk full?"
+            )
+        return kept
 
     def put_failure(self, key: str, error: VariantFailed, *, parent: str, step: Step) -> None:
         """Remember that building ``key`` fails."""
@@ -131,10 +135,10 @@ class Cache:
         try:
             built.rename(target)
         except OSError:
-            # Another process was faster, or what is there is damaged: both give way to what was just built.
+            if self._meta(key) is not None:
+                return  # another process was faster, and somebody may be reading its result
             shutil.rmtree(target, ignore_errors=True)
-            with contextlib.suppress(OSError):
-                built.rename(target)
+            built.rename(target)
 
     @contextlib.contextmanager
     def staging(self) -> Iterator[Path]:

@@ -57,7 +57,8 @@ def _report(exc: BaseException, debug: bool) -> int:
     if isinstance(exc, _UsageError):
         context = getattr(exc, "ctx", None)
         command = context.command_path if context is not None else "autopilot"
-        _complain(f"{exc.format_message().rstrip('.')}. {command} --help lists what there is.")
+        said = exc.format_message()
+        _complain(f"{said if said.endswith(('.', '?')) else said + '.'} {command} --help lists what there is.")
         return 2
     if isinstance(exc, OSError):
         where = f" ({exc.filename})" if exc.filename else ""

@@ -20,8 +20,9 @@ def watching(quiet: bool) -> Iterator[Observer]:
 
     Stdout is the result's alone: what a library or a user's hook prints meanwhile goes to stderr.
     """
+    from autopilot.display import make_observer
 
-    observer = makewatching(quiet, sys.stderr)
+    observer = make_observer(quiet, sys.stderr)
     try:
         with redirect_stdout(sys.stderr):
             yield observer

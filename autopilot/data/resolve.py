@@ -163,16 +163,20 @@ def _with_shape(
         pad, item = _padding(shape[1:], wanted[1:] if batched else wanted)
         if pad is not None and (wanted or not batched):
             return _with_axis(_replace(mapped, pad=pad), item, len(wanted), batched)
-    elif fits(shape, wanted) or (header_is_scalar(header) and not wanted):
+    elif _is_shared(header, wanted, batched):
         varying = any(not isinstance(d, int) for d in wanted)
         fixed = shape if wanted else ()
         return _with_axis(_replace(mapped, shared=True, varying=varying, shape=fixed), fixed, len(wanted), False)
     raise DataError(_shape_problem(tensor, header, source, n, batched), _shape_hint(tensor, header, n, batched))
 
 
-def header_is_scalar(header: Header) -> bool:
-    """True for one value, whatever its rank."""
-    return int(np.prod(header.shape, dtype=np.int64)) == 1
+def _is_shared(header: Header, wanted: tuple[int | str | None, ...], batched: bool) -> bool:
+    """True for an array that fits the model's input as it is, or one value where the input is a scalar."""
+    if not wanted:
+        return int(np.prod(header.shape, dtype=np.int64)) == 1
+    # A free first dimension of batched data is the batch: 59 rows there are 59 samples, not a constant.
+    follows_batch = batched and not isinstance(wanted[0], int) and header.shape[:1] != (1,)
+    return fits(header.shape, wanted) and not follows_batch
 
 
 def _padding(item: tuple[int, ...], wanted: tuple[int | str | None, ...]) -> tuple[int | None, tuple[int, ...]]:

@@ -27,7 +27,7 @@ def render_result(result: Mapping[str, Any], folder: Path | None = None) -> Grou
     headline = _headline(result, chosen)
     if headline:
         parts.append(Text(headline))
-    label = "winner" if result.get("best") else "nearest miss"
+    label = "winner" if result.get("best") else "nearest"
     parts += ["", _limits(result, chosen, label)]
     parts += _below(result["budget"], chosen or result["baseline"])
     parts += ["", _facts(result, chosen, folder)]
@@ -73,8 +73,8 @@ def _limits(result: Mapping[str, Any], chosen: Mapping[str, Any] | None, label: 
     table.add_column("limit", no_wrap=True)
     if baseline is not None:
         table.add_column("baseline", justify="right", no_wrap=True)
-    table.add_column(label, justify="right")
-    table.add_column("95% interval", justify="right")
+    table.add_column(label, justify="right", no_wrap=True)
+    table.add_column("95% interval", justify="right", no_wrap=True)
     table.add_column("verdict")
     budget = result["budget"]
     extra = [a for a in (result.get("objective"), "quality") if a and a not in budget and _known(a, baseline, chosen)]
@@ -125,14 +125,14 @@ def _judged_on(measured: Mapping[str, Any] | None, *, relative: bool) -> str:
 
 
 def _range(interval: Mapping[str, Any], form: str | None = None) -> str:
-    """``low to high``; a side without a bound is said so."""
+    """``low..high``; a side without a bound is said so."""
 
     def side(value: float | None, sign: str) -> str:
         if value is None:
             return f"{sign}inf"
         return form.format(value) if form else _figure(value)
 
-    return f"{side(interval.get('low'), '-')} to {side(interval.get('high'), '')}"
+    return f"{side(interval.get('low'), '-')}..{side(interval.get('high'), '')}"
 
 
 def _below(budget: Mapping[str, Any], shown: Mapping[str, Any]) -> list[RenderableType]:

@@ -20,15 +20,20 @@ if TYPE_CHECKING:
 LABELS = ("label", "labels", "y", "target", "targets", "class", "classes", "y_true", "output")
 # Fewer samples decide no percentile and no quality limit; runs refuse them.
 FEWEST_SAMPLES = 30
-_SHORTEST_SCALE = 1 / 255
+# Bytes to 0..1, as image libraries do it.
+PIXEL_SCALE = 1 / 255
 
 
 @dataclass(frozen=True, slots=True)
 class Match:
-    """How one model input is fed: ``entry`` is its line under ``inputs:``, None where none is needed."""
+    """How one model input is fed: ``entry`` is its line under ``inputs:``, None where none is needed.
+
+    ``guess`` says what the user should look at, where the data leave it open.
+    """
 
     entry: str | None
     comment: str = ""
+    guess: str = ""
 
 
 @dataclass(slots=True)
@@ -58,7 +63,10 @@ def study(info: ModelInfo, source: Source) -> Findings:
             found.inputs.append((tensor.name, _unmatched(tensor)))
             found.remarks.append(f"no stored array fits the input {described(tensor)}: fill in its line under inputs")
             continue
-        found.inputs.append((tensor.name, _mapping(tensor, free[chosen], source)))
+        match = _mapping(tensor, free[chosen], source)
+        found.inputs.append((tensor.name, match))
+        if match.guess:
+            found.remarks.append(f"{tensor.name}: {match.guess}")
         if chosen != tensor.name:
             del free[chosen]
     _choose_metric(found, info, source, label)
@@ -124,10 +132,12 @@ def _mapping(tensor: TensorInfo, header: Header, source: Source) -> Match:
 
 def _image(tensor: TensorInfo, header: Header, source: Source) -> Match:
     """Bytes onto a float input: pixels, as good as always."""
+    entry = f"{{from: {word(header.name)}, dtype: {tensor.dtype}, scale: {PIXEL_SCALE!r}}}"
     most = _largest(source, header.name)
-    entry = f"{{from: {word(header.name)}, dtype: {tensor.dtype}, scale: {_SHORTEST_SCALE!r}}}"
-    comment = f"x / 255; the stored values run to {most}: divide as training did"
-    return Match(entry, comment if most <= 128 else "x / 255: bytes become 0..1; change it if training did otherwise")
+    if most > 128:
+        return Match(entry, "x / 255: bytes become 0..1; change it if training did otherwise")
+    guess = f"the stored bytes run to {most}, not to 255, so the scale is a guess: divide as training did"
+    return Match(entry, f"x / 255, a guess: the stored bytes run to {most}", guess)
 
 
 def _dtype(tensor: TensorInfo) -> np.dtype[Any]:

@@ -28,9 +28,7 @@ class PlacementMeter:
             return Measurement.missing(PROVIDER_SHARE.name, "the placement of nodes was not read")
         nodes = profile.placement.nodes
         if not nodes:
-            return Measurement.missing(
-                PROVIDER_SHARE.name, "the runtime reports no nodes: all was folded"
-            )
+            return Measurement.missing(PROVIDER_SHARE.name, "the runtime reports no nodes: all was folded")
         how = ", ".join(f"{count} nodes on {name}" for name, count in sorted(nodes.items()))
         return Measurement.exact(PROVIDER_SHARE.name, profile.placement.share(str(wanted)), how)
 

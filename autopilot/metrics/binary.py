@@ -10,8 +10,10 @@ import numpy.typing as npt
 
 from autopilot.contracts import Metric
 from autopilot.metrics._fit import check_classes, misfit, probabilities, require_numbers, squeeze_labels
+from autopilot.scoring import SumMetric
 
 Array = npt.NDArray[Any]
+Floats = npt.NDArray[np.float64]
 Options = Mapping[str, Any]
 
 _RIGHT = "labels 0/1 (or bool, or 0/255) and one probability for each: shapes (n,), (n, 1), (n, 2) or maps alike"
@@ -47,6 +49,19 @@ def _f1(outputs: Array, labels: Array, options: Options) -> float:
 
     scores, truth = decisions(outputs, labels)
     return float(f1_score(truth, scores > float(options.get("threshold", 0.5)), zero_division=0))
+
+
+def _parts(outputs: Array, labels: Array, options: Options) -> Floats:
+    """True positives, and positives said plus positives there, of each sample; shape (n, 2)."""
+    scores, truth = decisions(outputs, labels)
+    said = (scores > float(options.get("threshold", 0.5))).reshape(len(labels), -1)
+    there = truth.reshape(len(labels), -1)
+    return np.stack([(said & there).sum(axis=1), said.sum(axis=1) + there.sum(axis=1)], axis=1).astype(np.float64)
+
+
+def _combined(sums: Floats) -> Floats:
+    """F1 = 2 TP / (2 TP + FP + FN); 0 where nothing is positive."""
+    return np.asarray(2 * sums[:, 0] / np.maximum(sums[:, 1], 1.0))
 
 
 def _check_f1(outputs: Array, labels: Array, options: Options) -> None:
@@ -105,7 +120,16 @@ def _check_average_precision(outputs: Array, labels: Array, options: Options) ->
 
 
 METRICS = (
-    Metric("f1_binary", True, _f1, "F1 of class 1 at a threshold", options={"threshold": 0.5}, check=_check_f1),
+    SumMetric(
+        "f1_binary",
+        True,
+        _f1,
+        "F1 of class 1 at a threshold",
+        options={"threshold": 0.5},
+        check=_check_f1,
+        parts=_parts,
+        combine=_combined,
+    ),
     Metric("roc_auc", True, _roc_auc, "area under the ROC curve", check=_check_roc_auc),
     Metric(
         "average_precision", True, _average_precision, "area under precision-recall", check=_check_average_precision

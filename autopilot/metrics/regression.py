@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from autopilot.contracts import Metric
 from autopilot.metrics._fit import misfit, require_numbers
-from autopilot.scoring import BoundedMetric
+from autopilot.scoring import BoundedMetric, SumMetric
 
 Array = npt.NDArray[Any]
 Floats = npt.NDArray[np.float64]
@@ -52,6 +52,16 @@ def _rmse(outputs: Array, labels: Array, options: Options) -> float:
     from sklearn.metrics import mean_squared_error
 
     return float(np.sqrt(mean_squared_error(_columns(labels), _columns(outputs))))
+
+
+def _squares(outputs: Array, labels: Array, options: Options) -> Floats:
+    """Mean squared error and 1 for each sample, shape (n, 2)."""
+    squares = ((_columns(outputs) - _columns(labels)) ** 2).mean(axis=1)
+    return np.stack([squares, np.ones(len(squares))], axis=1)
+
+
+def _root(sums: Floats) -> Floats:
+    return np.asarray(np.sqrt(sums[:, 0] / sums[:, 1]))
 
 
 def _r2(outputs: Array, labels: Array, options: Options) -> float:
@@ -96,7 +106,7 @@ def _cosine(outputs: Array, labels: Array, options: Options) -> float:
 
 METRICS = (
     Metric("mae", False, _mae, "mean absolute error", _errors, check=_check("mae")),
-    Metric("rmse", False, _rmse, "root mean squared error", check=_check("rmse")),
+    SumMetric("rmse", False, _rmse, "root mean squared error", check=_check("rmse"), parts=_squares, combine=_root),
     Metric("r2", True, _r2, "explained variance", options={"multioutput": "uniform_average"}, check=_check("r2")),
     Metric("pearson", True, _pearson, "linear correlation", check=_check("pearson")),
     Metric("spearman", True, _spearman, "rank correlation", check=_check("spearman")),

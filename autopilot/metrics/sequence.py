@@ -8,10 +8,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from autopilot.contracts import Metric
 from autopilot.metrics._edit import edit_distances
 from autopilot.metrics._fit import check_classes, misfit, predicted, require_numbers
-from autopilot.scoring import BoundedMetric
+from autopilot.scoring import BoundedMetric, SumMetric
 
 Array = npt.NDArray[Any]
 Floats = npt.NDArray[np.float64]
@@ -27,15 +26,20 @@ def _tokens(outputs: Array, labels: Array, options: Options) -> tuple[Array, Arr
     return right.reshape(len(right), -1), counted.reshape(len(counted), -1)
 
 
-def _token_share(outputs: Array, labels: Array, options: Options) -> Floats:
-    """Right tokens a sample over the mean count of tokens, so that the mean is the share of all tokens."""
+def _token_parts(outputs: Array, labels: Array, options: Options) -> Floats:
+    """Right and counted tokens of each sample, shape (n, 2)."""
     right, counted = _tokens(outputs, labels, options)
-    return np.asarray(right.sum(axis=1) / float(counted.sum(axis=1).mean()))
+    return np.stack([right.sum(axis=1), counted.sum(axis=1)], axis=1).astype(np.float64)
+
+
+def _share(sums: Floats) -> Floats:
+    """The first part over the second; NaN where that is 0."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.asarray(np.where(sums[:, 1] > 0, sums[:, 0] / sums[:, 1], np.nan))
 
 
 def _token_accuracy(outputs: Array, labels: Array, options: Options) -> float:
-    right, counted = _tokens(outputs, labels, options)
-    return float(right.sum() / counted.sum())
+    return float(_share(_token_parts(outputs, labels, options).sum(axis=0, keepdims=True))[0])
 
 
 def _whole(outputs: Array, labels: Array, options: Options) -> Floats:
@@ -87,15 +91,15 @@ def _ctc_score(outputs: Array, labels: Array, options: Options) -> float:
     return float(_ctc_hits(outputs, labels, options).mean())
 
 
-def _edits(outputs: Array, labels: Array, options: Options) -> Floats:
-    """Edits a sample over the mean reference length, so that the mean is edits over characters of all samples."""
+def _edit_parts(outputs: Array, labels: Array, options: Options) -> Floats:
+    """Edits and reference characters of each sample, shape (n, 2)."""
     references = _references(labels, options)
-    length = max(1e-9, float(np.mean([len(r) for r in references])))
-    return np.asarray(edit_distances(decode(outputs, options), references) / length)
+    lengths = np.array([len(r) for r in references], dtype=np.float64)
+    return np.stack([edit_distances(decode(outputs, options), references), lengths], axis=1)
 
 
 def _error_rate(outputs: Array, labels: Array, options: Options) -> float:
-    return float(_edits(outputs, labels, options).mean())
+    return float(_share(_edit_parts(outputs, labels, options).sum(axis=0, keepdims=True))[0])
 
 
 def _check_ctc(metric: str) -> Callable[[Array, Array, Options], None]:
@@ -121,14 +125,15 @@ _PAD = {"pad": -1}
 _CTC = {"blank": 0, "pad": -1, "time_major": False}
 
 METRICS = (
-    Metric(
+    SumMetric(
         "token_accuracy",
         True,
         _token_accuracy,
         "share of right tokens, padding left out",
-        _token_share,
         options=_PAD,
         check=_check_tokens("token_accuracy"),
+        parts=_token_parts,
+        combine=_share,
     ),
     BoundedMetric(
         "sequence_accuracy",
@@ -148,13 +153,14 @@ METRICS = (
         options=_CTC,
         check=_check_ctc("ctc_sequence_accuracy"),
     ),
-    Metric(
+    SumMetric(
         "character_error_rate",
         False,
         _error_rate,
         "edits per reference character (greedy CTC)",
-        _edits,
         options={**_CTC, "ctc": True},
         check=_check_ctc("character_error_rate"),
+        parts=_edit_parts,
+        combine=_share,
     ),
 )

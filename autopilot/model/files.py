@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 _MAKE_WHOLE = "Export the model again, or copy all of its files into one folder."
 
+_PROTOBUF_LIMIT = 1 << 31
 # Element types that share bytes, by their width in bits.
 _PACKED_BITS = {4: ("UINT4", "INT4", "FLOAT4E2M1"), 2: ("UINT2", "INT2")}
 
@@ -36,10 +37,15 @@ def parse(path: Path) -> ModelProto:
         raise ModelError(f"{path}: can't be read ({exc.strerror}).", "Check the file's permissions.") from exc
     if not data:
         raise ModelError(f"{path}: is empty (0 bytes).", _MAKE_WHOLE)
+    if len(data) >= _PROTOBUF_LIMIT:
+        hint = "Save it with its weights as external data (onnx.save_model(..., save_as_external_data=True))."
+        raise ModelError(f"{path}: has {len(data)} bytes, one ONNX file holds less than 2 GiB.", hint)
     model = onnx.ModelProto()
     try:
         model.ParseFromString(data)
     except DecodeError as exc:
+        if "alloc" in str(exc):  # "Arena alloc failed": the file may be good
+            raise MemoryError(str(exc)) from exc
         reason = "is not an ONNX model, or is cut short: its bytes don't parse"
         raise ModelError(f"{path}: {reason} ({len(data)} bytes).", _MAKE_WHOLE) from exc
     if not model.HasField("graph") or not model.opset_import or not (model.graph.node or model.graph.output):

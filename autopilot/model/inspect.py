@@ -44,8 +44,8 @@ class ModelInfo:
     (initializers excluded). ``op_counts``: nodes by operator, subgraphs and functions included;
     names outside ONNX's own domain carry theirs (``com.microsoft.MatMulNBits``). ``quantized``:
     some operator works on integers already; ``dynamic_quantized``: activations are quantized while
-    running. ``parameters``: stored float and weight elements. ``batch``: the fixed first dimension
-    that all inputs of one dimension or more share, None when symbolic or not the same.
+    running. ``parameters``: elements of all stored tensors. ``batch``: the fixed number of samples in
+    a request, None when the model takes any.
     """
 
     path: Path
@@ -139,9 +139,10 @@ def _describe(path: Path, info: ValueInfoProto) -> TensorInfo:
 
 
 def _batch(inputs: tuple[TensorInfo, ...]) -> int | None:
-    first = {i.shape[0] for i in inputs if i.shape}
-    only = first.pop() if len(first) == 1 else None
-    return only if isinstance(only, int) else None
+    """The first input's first dimension when no input's is symbolic: a state's is layers, not samples."""
+    first = [i.shape[0] for i in inputs if i.shape]
+    fixed = [d for d in first if isinstance(d, int)]
+    return fixed[0] if fixed and len(fixed) == len(first) else None
 
 
 def _parameters(model: ModelProto) -> int:

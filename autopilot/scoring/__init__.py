@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from autopilot.scoring.early import can_reject
-from autopilot.scoring.kinds import BoundedMetric, FunctionMetric, resolve_metric, scored_output
+from autopilot.scoring.kinds import BoundedMetric, FunctionMetric, SumMetric, resolve_metric, scored_output
 from autopilot.scoring.quality import check_outputs, score
 
 __all__ = [
     "BoundedMetric",
     "FunctionMetric",
+    "SumMetric",
     "can_reject",
     "check_outputs",
     "resolve_metric",

@@ -11,8 +11,9 @@ from optuna.trial import Trial
 
 from autopilot.artifact import Artifact
 from autopilot.budget import Verdict
-from autopilot.errors import VariantFailed
-from autopilot.recipe import Variant
+from autopilot.contracts import Array
+from autopilot.errors import Failure, VariantFailed
+from autopilot.recipe import Recipe, Variant
 from autopilot.result import TrialRecord, TrialState
 from autopilot.search.finalists import Ranking
 from autopilot.search.outcome import Outcome
@@ -32,16 +33,20 @@ class Book:
         self._work = work
         self._by_variant: dict[str, TrialRecord] = {}
         self._by_artifact: dict[tuple[str, str], TrialRecord] = {}
+        self._dead: dict[str, str] = {}
 
     def recover(self) -> None:
         """Take over the finished trials of an interrupted run."""
         for raw in self._sampler.recover():
             self._remember(TrialRecord.from_json(raw))
 
-    @property
-    def seen(self) -> dict[str, TrialRecord]:
-        """Variants that need no other trial, by id."""
-        return self._by_variant
+    def dead_end(self, recipe: Recipe) -> str | None:
+        """Why ``recipe`` can't be built: some trial found that its first steps don't apply to this model."""
+        for n in range(1, len(recipe.steps) + 1):
+            reason = self._dead.get(Recipe(recipe.steps[:n]).digest)
+            if reason is not None:
+                return reason
+        return None
 
     def same_variant(self, variant: Variant) -> TrialRecord | None:
         """The trial that measured ``variant`` already."""
@@ -56,7 +61,7 @@ class Book:
         cut = outcome.cut_short
         record = TrialRecord(
             id=outcome.variant.id,
-            number=trial.number,
+            number=len(self.records),
             state=TrialState.PRUNED if cut else TrialState.COMPLETE,
             failure=None,
             reason="certain violation of " + ", ".join(outcome.broken) if cut else "",
@@ -68,14 +73,14 @@ class Book:
             artifact=outcome.artifact,
             warnings=tuple(outcome.warnings),
         )
-        self._save_samples(trial.number, outcome)
+        self._save_samples(record.number, outcome)
         self._tell(trial, record)
 
     def failed(self, trial: Trial, variant: Variant, exc: VariantFailed, seconds: dict[str, float]) -> None:
         """A variant that can't run, or isn't what it claims to be."""
         record = TrialRecord(
             id=variant.id,
-            number=trial.number,
+            number=len(self.records),
             state=TrialState.FAILED,
             failure=exc.failure,
             reason=str(exc),
@@ -86,34 +91,45 @@ class Book:
         )
         self._tell(trial, record)
 
+    def skipped(self, trial: Trial, known: TrialRecord | None) -> None:
+        """Tell Optuna of a variant for which nothing is run: it repeats ``known``, or can't be built."""
+        if known is None:
+            self._sampler.tell_failed(trial, None)
+        else:
+            self._tell_optuna(trial, None, known)
+
     def duplicate(self, trial: Trial, variant: Variant, known: TrialRecord) -> None:
-        """A variant that was measured before: Optuna is told the same again, nothing is run."""
+        """A recipe that built the same bytes as another: Optuna is told the same again, nothing is run."""
         reason = f"the same as trial {known.number}"
         record = replace(
-            known, id=variant.id, number=trial.number, state=TrialState.DUPLICATE, variant=variant, reason=reason
+            known, id=variant.id, number=len(self.records), state=TrialState.DUPLICATE, variant=variant, reason=reason
         )
         self._tell(trial, replace(record, seconds={}, log="", warnings=()), known)
 
     def _tell(self, trial: Trial, record: TrialRecord, like: TrialRecord | None = None) -> None:
-        """Store the record, then tell Optuna the state it (or the trial it repeats) ended in."""
-        shown = like or record
-        violations = shown.verdict.violations if shown.verdict else {}
-        if shown.state is TrialState.COMPLETE:
-            value = self._ranking.of(shown).value * (-1 if self._ranking.maximize else 1)
-            self._sampler.tell_measured(trial, record.to_json(), value=value, violations=violations)
-        elif shown.state is TrialState.PRUNED:
-            self._sampler.tell_pruned(trial, record.to_json(), violations)
-        else:
-            self._sampler.tell_failed(trial, record.to_json())
+        """Store the record, tell Optuna the state it (or the trial it repeats) ended in, log it."""
+        self._tell_optuna(trial, record, like or record)
         self._remember(record)
         self.log(record)
 
+    def _tell_optuna(self, trial: Trial, record: TrialRecord | None, shown: TrialRecord) -> None:
+        stored = record.to_json() if record is not None else None
+        violations = shown.verdict.violations if shown.verdict else {}
+        if shown.state is TrialState.COMPLETE:
+            value = self._ranking.of(shown).value * (-1 if self._ranking.maximize else 1)
+            self._sampler.tell_measured(trial, stored, value=value, violations=violations)
+        elif shown.state is TrialState.PRUNED:
+            self._sampler.tell_pruned(trial, stored, violations)
+        else:
+            self._sampler.tell_failed(trial, stored)
+
     def _remember(self, record: TrialRecord) -> None:
         self.records.append(record)
-        if record.state is TrialState.DUPLICATE:
-            self._by_variant.setdefault(record.id, self.records[-1])
-            return
         self._by_variant.setdefault(record.id, record)
+        if record.state is TrialState.DUPLICATE:
+            return
+        if record.failure is Failure.UNSUPPORTED:
+            self._dead[record.variant.recipe.digest] = record.reason
         if record.artifact is not None:
             self._by_artifact.setdefault((record.artifact.sha256, deployment_text(record.variant)), record)
 
@@ -122,12 +138,12 @@ class Book:
         if outcome.profile is None or outcome.profile.latency is None:
             return
         reading, beside = outcome.profile.latency, outcome.profile.baseline_latency
-        arrays = {"latency_s": reading.latency_s, "block": reading.block}
+        arrays: dict[str, Array] = {"latency_s": reading.latency_s, "block": reading.block}
         if beside is not None:
             arrays |= {"baseline_latency_s": beside.latency_s, "baseline_block": beside.block}
         folder = self._work / "samples"
         folder.mkdir(exist_ok=True)
-        np.savez_compressed(folder / f"{number}.npz", allow_pickle=False, **arrays)
+        np.savez_compressed(folder / f"{number}.npz", **arrays)  # type: ignore[arg-type]
 
 
 def deployment_text(variant: Variant) -> str:

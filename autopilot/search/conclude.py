@@ -43,7 +43,7 @@ def conclude(
         status=status,
         name=setup.problem.name,
         objective=setup.problem.objective,
-        baseline=_baseline(evaluator),
+        baseline=_baseline(evaluator, winner or miss),
         best=_candidate(winner, ranking, "best") if winner else None,
         nearest=_candidate(miss, ranking, "nearest") if miss else None,
         pareto=pareto(records, ranking),
@@ -143,8 +143,11 @@ def speedup(measured: Mapping[str, Measurement], ranking: Ranking) -> Interval |
     return Interval(1 / r.value, 1 / r.high if r.high else 0.0, high) if r.value > 0 else None
 
 
-def _baseline(evaluator: Evaluator) -> Candidate:
+def _baseline(evaluator: Evaluator, chosen: Verified | TrialRecord | None) -> Candidate:
+    """The model as given, with the figures taken beside the chosen variant's where it was verified."""
     outcome = evaluator.baseline
+    if isinstance(chosen, Verified):
+        outcome = evaluator.baseline_beside(chosen.outcome)
     ranking = Ranking("latency_p50_ms", maximize=False)
     verdict = evaluator.setup.problem.budget.judge(outcome.measured)
     return candidate(

@@ -12,7 +12,7 @@ Summarise = Callable[[LatencyReading, LatencyReading | None], Mapping[str, Measu
 
 
 class Decider:
-    """True once every latency limit is decided and the objective's ratio is sure.
+    """True once every latency limit is decided and the objective's ratio is sure enough.
 
     While screening, one limit certainly violated is enough. A limit too close to call is measured
     to the cap.
@@ -31,7 +31,8 @@ class Decider:
             return True
         if Judgement.UNDECIDED in judged:
             return False
-        return self._sure(measured.get(self._objective) or measured.get("latency_p50_ms"))
+        spent_s = float(reading.block_wall_s.sum()) + (float(beside.block_wall_s.sum()) if beside else 0.0)
+        return spent_s >= self._effort.precise_s or self._sure(measured.get(self._objective) or measured.get("latency_p50_ms"))
 
     def _sure(self, objective: Measurement | None) -> bool:
         if objective is None or objective.value is None:

@@ -117,6 +117,17 @@ class Evaluator:
         outcome.broken = self.setup.problem.budget.broken(outcome.measured)
         return outcome
 
+    def baseline_beside(self, outcome: Outcome) -> Outcome:
+        """The baseline's figures taken beside ``outcome``: interleaved latency, quality on the same samples."""
+        assert self.baseline.profile is not None
+        assert outcome.profile is not None
+        split = self.setup.splits.test
+        reading, _ = self._quality.run(self.baseline, split, limits=self.limits, early=False)
+        beside = replace(self.baseline, measured={}, profile=None)
+        profile = replace(self.baseline.profile, latency=outcome.profile.baseline_latency, quality=reading)
+        self._summarise(beside, profile, Stage.QUALITY, own_baseline=True)
+        return beside
+
     def verdict(self, outcome: Outcome) -> Verdict:
         """The budget's judgement of what was measured."""
         return self.setup.problem.budget.judge(outcome.measured)
@@ -200,25 +211,26 @@ class Evaluator:
 
     # ---- summaries -----------------------------------------------------------------------------
 
-    def _summarise(self, outcome: Outcome, profile: Profile, stage: Stage) -> None:
+    def _summarise(self, outcome: Outcome, profile: Profile, stage: Stage, *, own_baseline: bool = False) -> None:
         """Measurements of every axis that is known after ``stage``."""
+        own_baseline = own_baseline or outcome is self.baseline
         outcome.profile = profile
         for name in self._axis_names():
             found = plugins.find_axis(name)
             if found is None or _ORDER.index(found[1].stage) > _ORDER.index(stage):
                 continue
-            outcome.measured[name] = self._with_ratio(outcome, found[0].summarise(profile, name))
+            outcome.measured[name] = self._with_ratio(found[0].summarise(profile, name), own_baseline=own_baseline)
 
     def _axis_names(self) -> tuple[str, ...]:
         """Declared axes, then those that the spec alone names (an odd percentile)."""
         wanted = (*self.setup.problem.budget.axes, self.setup.problem.objective)
         return tuple(dict.fromkeys([*plugins.axis_names(), *wanted]))
 
-    def _with_ratio(self, outcome: Outcome, measured: Measurement) -> Measurement:
+    def _with_ratio(self, measured: Measurement, *, own_baseline: bool) -> Measurement:
         """Relative limits on axes that aren't interleaved are judged against the baseline's own figure."""
         if measured.value is None or measured.ratio is not None:
             return measured
-        if outcome is self.baseline:
+        if own_baseline:
             return replace(measured, ratio=Interval(1.0, 1.0, 1.0))
         base = self.baseline.measured.get(measured.axis)
         if base is None or base.value is None or base.value <= 0 or base.low is None or base.high is None:

@@ -114,7 +114,9 @@ def choose(done: Sequence[Verified], ranking: Ranking) -> Verified | None:
     return min(tied, key=lambda v: ranking.simplicity(v.record))
 
 
-def nearest(done: Sequence[Verified], records: Sequence[TrialRecord], ranking: Ranking) -> Verified | TrialRecord | None:
+def nearest(
+    done: Sequence[Verified], records: Sequence[TrialRecord], ranking: Ranking
+) -> Verified | TrialRecord | None:
     """The nearest miss where nothing holds: verified undecided ones first, then by violation."""
     undecided = [v for v in done if v.verdict.overall is Judgement.UNDECIDED]
     if undecided:

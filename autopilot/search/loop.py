@@ -15,7 +15,7 @@ from autopilot.observer import Observer
 from autopilot.outputs import check_writable, write_result
 from autopilot.recipe import Variant
 from autopilot.result import Status, StudyResult, TrialRecord, recipe_text
-from autopilot.search.book import Book, deployment_text
+from autopilot.search.book import Book
 from autopilot.search.conclude import conclude
 from autopilot.search.evaluator import Evaluator
 from autopilot.search.finalists import Ranking, line_up
@@ -136,7 +136,7 @@ class _Study:
         self._sampler.enqueue(space, baseline.variant)
         trial, variant = self._sampler.ask(space)
         if variant != baseline.variant:
-            raise AutopilotError("the first trial is not the baseline.", "This is a bug; please report it with the spec.")
+            raise AutopilotError("the first trial is not the baseline.", "This is a bug; please report it.")
         self.book.measured(trial, baseline, self.evaluator.verdict(baseline))
         known = [v for v in space.known_good(self.setup.target) if space.refusal(v.recipe) is None]
         for good in known[: max(4, int(self.setup.problem.search.trials * KNOWN_GOOD_SHARE))]:
@@ -190,32 +190,42 @@ class _Study:
                 self.observer.note(f"time is up after {len(self.book.records)} of {total} trials")
                 return
             trial, variant = self._sampler.ask(self.setup.space)
+            if not self._is_new(variant):
+                self._pass_over(trial, variant)
+                continue
             # A child may overrun the study's time a little, not for minutes.
             wall_s = min(self.setup.problem.search.step_timeout_s, max(30.0, left))
             self.evaluator.limits = replace(self.setup.limits, wall_s=wall_s)
             number = len(self.book.records)
-            self.observer.trial_started(number, total, left, recipe_text(variant.recipe), deployment_text(variant))
+            self.observer.trial_started(number, total, left, recipe_text(variant.recipe), self._deployment(variant))
             self._one(trial, variant)
             record = self.book.records[-1]
             self.observer.trial_finished(record, self._best_text(), _against_budget(record))
             self.save_state()
 
+    def _is_new(self, variant: Variant) -> bool:
+        """Whether a trial of ``variant`` could tell anything that isn't known."""
+        if self.book.same_variant(variant) is not None or self.book.dead_end(variant.recipe) is not None:
+            return False
+        return self.setup.space.refusal(variant.recipe) is None
+
+    def _pass_over(self, trial: Trial, variant: Variant) -> None:
+        """Nothing is run; after a few such draws in a row a random new variant is queued."""
+        self.book.skipped(trial, self.book.same_variant(variant))
+        self._repeats += 1
+        if self._repeats >= REPEATS and not self._sampler.enqueue_unseen(self.setup.space, self._is_new):
+            self._exhausted = True
+            self.observer.note("every variant of this space was tried")
+
     def _one(self, trial: Trial, variant: Variant) -> None:
-        known = self.book.same_variant(variant)
-        if known is not None:
-            self._repeat(trial, variant, known)
-            return
-        reason = self.setup.space.refusal(variant.recipe)
-        if reason is not None:
-            self.book.failed(trial, variant, VariantFailed(Failure.UNSUPPORTED, reason), {})
-            return
+        self._repeats = 0
         for attempt in (1, 2):
             seconds: dict[str, float] = {}
             try:
                 artifact = self.evaluator.build(variant.recipe, seconds)
                 twin = self.book.same_artifact(artifact, variant)
                 if twin is not None:
-                    self._repeat(trial, variant, twin)
+                    self.book.duplicate(trial, variant, twin)
                     return
                 outcome = self.evaluator.measure(variant, artifact)
             except VariantFailed as exc:
@@ -226,16 +236,14 @@ class _Study:
                 return
             outcome.seconds = seconds | outcome.seconds
             self.book.measured(trial, outcome, self.evaluator.verdict(outcome))
-            self._repeats = 0
             return
 
-    def _repeat(self, trial: Trial, variant: Variant, known: TrialRecord) -> None:
-        """Measured before; after a few repeats in a row a random new variant is queued."""
-        self.book.duplicate(trial, variant, known)
-        self._repeats += 1
-        if self._repeats >= REPEATS and not self._sampler.enqueue_unseen(self.setup.space, self.book.seen):
-            self._exhausted = True
-            self.observer.note("every variant of this space was tried")
+    def _deployment(self, variant: Variant) -> str:
+        """Provider, threads, batch, and the options that aren't the default deployment's."""
+        d = variant.deployment
+        usual = dict(self.setup.space.default_deployment(d.provider).options)
+        said = [f"{k}={v}" for k, v in d.options if usual.get(k) != v]
+        return " ".join([d.provider, f"threads={d.threads}", f"batch={d.batch}", *said])
 
     def _best_text(self) -> str | None:
         queue = line_up(self.book.records, self.ranking)

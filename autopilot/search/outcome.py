@@ -15,19 +15,21 @@ from autopilot.recipe import Variant
 
 @dataclass(frozen=True, slots=True)
 class Effort:
-    """How long latency is sampled: until limits are decided and the objective is this sure, or the cap.
+    """How long latency is sampled.
 
-    ``precision`` is half the width of the objective's interval as a share of its value;
+    Until every limit is decided, for ``cap_s`` at most; then until half the width of the
+    objective's interval is ``precision`` of its value, for ``precise_s`` at most.
     ``ends_early`` tells whether a certain violation ends the trial.
     """
 
     cap_s: float
+    precise_s: float
     precision: float
     ends_early: bool
 
 
-SCREENING = Effort(cap_s=4.0, precision=0.02, ends_early=True)
-VERIFYING = Effort(cap_s=30.0, precision=0.01, ends_early=False)
+SCREENING = Effort(cap_s=4.0, precise_s=1.5, precision=0.02, ends_early=True)
+VERIFYING = Effort(cap_s=30.0, precise_s=8.0, precision=0.01, ends_early=False)
 
 
 @dataclass(slots=True)

@@ -7,7 +7,7 @@ import logging
 import math
 import random
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -38,9 +38,7 @@ class Sampler:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             # A resumed sampler must not repeat the draws of the first part: the seed moves on.
-            sampler = optuna.samplers.TPESampler(
-                multivariate=True, group=True, seed=seed + done, warn_independent_sampling=False
-            )
+            sampler = optuna.samplers.TPESampler(multivariate=True, group=True, seed=seed + done)
         self._study = optuna.create_study(
             study_name=name,
             storage=storage,
@@ -66,11 +64,11 @@ class Sampler:
         """Have ``variant`` tried before anything the sampler thinks of."""
         self._study.enqueue_trial(dict(space.names_of(variant)), skip_if_exists=True)
 
-    def enqueue_unseen(self, space: SearchSpace, seen: Mapping[str, Any], attempts: int = 200) -> bool:
-        """Queue a random variant that was not tried; False when none is found: the space is used up."""
+    def enqueue_unseen(self, space: SearchSpace, is_new: Callable[[Variant], bool], attempts: int = 300) -> bool:
+        """Queue a random variant that ``is_new``; False when none is found: the space is used up."""
         for _ in range(attempts):
             variant = space.sample(self._draw)
-            if variant.id not in seen and space.refusal(variant.recipe) is None:
+            if is_new(variant):
                 self._study.enqueue_trial(dict(space.names_of(variant)))
                 return True
         return False
@@ -92,7 +90,7 @@ class Sampler:
         return trial, variant
 
     def tell_measured(
-        self, trial: Trial, record: dict[str, Any], *, value: float, violations: Mapping[str, float]
+        self, trial: Trial, record: dict[str, Any] | None, *, value: float, violations: Mapping[str, float]
     ) -> None:
         """A complete trial: objective and one constraint a limit."""
         self._constrain(trial, {axis: violations.get(axis, 0.0) for axis in self._limits} | {RUNNABLE: 0.0})
@@ -100,23 +98,20 @@ class Sampler:
         finite = value if math.isfinite(value) else self._sign * 1e12
         self._study.tell(trial, finite)
 
-    def tell_pruned(self, trial: Trial, record: dict[str, Any], violations: Mapping[str, float]) -> None:
+    def tell_pruned(self, trial: Trial, record: dict[str, Any] | None, violations: Mapping[str, float]) -> None:
         """A trial ended early by a certain violation, with the constraints known so far."""
         self._constrain(trial, {**violations, RUNNABLE: 0.0})
         self._store(trial, record)
         self._study.tell(trial, state=TrialState.PRUNED)
 
     def tell_failed(self, trial: Trial, record: dict[str, Any] | None) -> None:
-        """A variant that can't run: the sampler must see it, so PRUNED with ``runnable`` violated."""
-        self._constrain(trial, {RUNNABLE: 1.0})
-        if record is not None:
-            self._store(trial, record)
-        self._study.tell(trial, state=TrialState.PRUNED)
+        """A variant that can't run: the sampler must see it, so PRUNED with ``runnable`` violated.
 
-    def tell_lost(self, trial: Trial, record: dict[str, Any]) -> None:
-        """A trial the machine spoilt: invisible to the sampler."""
+        Without a ``record`` the trial is no trial of the study: nothing was run for it.
+        """
+        self._constrain(trial, {RUNNABLE: 1.0})
         self._store(trial, record)
-        self._study.tell(trial, state=TrialState.FAIL)
+        self._study.tell(trial, state=TrialState.PRUNED)
 
     @staticmethod
     def _constrain(trial: Trial, values: Mapping[str, float]) -> None:
@@ -124,8 +119,9 @@ class Sampler:
             trial.set_constraint(key, value)
 
     @staticmethod
-    def _store(trial: Trial, record: dict[str, Any]) -> None:
-        trial.set_user_attr(RECORD, json.dumps(record, allow_nan=False))
+    def _store(trial: Trial, record: dict[str, Any] | None) -> None:
+        if record is not None:
+            trial.set_user_attr(RECORD, json.dumps(record, allow_nan=False))
 
     @property
     def trials(self) -> list[FrozenTrial]:

@@ -72,11 +72,18 @@ def nearest(word: object, words: Iterable[str]) -> str:
     "Did you mean 'latency_p50_ms'?"
     """
     known = sorted(words)
+    asked = str(word).lower()
     by_case = {k.lower(): k for k in known}
-    close = difflib.get_close_matches(str(word).lower(), by_case, n=1, cutoff=0.55)
-    if close:
-        return f"Did you mean {by_case[close[0]]!r}?"
-    return f"There are: {', '.join(known)}." if known else ""
+    close = difflib.get_close_matches(asked, by_case, n=4, cutoff=0.55)
+    if not close:
+        return f"There are: {', '.join(known)}." if known else ""
+
+    def likeness(candidate: str) -> tuple[float, int]:
+        # Equally similar words (p5O: p50 or p95?) are told apart by the letters in place.
+        in_place = sum(a == b for a, b in zip(asked, candidate, strict=False))
+        return difflib.SequenceMatcher(None, asked, candidate).ratio(), in_place
+
+    return f"Did you mean {by_case[max(close, key=likeness)]!r}?"
 
 
 def short(value: object) -> str:
@@ -104,31 +111,32 @@ def read_source(path: Path) -> Source:
         SpecError: missing, unreadable, not text, not YAML, not a mapping, or with keys given twice.
     """
     text = _read_text(path)
-    loader = _Loader(text)
-    source = Source(str(path), {}, {})
     try:
-        root = loader.get_single_node()
-        if root is None:
-            raise SpecError(f"{path}: the file is empty.", STARTER)
-        if not isinstance(root, yaml.MappingNode):
-            kind = "a list" if isinstance(root, yaml.SequenceNode) else "one value"
-            raise SpecError(f"{path}:1: a spec is a mapping of keys to values, but this file holds {kind}.", STARTER)
-        lines = _Lines(str(path))
-        lines.walk(root, (), frozenset())
-        source = Source(str(path), {}, lines.found)
-        raw = loader.construct_document(root)
+        lines, raw = _load(str(path), text)
+        source = Source(str(path), {}, lines)
+        return Source(source.name, _plain(source, (), raw), lines)
     except yaml.YAMLError as exc:
         raise _yaml_error(path, exc) from exc
     except RecursionError as exc:
         raise SpecError(f"{path}: is nested too deeply for a spec.", STARTER) from exc
     except (ValueError, KeyError, AttributeError, TypeError, OverflowError) as exc:
         # What PyYAML lets through for values that contradict an explicit tag, such as "!!int x".
-        raise SpecError(
-            f"{path}: holds a value that YAML can't read ({short(str(exc))}).", "Remove tags (!!...)."
-        ) from exc
-    finally:
-        loader.dispose()
-    return Source(source.name, _plain(source, (), raw), source.lines)
+        message = f"{path}: holds a value that YAML can't read ({short(str(exc))})."
+        raise SpecError(message, "Remove tags (!!...).") from exc
+
+
+def _load(name: str, text: str) -> tuple[Mapping[KeyPath, int], Any]:
+    """Lines by key, and the value, of one YAML document."""
+    loader = _Loader(text)
+    root = loader.get_single_node()
+    if root is None:
+        raise SpecError(f"{name}: the file is empty.", STARTER)
+    if not isinstance(root, yaml.MappingNode):
+        kind = "a list" if isinstance(root, yaml.SequenceNode) else "one value"
+        raise SpecError(f"{name}:1: a spec is a mapping of keys to values, but this file holds {kind}.", STARTER)
+    lines = _Lines(name)
+    lines.walk(root, (), frozenset())
+    return lines.found, loader.construct_document(root)
 
 
 def _read_text(path: Path) -> str:

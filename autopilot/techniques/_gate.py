@@ -10,7 +10,7 @@ import numpy as np
 
 from autopilot.contracts import Array, BuildContext
 from autopilot.errors import Failure, Unsupported, VariantFailed
-from autopilot.techniques._text import first_line
+from autopilot.techniques._text import first_line, pass_on_memory
 
 if TYPE_CHECKING:
     from autopilot.data import Split
@@ -38,6 +38,7 @@ def check_same(
     try:
         candidate = session(built, context.threads)
     except Exception as exc:  # ONNX Runtime's exceptions share no base class
+        pass_on_memory(exc)
         raise VariantFailed(Failure.BUILD_ERROR, f"the rewritten model doesn't load ({first_line(exc)}).") from exc
     names = [o.name for o in reference.get_outputs()]
     for feed in feeds(reference, context, samples):
@@ -45,6 +46,7 @@ def check_same(
         try:
             got = candidate.run(None, feed_for(candidate, feed))
         except Exception as exc:  # see above
+            pass_on_memory(exc)
             raise VariantFailed(Failure.BUILD_ERROR, f"the rewritten model doesn't run ({first_line(exc)}).") from exc
         for name, a, b in zip(names, expected, got, strict=True):
             difference(name, a, b, rtol, atol)

@@ -11,7 +11,7 @@ from autopilot.model.graph import nodes, opset, tensors
 from autopilot.model.inspect import is_integer_op
 from autopilot.techniques._gate import check_same, difference, feed_for, feeds, fixed_batch, session
 from autopilot.techniques._prepare import MINIMUM_IR, prepare_for_quantization
-from autopilot.techniques._text import first_line
+from autopilot.techniques._text import first_line, pass_on_memory
 
 if TYPE_CHECKING:
     from onnx import ModelProto, NodeProto
@@ -32,6 +32,7 @@ __all__ = [
     "matmul_like_nodes",
     "nodes",
     "opset",
+    "pass_on_memory",
     "prepare_for_quantization",
     "refuse_quantized",
     "save",
@@ -98,6 +99,7 @@ def ensure_opset(model: ModelProto, minimum: int) -> ModelProto:
         converted.ir_version = max(converted.ir_version, MINIMUM_IR)
         checker.check_model(converted)
     except Exception as exc:  # the converter raises RuntimeError, ValueError and its own types
+        pass_on_memory(exc)
         raise Unsupported(f"opset {now} can't be converted to {minimum} ({first_line(exc)}).") from exc
     return converted
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from autopilot.model.graph import STANDARD, graphs, nodes, subgraphs
+from autopilot.model.graph import STANDARD, graphs, nodes, opset, subgraphs
 
 if TYPE_CHECKING:
     from onnx import GraphProto, ModelProto, NodeProto, TensorProto
@@ -43,13 +43,13 @@ def prepare_for_quantization(model: ModelProto) -> ModelProto:
             del graph.input[:]
             graph.input.extend(kept)
     for graph in graphs(out.graph):
-        _fold_weights(graph)
+        _fold_weights(graph, opset(out))
     _drop_unused(out.graph)
     _name_nodes(out)
     return out
 
 
-def _fold_weights(graph: GraphProto) -> None:
+def _fold_weights(graph: GraphProto, version: int) -> None:
     """Compute what stands between a stored weight and a product: Cast of float16 weights, Transpose."""
     from onnx import numpy_helper
     from onnx.reference import ReferenceEvaluator
@@ -66,7 +66,7 @@ def _fold_weights(graph: GraphProto) -> None:
         if node is None or name in outputs or not all(fold(i) for i in node.input if i):
             return False
         values = {i: numpy_helper.to_array(stored[i]) for i in node.input if i}
-        outcome = cast(list[Any], ReferenceEvaluator(node).run(None, values))
+        outcome = cast(list[Any], ReferenceEvaluator(node, opsets={"": version}).run(None, values))
         stored[name] = numpy_helper.from_array(np.ascontiguousarray(outcome[0]), name)
         graph.initializer.append(stored[name])
         folded.append(node)

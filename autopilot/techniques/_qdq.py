@@ -2,25 +2,32 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
+from heapq import heappop, heappush
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from autopilot.contracts import BuildContext
 from autopilot.domain import Scalar
 from autopilot.errors import Failure, VariantFailed
+from autopilot.model.graph import subgraphs
 from autopilot.techniques import _onnx
+from autopilot.techniques._calibration import batches
 from autopilot.techniques._histogram import Range
+from autopilot.techniques._text import quiet
 
 if TYPE_CHECKING:
-    from onnx import ModelProto
+    from onnx import GraphProto, ModelProto, NodeProto
 
 # ONNX Runtime's mark for "shapes are inferred already".
 _INFERRED = ("onnx.infer", "onnxruntime.quant")
+
+_FUSED_WITH_GEMM = frozenset(
+    {"Relu", "LeakyRelu", "Sigmoid", "Tanh", "HardSigmoid", "Elu", "Selu", "Softplus", "Softsign", "ThresholdedRelu"}
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,24 +50,26 @@ class Numbers:
 def quantize(model: ModelProto, chosen: Collection[str], numbers: Numbers, ranges: Mapping[str, Range]) -> ModelProto:
     """A copy of ``model`` with QuantizeLinear/DequantizeLinear around the ``chosen`` nodes.
 
-    Every tensor that they read or write needs a range. A MatMul or Gemm whose output no chosen node
-    reads gives floats: its kernel can, and accuracy gains (text_sections: as fast, no range to guess).
+    Every tensor that they read or write needs a range.
 
     Raises:
         VariantFailed: BUILD_ERROR, with the quantizer's own words.
     """
     import onnx
-    from onnxruntime.quantization import CalibrationMethod, QDQQuantizer, QuantType, TensorsData
+    from onnxruntime.quantization import CalibrationMethod, QuantType, TensorsData
 
     kinds = {"uint8": QuantType.QUInt8, "int8": QuantType.QInt8}
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
     _declare(copy, ranges)
     data = {k: (np.array(lo, np.float32), np.array(hi, np.float32)) for k, (lo, hi) in sorted(ranges.items())}
-    options = {"ActivationSymmetric": numbers.symmetric, "OpTypesToExcludeOutputQuantization": ["MatMul", "Gemm"]}
+    options = {
+        "ActivationSymmetric": numbers.symmetric,
+        "TensorQuantOverrides": {w: [{"quant_type": kinds[numbers.weights]}] for w in _stacked_weights(model, chosen)},
+    }
     try:
-        with _quiet():
-            quantizer = QDQQuantizer(
+        with quiet():
+            quantizer = _quantizer(_float_results(model, chosen))(
                 copy,
                 numbers.per_channel,
                 numbers.reduce_range,
@@ -74,15 +83,51 @@ def quantize(model: ModelProto, chosen: Collection[str], numbers: Numbers, range
             )
             quantizer.quantize_model()
     except (ValueError, TypeError, KeyError, IndexError, AttributeError, RuntimeError, AssertionError) as exc:
+        _onnx.pass_on_memory(exc)
         raise VariantFailed(Failure.BUILD_ERROR, f"the quantizer failed ({_onnx.first_line(exc)}).") from exc
     out: ModelProto = quantizer.model.model
     _spare_float_readers(out, chosen)
+    _sort(out.graph)
     del out.graph.value_info[:]
     kept = [p for p in out.metadata_props if (p.key, p.value) != _INFERRED]
     del out.metadata_props[:]
     out.metadata_props.extend(kept)
     _onnx.drop_unused_domains(out)
     return out
+
+
+def _quantizer(float_results: Collection[str]) -> Any:
+    """ONNX Runtime's QDQ quantizer, leaving some tensors alone where it knows exceptions by operator type only."""
+    from onnxruntime.quantization import QDQQuantizer
+
+    class Sparing(QDQQuantizer):  # type: ignore[misc]
+        def quantize_activation_tensor(self, tensor_name: str) -> None:
+            if tensor_name not in float_results:
+                super().quantize_activation_tensor(tensor_name)
+
+    return Sparing
+
+
+def _float_results(model: ModelProto, chosen: Collection[str]) -> frozenset[str]:
+    """Outputs of chosen MatMul and Gemm nodes that no chosen node reads.
+
+    Their kernels can give floats, which is as fast and more accurate (text_sections). Not before
+    an activation, which ONNX Runtime would fuse with a Gemm into a float kernel.
+    """
+    in_int8 = {i for n in model.graph.node if n.name in chosen for i in n.input}
+    fusing = {i for n in model.graph.node if n.op_type in _FUSED_WITH_GEMM for i in n.input}
+    results = {n.output[0]: n.op_type for n in model.graph.node if n.name in chosen and n.op_type in ("MatMul", "Gemm")}
+    return frozenset(t for t, kind in results.items() if t not in in_int8 and (kind == "MatMul" or t not in fusing))
+
+
+def _stacked_weights(model: ModelProto, chosen: Collection[str]) -> tuple[str, ...]:
+    """Weights of MatMuls that aren't matrices: one scale each, whatever the others get.
+
+    ONNX Runtime's kernel takes scales by column of a matrix only and fails when it runs.
+    """
+    ranks = {t.name: len(t.dims) for t in model.graph.initializer}
+    factors = (i for n in model.graph.node if n.op_type == "MatMul" and n.name in chosen for i in n.input)
+    return tuple(sorted({i for i in factors if ranks.get(i, 2) != 2}))
 
 
 def _declare(model: ModelProto, ranges: Mapping[str, Range]) -> None:
@@ -131,27 +176,64 @@ def _spare_float_readers(model: ModelProto, chosen: Collection[str]) -> None:
             node.input[:] = [names.get(i, i) for i in node.input]
 
 
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """The quantizer warns about models that were not through its own pre-processing."""
-    disabled = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        yield
-    finally:
-        logging.disable(disabled)
+def _sort(graph: GraphProto) -> None:
+    """Put each node behind what it reads, stably; the quantizer appends its nodes at the end.
+
+    Its own sort overlooks what subgraphs read.
+    """
+    waiting = {o for n in graph.node for o in n.output if o}
+    readers: dict[str, list[int]] = {}
+    missing: list[int] = []
+    for i, node in enumerate(graph.node):
+        reads = {name for name in (*node.input, *_captured(node)) if name in waiting}
+        missing.append(len(reads))
+        for name in reads:
+            readers.setdefault(name, []).append(i)
+    ready = [i for i, count in enumerate(missing) if count == 0]
+    order: list[int] = []
+    while ready:
+        i = heappop(ready)
+        order.append(i)
+        for name in graph.node[i].output:
+            for reader in readers.get(name, ()):
+                missing[reader] -= 1
+                if missing[reader] == 0:
+                    heappush(ready, reader)
+    if len(order) < len(graph.node):
+        return  # a subgraph hides an outer name; runtimes sort for themselves
+    nodes = [graph.node[i] for i in order]
+    graph.ClearField("node")
+    graph.node.extend(nodes)
 
 
-def write(model: ModelProto, target_folder: Path, threads: int) -> None:
-    """Save a quantized model and load it once.
+def _captured(node: NodeProto) -> Iterator[str]:
+    """Every name that the subgraphs of ``node`` read or return, from inside or outside."""
+    for inner in subgraphs(node):
+        for child in inner.node:
+            yield from child.input
+            yield from _captured(child)
+        yield from (o.name for o in inner.output)
+
+
+def write(model: ModelProto, target_folder: Path, context: BuildContext) -> None:
+    """Save a quantized model, load it and let it answer one request.
 
     Raises:
         VariantFailed: BUILD_ERROR, where ONNX Runtime refuses it.
     """
     target = target_folder / _onnx.MODEL
     _onnx.save(model, target)
+    assert context.calibration is not None
     try:
-        _onnx.session(target, threads)
+        runner = _onnx.session(target, context.threads)
     except Exception as exc:  # ONNX Runtime's exceptions share no base class
+        _onnx.pass_on_memory(exc)
         what = f"the quantized model doesn't load ({_onnx.first_line(exc)})."
+        raise VariantFailed(Failure.BUILD_ERROR, what) from exc
+    feed = next(batches(runner, context.calibration, 1))
+    try:
+        runner.run(None, feed)
+    except Exception as exc:  # see above
+        _onnx.pass_on_memory(exc)
+        what = f"the quantized model doesn't run ({_onnx.first_line(exc)})."
         raise VariantFailed(Failure.BUILD_ERROR, what) from exc

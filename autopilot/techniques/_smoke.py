@@ -10,7 +10,7 @@ from autopilot.contracts import Array, BuildContext
 from autopilot.errors import Failure, VariantFailed
 from autopilot.model.inspect import TensorInfo, inspect
 from autopilot.techniques._gate import feeds, session
-from autopilot.techniques._text import first_line
+from autopilot.techniques._text import first_line, pass_on_memory
 
 
 def check_built(source: Path, built: Path, context: BuildContext) -> None:
@@ -35,6 +35,7 @@ def check_built(source: Path, built: Path, context: BuildContext) -> None:
     try:
         candidate = session(built, context.threads)
     except Exception as exc:  # ONNX Runtime's exceptions share no base class
+        pass_on_memory(exc)
         if "NOT_IMPLEMENTED" in str(exc):
             return
         raise VariantFailed(Failure.BUILD_ERROR, f"the built model doesn't load ({first_line(exc)}).") from exc
@@ -46,6 +47,7 @@ def check_built(source: Path, built: Path, context: BuildContext) -> None:
         try:
             got = candidate.run(None, feed)
         except Exception as exc:  # see above
+            pass_on_memory(exc)
             raise VariantFailed(Failure.BUILD_ERROR, f"the built model doesn't run ({first_line(exc)}).") from exc
         for info, a, b in zip(after.outputs, expected, got, strict=True):
             _compare(info.name, a, b)

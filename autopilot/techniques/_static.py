@@ -86,6 +86,7 @@ def _folded(model: ModelProto, threads: int) -> ModelProto:
         try:
             ort.InferenceSession(str(before), options, providers=["CPUExecutionProvider"])
         except Exception as exc:  # ONNX Runtime's exceptions share no base class
+            _onnx.pass_on_memory(exc)
             raise Unsupported(f"ONNX Runtime can't load the converted model ({_onnx.first_line(exc)}).") from exc
         folded = onnx.load(str(after))
     _onnx.drop_unused_domains(folded)
@@ -99,9 +100,18 @@ def _float_weights(model: ModelProto) -> frozenset[str]:
 
 
 def _is_weighted(node: NodeProto, weights: Collection[str]) -> bool:
-    if node.domain not in STANDARD or node.op_type not in _WEIGHTED:
+    if node.domain not in STANDARD or node.op_type not in _WEIGHTED or not _is_plain(node):
         return False
     return node.input[1] in weights and node.input[0] not in weights
+
+
+def _is_plain(node: NodeProto) -> bool:
+    """False for a Gemm with factors or a transposed input: the quantizer loses beta, the kernel knows no alpha."""
+    if node.op_type != "Gemm":
+        return True
+    settings = {a.name: a for a in node.attribute}
+    scaled = any(k in settings and settings[k].f != 1.0 for k in ("alpha", "beta"))
+    return not scaled and not ("transA" in settings and settings["transA"].i)
 
 
 def choose(prepared: Prepared, scope: str, *, embeddings: bool = False) -> tuple[str, ...]:
@@ -116,7 +126,7 @@ def choose(prepared: Prepared, scope: str, *, embeddings: bool = False) -> tuple
     nodes = [n for n in prepared.model.graph.node if n.domain in STANDARD]
     if scope == "all":
         known = set(QDQRegistry) | set(QLinearOpsRegistry)
-        return tuple(n.name for n in nodes if n.op_type in known or n.name in prepared.weighted)
+        return tuple(n.name for n in nodes if n.op_type in known and _is_plain(n))
     weights = _float_weights(prepared.model)
     chosen = set(prepared.weighted)
     if scope == "attention":

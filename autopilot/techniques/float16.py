@@ -52,6 +52,7 @@ def _convert(model: ModelProto) -> ModelProto:
         converted = convert_float_to_float16(model, keep_io_types=True)
     except Exception as exc:
         # The converter raises ValueError, InferenceError and AssertionError for models it can't type.
+        _onnx.pass_on_memory(exc)
         message = f"the float16 conversion failed ({type(exc).__name__}: {_onnx.first_line(exc)})."
         raise VariantFailed(Failure.BUILD_ERROR, message) from exc
     wrapped = OnnxModel(converted)

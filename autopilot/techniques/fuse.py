@@ -97,6 +97,7 @@ def apply(source: Path, target_folder: Path, params: Mapping[str, Scalar], conte
             raise
         except Exception as exc:
             # These libraries raise whatever their patterns trip over; the model stays usable without them.
+            _onnx.pass_on_memory(exc)
             message = f"{method} failed on this model ({type(exc).__name__}: {_onnx.first_line(exc)})."
             raise VariantFailed(Failure.BUILD_ERROR, message) from exc
     if not _is_simpler(rewritten, original):

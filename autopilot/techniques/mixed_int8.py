@@ -43,7 +43,7 @@ def apply(source: Path, target_folder: Path, params: Mapping[str, Scalar], conte
     quantized = [table.groups[i].nodes for i in table.order(str(params["rank"]))[keep:]]
     chosen = _static.extended(prepared, [name for nodes in quantized for name in nodes])
     model = _qdq.quantize(prepared.model, chosen, numbers, _static.only(prepared, chosen, ranges))
-    _qdq.write(model, target_folder, context.threads)
+    _qdq.write(model, target_folder, context)
 
 
 def prefer(target: Target) -> tuple[Mapping[str, Scalar], ...]:

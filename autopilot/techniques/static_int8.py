@@ -32,7 +32,7 @@ def apply(source: Path, target_folder: Path, params: Mapping[str, Scalar], conte
     ranges = calibration.ranges(str(params["calibration"]), float(params["percentile"] or 0.0))
     needed = _static.only(prepared, chosen, ranges)
     model = _qdq.quantize(prepared.model, chosen, _qdq.Numbers.of(params), needed)
-    _qdq.write(model, target_folder, context.threads)
+    _qdq.write(model, target_folder, context)
 
 
 def prefer(target: Target) -> tuple[Mapping[str, Scalar], ...]:

@@ -48,22 +48,33 @@ def resolve_model(uri: str, target_folder: Path) -> Path:
     kind, _, rest = uri.partition(":/")
     if kind not in ("models", "runs") or not rest.strip("/"):
         raise BadInput(f"{uri!r} names no model in MLflow.", _FORMS)
-    _, store = _open(uri)
+    client, store = _open(uri)
     shutil.rmtree(target_folder, ignore_errors=True)
     target_folder.mkdir(parents=True)
-    named = PurePosixPath(rest)
-    single = kind == "runs" and named.suffix == ".onnx"
-    # An ONNX file may have its weights beside it: the folder is fetched, not the file alone.
-    wanted = f"runs:/{named.parent}" if single else uri
+    single = kind == "runs" and rest.endswith(".onnx")
     try:
-        with translated(f"fetching {wanted}"):
-            from mlflow.artifacts import download_artifacts
-
-            with global_store(store.uri):
-                got = Path(download_artifacts(artifact_uri=wanted, dst_path=str(target_folder)))
+        with translated(f"fetching {uri}"):
+            got = _download(client, store, uri, target_folder)
     except AutopilotError as exc:
         raise BadInput(f"{uri} is not to be found in {store.shown}: {_reason(exc)}.", _FORMS) from exc
-    return _named(got, named.name, uri) if single else _only_model(got, uri)
+    return _named(got, PurePosixPath(rest).name, uri) if single else _only_model(got, uri)
+
+
+def _download(client: MlflowClient, store: Store, uri: str, target: Path) -> Path:
+    """What ``uri`` names as a local file or folder; for an ONNX file of a run the folder it lies in.
+
+    An ONNX file may have its weights beside it, so the file alone is not enough.
+    """
+    from mlflow.artifacts import download_artifacts
+
+    kind, _, rest = uri.partition(":/")
+    if kind == "runs" and rest.endswith(".onnx"):
+        folder = PurePosixPath(rest.lstrip("/")).parent
+        if len(folder.parts) < 2:
+            return Path(client.download_artifacts(str(folder), "", str(target)))
+        uri = f"runs:/{folder}"
+    with global_store(store.uri):
+        return Path(download_artifacts(artifact_uri=uri, dst_path=str(target)))
 
 
 def _open(what: str) -> tuple[MlflowClient, Store]:

@@ -54,11 +54,16 @@ def log_model(client: MlflowClient, experiment_id: str, run_id: str, folder: Pat
     return str(model.model_id)
 
 
-def register(client: MlflowClient, run_id: str, model_id: str, result: StudyResult) -> int:
-    """Register the logged model under the study's name and move the aliases; the version.
+def registered_version(client: MlflowClient, run_id: str, result: StudyResult) -> int | None:
+    """The version that this run has registered already (before it was cut off), if any."""
+    for known in client.search_model_versions(f"run_id = '{run_id}'"):
+        if known.name == result.registered_name and result.chosen and known.tags.get("sha256") == result.chosen.sha256:
+            return int(known.version)
+    return None
 
-    In budget it becomes ``champion`` and the champion before ``previous``; otherwise no alias moves.
-    """
+
+def register(client: MlflowClient, run_id: str, model_id: str, result: StudyResult) -> int:
+    """Register the logged model under the study's name; the version."""
     from mlflow.exceptions import MlflowException
 
     name, chosen = result.registered_name, result.chosen
@@ -77,12 +82,12 @@ def register(client: MlflowClient, run_id: str, model_id: str, result: StudyResu
             tags=fields.version_tags(result, chosen),
             description=_description(result, chosen),
         )
-    if result.best is not None:
-        _crown(client, name, str(made.version))
     return int(made.version)
 
 
-def _crown(client: MlflowClient, name: str, new: str) -> None:
+def crown(client: MlflowClient, name: str, version_number: int) -> None:
+    """Make a version ``champion`` and the champion before it ``previous``."""
+    new = str(version_number)
     before = client.get_registered_model(name).aliases.get(CHAMPION)
     if before is not None and str(before) != new:
         client.set_registered_model_alias(name, PREVIOUS, str(before))

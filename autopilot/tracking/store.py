@@ -113,14 +113,19 @@ def global_store(uri: str) -> Iterator[None]:
 
     set_uri: Callable[[str | None], None] = mlflow.set_tracking_uri  # type: ignore[assignment]  # None unsets
     is_set: Callable[[], bool] = mlflow.is_tracking_uri_set
-    before = mlflow.get_tracking_uri() if is_set() else None
     environment = os.environ.get("MLFLOW_TRACKING_URI")
+    before = mlflow.get_tracking_uri() if is_set() else None
+    if before == environment:
+        before = None  # set by the variable alone, or as good as that
     set_uri(uri)
     try:
         yield
     finally:
         set_uri(before)
-        if environment is not None:
+        # set_tracking_uri writes the variable too.
+        if environment is None:
+            os.environ.pop("MLFLOW_TRACKING_URI", None)
+        else:
             os.environ["MLFLOW_TRACKING_URI"] = environment
 
 

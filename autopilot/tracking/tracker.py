@@ -18,7 +18,7 @@ from autopilot.recipe import canonical
 from autopilot.result import MlflowRef, StudyResult, TrialRecord, TrialState, trials_csv
 from autopilot.result.jsonable import plain
 from autopilot.tracking import fields
-from autopilot.tracking.registry import log_model, register
+from autopilot.tracking.registry import crown, log_model, register, registered_version
 from autopilot.tracking.store import Store, translated
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ class Tracker:
     """Logs one study; made by ``Tracker.start``.
 
     A trial is known by its number: logging it again changes nothing, or updates its run where the
-    record has changed (a finalist that was verified). MLflow's own global state stays untouched.
+    record has changed (a finalist that was verified). MLflow's own global state is as before afterwards.
     As a context manager it marks a run that didn't finish as KILLED; it can be resumed all the same.
     """
 
@@ -117,8 +117,12 @@ class Tracker:
             metrics = fields.study_metrics(result)
             model_id = None
             if best is not None and result.chosen is not None:
-                model_id = log_model(self._client, self._experiment_id, self.run_id, best, result)
-                version = register(self._client, self.run_id, model_id, result)
+                version = registered_version(self._client, self.run_id, result)
+                if version is None:
+                    model_id = log_model(self._client, self._experiment_id, self.run_id, best, result)
+                    version = register(self._client, self.run_id, model_id, result)
+                if result.best is not None:
+                    crown(self._client, result.registered_name, version)
                 ref = replace(ref, model=result.registered_name, version=version)
             self._log(self.run_id, metrics=metrics, tags=fields.study_tags(result), model_id=model_id)
             self._log_files(replace(result, mlflow=ref), out)

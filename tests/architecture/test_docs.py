@@ -121,6 +121,15 @@ def test_technique_is_described_with_all_its_parameters(repository: Path, name: 
     assert [word for word in (*technique.parameters, *texts) if f"`{word}`" not in text] == []
 
 
+def test_every_axis_and_metric_is_described(pages: dict[str, str]) -> None:
+    """spec.md names every axis that a budget may limit and every metric."""
+    page = pages["docs/spec.md"]
+    # The percentiles between the first and the last of the list are written as an ellipsis.
+    axes = [name for name in plugins.axis_names() if not name.startswith("latency_p9")]
+
+    assert [name for name in (*axes, *plugins.metrics()) if f"`{name}`" not in page] == []
+
+
 def test_named_make_targets_exist(repository: Path, pages: dict[str, str]) -> None:
     """Every `make TARGET` in the documentation is a target."""
     targets = set(re.findall(r"^([a-z]+):", (repository / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))

@@ -147,9 +147,12 @@ def test_missing_axis_is_never_in() -> None:
     """A limit on something that could not be measured leaves the variant undecided."""
     budget = Budget((Limit("energy_mj", 1.0),))
 
+    missing = {"energy_mj": Measurement.missing("energy_mj", "no counter")}
+
     assert budget.judge({}).overall is Judgement.UNDECIDED
-    assert budget.judge({}).per_limit["energy_mj"] is Judgement.NOT_MEASURABLE
-    assert budget.judge({"energy_mj": Measurement.missing("energy_mj", "no counter")}).overall is Judgement.UNDECIDED
+    assert budget.judge({}).per_limit["energy_mj"] is Judgement.UNDECIDED
+    assert budget.judge(missing).overall is Judgement.UNDECIDED
+    assert budget.judge(missing).per_limit["energy_mj"] is Judgement.NOT_MEASURABLE
 
 
 def test_unbounded_interval_is_undecided_not_in() -> None:

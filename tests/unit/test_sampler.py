@@ -122,7 +122,7 @@ def test_enqueue_unseen_finds_what_is_left_and_then_says_so(tmp_path: Path, spac
     """A used-up space is noticed instead of being sampled for ever."""
     study = sampler(tmp_path)
     seen: dict[str, object] = {}
-    while study.enqueue_unseen(space, seen):
+    while study.enqueue_unseen(space, lambda variant: variant.id not in seen):
         _, variant = study.ask(space)
         assert variant.id not in seen
         seen[variant.id] = variant

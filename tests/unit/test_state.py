@@ -40,7 +40,8 @@ def test_lock_keeps_a_second_run_out_and_ends_with_its_holder(tmp_path: Path) ->
     code = (
         "import sys, pathlib\n"
         "from autopilot.search.state import FolderLock\n"
-        "FolderLock(pathlib.Path(sys.argv[1])).__enter__()\n"
+        "lock = FolderLock(pathlib.Path(sys.argv[1]))\n"
+        "lock.__enter__()\n"
         "print('held', flush=True)\n"
         "sys.stdin.read()\n"
     )

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
 
-from autopilot.errors import Unsupported
 from autopilot.recipe import Recipe, Step
 from autopilot.target import Target
 from autopilot.techniques import _qdq, _static, mixed_int8, static_int8
@@ -267,7 +267,7 @@ def test_divergence_is_zero_for_equal_and_grows_with_the_change() -> None:
     shares = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
     single = 1 / (1 + np.exp(-logits[:, :1]))
     for outputs, classification in ((logits, True), (shares, True), (single, True), (logits, False)):
-        little, much = np.clip(outputs * 0.99, 0 if classification else None, None), outputs * 0.7
+        little, much = (outputs + e * (0.25 - outputs) for e in (0.01, 0.3))
 
         near, far = (divergence([[outputs]], [[x]], classification) for x in (little, much))
 
@@ -283,15 +283,20 @@ def test_divergence_of_answers_that_are_not_finite_is_the_largest() -> None:
     assert divergence([[good]], [[bad]], classification=True) >= 1e9
 
 
-def test_replacing_leaves_the_old_file_when_writing_fails(tmp_path: object) -> None:
+def test_replacing_leaves_the_old_file_when_writing_fails(tmp_path: Path) -> None:
     """A build that dies while it writes leaves neither half a file nor a temporary one."""
-    path = tmp_path / "folder" / "table.json"  # type: ignore[operator]
-    with replacing(path) as f:
-        f.write(b"old")
 
-    with pytest.raises(Unsupported), replacing(path) as f:
-        f.write(b"new")
-        raise Unsupported("stop")
+    def write(content: bytes, *, fails: bool) -> None:
+        with replacing(path) as f:
+            f.write(content)
+            if fails:
+                raise OSError("disk full")
+
+    path = tmp_path / "folder" / "table.json"
+    write(b"old", fails=False)
+
+    with pytest.raises(OSError, match="disk full"):
+        write(b"new", fails=True)
 
     assert path.read_bytes() == b"old"
     assert [p.name for p in path.parent.iterdir()] == ["table.json"]

@@ -1,0 +1,209 @@
+"""Children that crash, hang, eat memory or lose their parent: classified, reaped, nothing left behind."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from autopilot.bench.child import ChildLimits, run_child
+from autopilot.bench.launcher import Server
+from autopilot.errors import DataError, Failure, Unsupported, VariantFailed, WorkerDied
+from tests.integration.bench_support import LIMITS, ONE_THREAD, dense, samples, write_split
+
+pytestmark = pytest.mark.integration
+
+MODULE = "faulty_child"
+FOLDER = Path(__file__).resolve().parent
+
+
+@pytest.fixture(autouse=True)
+def _importable(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let child processes find the faulty module."""
+    monkeypatch.setenv("PYTHONPATH", str(FOLDER))
+
+
+def run(how: str, workdir: Path, *, wall_s: float = 20.0, memory_bytes: int | None = None, **more: object) -> dict:
+    return run_child(MODULE, {"how": how, **more}, ChildLimits(wall_s, memory_bytes), workdir=workdir)
+
+
+def is_alive(pid: int) -> bool:
+    """Running, and not a zombie that waits for its new parent."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def wait_until(condition: Callable[[], bool], timeout_s: float = 10.0) -> bool:
+    deadline = time.monotonic() + timeout_s
+    while not condition() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    return condition()
+
+
+def test_answer_and_progress_come_back(tmp_path: Path) -> None:
+    """A good child's answer, its progress lines, its thread bound; the work folder is empty afterwards."""
+    lines: list[str] = []
+    answer = run_child(MODULE, {"how": "well", "x": [1, 2]}, LIMITS, workdir=tmp_path, on_line=lines.append, threads=3)
+
+    assert answer["echo"] == {"how": "well", "x": [1, 2]}
+    assert answer["threads"] == "3"
+    assert lines == ["half way"]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_child_inherits_no_open_files(tmp_path: Path) -> None:
+    """Sockets and databases of the parent stay the parent's."""
+    handles = [(tmp_path / f"f{i}").open("w") for i in range(20)]
+    for handle in handles:
+        os.set_inheritable(handle.fileno(), True)
+    try:
+        assert run("well", tmp_path)["open"] < 10
+    finally:
+        for handle in handles:
+            handle.close()
+
+
+@pytest.mark.parametrize("how", ["exit", "segfault", "bug"])
+def test_crash_is_a_crash_with_its_last_words(how: str, tmp_path: Path) -> None:
+    """An exit without answer, a signal, an exception that is none of ours."""
+    with pytest.raises(WorkerDied) as caught:
+        run(how, tmp_path)
+
+    assert caught.value.failure is Failure.CRASH
+    assert "stray print" in caught.value.log
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_segfault_leaves_a_traceback(tmp_path: Path) -> None:
+    """The log tells where in Python it was."""
+    with pytest.raises(WorkerDied, match="SIGSEGV") as caught:
+        run("segfault", tmp_path)
+
+    assert "faulty_child.py" in caught.value.log
+
+
+def test_allocating_beyond_the_limit_is_out_of_memory(tmp_path: Path) -> None:
+    """The same request answers without the limit."""
+    with pytest.raises(VariantFailed) as caught:
+        run("allocate", tmp_path, memory_bytes=200_000_000, bytes=400_000_000)
+
+    assert caught.value.failure is Failure.OOM
+    assert run("allocate", tmp_path, bytes=400_000_000) == {"length": 400_000_000}
+
+
+def test_a_kill_from_outside_counts_as_out_of_memory(tmp_path: Path) -> None:
+    """Nobody else sends SIGKILL but the kernel's out-of-memory killer."""
+    with pytest.raises(WorkerDied) as caught:
+        run("kill", tmp_path)
+
+    assert caught.value.failure is Failure.OOM
+
+
+def test_hanging_child_is_stopped_with_all_it_started(tmp_path: Path) -> None:
+    """The wall-clock limit holds for grandchildren too."""
+    pid_file = tmp_path / "pid"
+    start = time.monotonic()
+    with pytest.raises(WorkerDied) as caught:
+        run("hang_with_grandchild", tmp_path, wall_s=1.5, pid_file=str(pid_file))
+
+    assert caught.value.failure is Failure.TIMEOUT
+    assert time.monotonic() - start < 10
+    assert wait_until(lambda: not is_alive(int(pid_file.read_text())))
+
+
+@pytest.mark.parametrize(("how", "kind"), [("unsupported", Unsupported), ("data", DataError)])
+def test_known_errors_are_raised_again(how: str, kind: type[Exception], tmp_path: Path) -> None:
+    """Class, message and hint survive the way between processes."""
+    with pytest.raises(kind) as caught:
+        run(how, tmp_path)
+
+    assert caught.value.hint in {"take another model", "name them"}  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("ending", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+def test_no_child_outlives_its_parent(ending: signal.Signals, tmp_path: Path) -> None:
+    """However the parent ends."""
+    pid_file = tmp_path / "pid"
+    code = (
+        "from pathlib import Path; from autopilot.bench.child import *;"
+        f"run_child('faulty_child', {{'how': 'hang', 'pid_file': {str(pid_file)!r}}}, ChildLimits(50.0),"
+        f" workdir=Path({str(tmp_path)!r}))"
+    )
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(FOLDER), str(FOLDER.parents[1])])}
+    parent = subprocess.Popen([sys.executable, "-c", code], env=environment, stderr=subprocess.DEVNULL)
+    try:
+        assert wait_until(lambda: pid_file.exists() and pid_file.read_text() != "")
+        child = int(pid_file.read_text())
+        parent.send_signal(ending)
+        parent.wait(timeout=10)
+
+        assert wait_until(lambda: not is_alive(child))
+    finally:
+        parent.kill()
+        parent.wait()
+
+
+def test_server_that_dies_is_reported_and_removed(tmp_path: Path) -> None:
+    """A server killed between two commands: a classified error, then closed for good."""
+    split = write_split(tmp_path / "split", {"x": samples(40, 16)})
+    server = Server.start(dense(tmp_path / "model.onnx"), ONE_THREAD, split=split, limits=LIMITS)
+    os.kill(server._process.pid, signal.SIGSEGV)
+
+    with pytest.raises(WorkerDied) as caught:
+        server.block(4)
+    assert caught.value.failure is Failure.CRASH
+    assert not server._folder.exists()
+    server.close()
+
+
+def test_server_that_does_not_answer_is_stopped(tmp_path: Path) -> None:
+    """A stopped process gives no answer; the limit ends it."""
+    split = write_split(tmp_path / "split", {"x": samples(40, 16)})
+    model = dense(tmp_path / "model.onnx")
+    server = Server.start(model, ONE_THREAD, split=split, limits=ChildLimits(wall_s=3.0))
+    os.kill(server._process.pid, signal.SIGSTOP)
+
+    with pytest.raises(WorkerDied) as caught:
+        server.block(4)
+    assert caught.value.failure is Failure.TIMEOUT
+    assert not is_alive(server._process.pid)
+
+
+def test_server_beyond_its_memory_is_out_of_memory(tmp_path: Path) -> None:
+    """A model of 64 MB under a limit of 60 MB, not a mere crash."""
+    split = write_split(tmp_path / "split", {"x": samples(40, 2048)})
+    model = dense(tmp_path / "model.onnx", width=2048, layers=4)
+
+    with pytest.raises(VariantFailed) as caught:
+        Server.start(model, ONE_THREAD, split=split, limits=ChildLimits(60.0, 60_000_000))
+    assert caught.value.failure is Failure.OOM
+    with Server.start(model, ONE_THREAD, split=split, limits=ChildLimits(60.0, 600_000_000)) as server:
+        assert server.block(4).latency_s.size == 4
+
+
+def test_model_that_does_not_load_is_a_build_error_with_the_log(tmp_path: Path) -> None:
+    """The provider's message comes back from the serving process."""
+    split = write_split(tmp_path / "split", {"x": samples(40, 16)})
+    (tmp_path / "model.onnx").write_bytes(b"no model")
+
+    with pytest.raises(VariantFailed, match="can't load the model") as caught:
+        Server.start(tmp_path / "model.onnx", ONE_THREAD, split=split, limits=LIMITS)
+    assert caught.value.failure is Failure.BUILD_ERROR
+
+
+def test_unknown_provider_is_missing(tmp_path: Path) -> None:
+    """Named, and not taken for the CPU."""
+    split = write_split(tmp_path / "split", {"x": samples(40, 16)})
+    model = dense(tmp_path / "model.onnx")
+
+    with pytest.raises(VariantFailed, match="abacus") as caught:
+        Server.start(model, ONE_THREAD.with_(provider="abacus"), split=split, limits=LIMITS)
+    assert caught.value.failure is Failure.PROVIDER_MISSING

@@ -1,0 +1,232 @@
+"""What people see: tables that fit 80 columns, progress that fits a log or a terminal."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console, RenderableType
+
+from autopilot.display import PlainObserver, RichObserver, make_observer, render_check, render_result
+from autopilot.errors import Failure
+from autopilot.observer import NullObserver, Observer
+from tests.unit import results
+
+
+def shown(renderable: RenderableType, width: int = 80) -> str:
+    """``renderable`` as plain text."""
+    stream = io.StringIO()
+    Console(file=stream, width=width, color_system=None, highlight=False).print(renderable)
+    return stream.getvalue()
+
+
+@dataclass
+class Ended:
+    """A finished trial."""
+
+    number: int = 3
+    state: str = "complete"
+    failure: Failure | None = None
+    reason: str = ""
+
+
+class Terminal(io.StringIO):
+    """A stream that says it is a terminal."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+def watch(observer: Observer) -> None:
+    """A short study."""
+    observer.phase("measuring the model as given")
+    observer.trial_started(3, 40, 125.0, "static_int8(per_channel=True)", "cpu, 1 thread")
+    observer.phase("building static_int8")
+    observer.trial_finished(Ended(), "latency_p50_ms 0.41, 40% of baseline", "latency_p50_ms in, quality_drop in")
+    observer.note("the machine is noisy")
+    observer.finished()
+
+
+# ---- the result ------------------------------------------------------------------------------------
+
+
+def test_result_says_everything_in_one_look() -> None:
+    """Limits with value, interval and verdict, speedup, recipe, deployment, file, digest, MLflow version."""
+    text = shown(render_result(results.result(), Path("runs/fashion-cpu")))
+
+    assert "fashion-cpu: IN BUDGET" in text
+    assert "2.51 times as fast as the baseline (2.44..2.58)" in text
+    row = next(line for line in text.splitlines() if line.startswith("latency_p99_ms"))
+    assert row.split() == ["latency_p99_ms", "<=", "2", "-", "0.81", "0.79..0.84", "in"]
+    relative = next(line for line in text.splitlines() if line.startswith("latency_p50_ms"))
+    assert relative.split()[-4:] == ["1.02", "0.4181", "40%..43%", "in"]
+    assert "static_int8 (per_channel yes, activations uint8)" in text
+    assert "cpu, 1 thread, batch 1, spinning no" in text
+    assert "runs/fashion-cpu/best/model.onnx" in text
+    assert "5" * 64 in text
+    assert "model fashion-cpu version 2" in text
+    assert "2% on every limit" in text
+
+
+def test_axis_without_value_shows_no_number_but_the_reason() -> None:
+    """A number is never made up, and the reason stands beneath the table."""
+    text = shown(render_result(results.result()))
+
+    row = next(line for line in text.splitlines() if line.startswith("energy_mj "))
+    assert row.split() == ["energy_mj", "<=", "5", "-", "-", "not", "measurable"]
+    assert "energy_mj: not measurable: no RAPL counter" in text
+
+
+def test_explanation_is_shown_when_nothing_fits() -> None:
+    """The nearest miss and what would admit it."""
+    text = " ".join(shown(render_result(results.result("no_fit"))).split())
+
+    assert "NOTHING FITS THE BUDGET" in text
+    assert "nearest miss" in text
+    assert "a limit of 2.4 would admit it" in text
+    assert "nearest/model.onnx" in text
+
+
+def test_result_without_any_candidate_is_shown() -> None:
+    """Every trial failed: there is a baseline, and that is all."""
+    text = shown(render_result(results.result("undecided", nearest=None, mlflow=None)))
+
+    assert "UNDECIDED" in text
+    assert "no variant could be measured" in text
+
+
+def test_winning_baseline_is_called_so() -> None:
+    """When the model as given is best, nobody should look for what was done to it."""
+    best = results.candidate("in", "best/model.onnx") | {
+        "recipe": [],
+        "speedup": {"value": 1.0, "low": 1.0, "high": 1.0},
+    }
+    text = shown(render_result(results.result(best=best)), width=100)
+
+    assert "the model as given is the best" in text
+    assert "none: the model as given" in text
+
+
+def test_unbounded_interval_is_shown() -> None:
+    """result.json has null where an interval has no bound."""
+    best = results.candidate("undecided", "best/model.onnx")
+    best["measured"]["latency_p99_ms"] = results.measured(0.8) | {"low": 0.7, "high": None}
+    best["measured"]["latency_p50_ms"]["ratio"] = {"value": 0.4, "low": None, "high": 0.5}
+
+    text = shown(render_result(results.result(best=best)))
+
+    assert "0.7..inf" in text
+    assert "-inf..50%" in text
+
+
+@pytest.mark.parametrize("status", ["in_budget", "no_fit", "undecided"])
+def test_result_fits_80_columns(status: str) -> None:
+    """No line is longer, and no axis or limit is cut."""
+    text = shown(render_result(results.result(status)), width=80)
+
+    assert max(len(line) for line in text.splitlines()) <= 80
+    assert "…" not in text
+    assert "<= 60% of base" in text
+
+
+def test_square_brackets_in_texts_are_no_markup() -> None:
+    """A name like [bold] is a name."""
+    assert "[bold]x[/]" in shown(render_result(results.result(name="[bold]x[/]")))
+
+
+def test_check_shows_limits_and_verdict() -> None:
+    """The gate's table has the model's own figures and no baseline column."""
+    check = results.candidate("out", "m.onnx") | {"status": "no_fit", "model": "m.onnx", "budget": results.LIMITS}
+
+    text = shown(render_check(check))
+
+    assert "m.onnx: NOT IN BUDGET" in text
+    assert "baseline" not in text.splitlines()[2]
+    assert next(line for line in text.splitlines() if line.startswith("latency_p99_ms")).split()[-1] == "out"
+
+
+# ---- progress --------------------------------------------------------------------------------------
+
+
+def test_plain_observer_writes_one_line_an_event() -> None:
+    """What happens inside a trial is left to the live display."""
+    stream = io.StringIO()
+
+    watch(PlainObserver(stream))
+
+    assert stream.getvalue().splitlines() == [
+        "measuring the model as given",
+        "trial 4 of 40 (2m5s left): static_int8(per_channel=True) on cpu, 1 thread",
+        "trial 4: latency_p50_ms in, quality_drop in; best so far: latency_p50_ms 0.41, 40% of baseline",
+        "note: the machine is noisy",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("record", "expected"),
+    [
+        (Ended(failure=Failure.OOM, state="pruned", reason="needed\nmore"), "failed (oom): needed more"),
+        (Ended(state="duplicate"), "the same as an earlier trial"),
+        (Ended(state="pruned"), "pruned: size_mb out"),
+    ],
+)
+def test_end_of_a_trial_is_told_in_one_line(record: Ended, expected: str) -> None:
+    """Failures name their class and reason, early ends the limit."""
+    stream = io.StringIO()
+
+    PlainObserver(stream).trial_finished(record, None, "size_mb out")
+
+    assert stream.getvalue() == f"trial 4: {expected}\n"
+
+
+def test_live_display_shows_trial_time_best_and_phase() -> None:
+    """Trial n of N, time left, what is being done now, the best so far."""
+    clock = [0.0]
+    observer = RichObserver(Console(file=io.StringIO(), force_terminal=True, width=80), clock=lambda: clock[0])
+    observer.trial_started(3, 40, 125.0, "fuse", "cpu")
+    observer.trial_finished(Ended(), "latency_p50_ms 0.41", "latency_p50_ms in")
+    observer.trial_started(4, 40, 100.0, "static_int8", "cpu")
+    clock[0] = 40.0
+    observer.phase("scoring")
+
+    text = shown(observer.renderable())
+    observer.finished()
+
+    for words in ("5 of 40", "1m left", "scoring", "static_int8 on cpu", "latency_p50_ms 0.41"):
+        assert words in text
+    assert "trial 4: latency_p50_ms in" in text
+
+
+def test_live_display_starts_no_thread() -> None:
+    """A timer's thread would run beside the requests that are being timed."""
+    import threading
+
+    before = threading.active_count()
+    observer = RichObserver(Console(file=Terminal(), force_terminal=True))
+    observer.phase("measuring")
+
+    assert threading.active_count() == before
+    observer.finished()
+    observer.finished()
+
+
+@pytest.mark.parametrize(
+    ("quiet", "stream", "kind"),
+    [(True, Terminal(), NullObserver), (False, io.StringIO(), PlainObserver), (False, Terminal(), RichObserver)],
+)
+def test_observer_suits_the_stream(
+    quiet: bool, stream: io.StringIO, kind: type[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Live on a terminal, plain lines in a file, nothing when quiet."""
+    monkeypatch.setenv("TERM", "xterm")
+
+    assert type(make_observer(quiet, stream)) is kind
+
+
+def test_every_observer_takes_every_event() -> None:
+    """The search may tell any of them anything."""
+    for observer in (NullObserver(), PlainObserver(io.StringIO()), RichObserver(Console(file=Terminal()))):
+        watch(observer)

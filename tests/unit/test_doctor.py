@@ -1,0 +1,97 @@
+"""The doctor: every provider with the reason when it can't run, clashes, noise, energy."""
+
+from __future__ import annotations
+
+import io
+import json
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from autopilot import doctor
+from autopilot.bench.noise import NoiseReading
+from autopilot.cli import main
+from autopilot.errors import AutopilotError
+from autopilot.target import Target
+
+TARGET = Target(
+    "x86_64", "Some CPU", 2, 2, 8 << 30, ("avx2",), (), "Linux 6", "3.11", {"onnxruntime": "1.32"}, None, "no counter"
+)
+NOISE = NoiseReading(3.24, 11.2, 5.0, 6000, 3.0)
+
+
+def report(**changes: Any) -> dict[str, Any]:
+    target = replace(TARGET, **changes)
+    providers: Any = {
+        "cpu": SimpleNamespace(usable=lambda target: None),
+        "cuda": SimpleNamespace(usable=lambda target: "no NVIDIA device"),
+    }
+    return {
+        "target": target.to_json(),
+        "clash": target.clash,
+        "providers": doctor.usable_providers(target, providers),
+        "noise": {**NOISE.to_json(), "reason": ""},
+    }
+
+
+def shown(value: dict[str, Any]) -> str:
+    stream = io.StringIO()
+    Console(file=stream, width=80, color_system=None).print(doctor.render(value))
+    return stream.getvalue()
+
+
+def test_unusable_provider_comes_with_its_reason() -> None:
+    """Both for scripts and for people."""
+    found = report()
+
+    assert found["providers"]["cpu"] == {"usable": True, "reason": None}
+    assert found["providers"]["cuda"] == {"usable": False, "reason": "no NVIDIA device"}
+    row = next(line for line in shown(found).splitlines() if line.startswith("cuda"))
+    assert row.split() == ["cuda", "no", "no", "NVIDIA", "device"]
+
+
+def test_noise_and_missing_energy_are_told() -> None:
+    """What can't be measured has its reason; what can has its figure."""
+    text = shown(report())
+
+    assert "3.2% at the median" in text
+    assert "11% at p99" in " ".join(text.split())
+    assert "not measurable: no counter" in text
+    assert "int8 gains little" in text
+
+
+def test_clash_of_runtimes_is_told() -> None:
+    """Both packages together break each other; pip doesn't say so."""
+    text = shown(report(versions={"onnxruntime": "1", "onnxruntime-gpu": "1"}))
+
+    assert "problem: onnxruntime and onnxruntime-gpu are both installed" in text
+
+
+def test_noise_that_fails_gives_its_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The rest of the report must not depend on it."""
+
+    def broken() -> None:
+        raise AutopilotError("no runtime.", "Install one.")
+
+    monkeypatch.setattr("autopilot.bench.noise.measure_noise", broken)
+
+    noise = doctor.measured_noise()
+
+    assert noise["p50_percent"] is None
+    assert noise["reason"] == "no runtime. Install one."
+    assert "not measured: no runtime." in shown(report() | {"noise": noise})
+
+
+def test_doctor_json_is_json(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """Nothing but JSON on stdout, with the providers that are really installed."""
+    monkeypatch.setattr("autopilot.bench.noise.measure_noise", lambda: NOISE)
+
+    assert main(["doctor", "--json"]) == 0
+
+    found = json.loads(capsys.readouterr().out)
+    assert found["providers"]["cpu"]["usable"] is True
+    assert found["target"]["cores"] >= 1
+    assert found["noise"]["p50_percent"] == NOISE.p50_percent

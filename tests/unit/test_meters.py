@@ -1,0 +1,164 @@
+"""Meters turn readings into figures: checked against figures worked out by hand."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from autopilot.meters import cost, cpu, energy, latency, load, memory, placement, size, throughput
+from autopilot.profile import Int8Audit, Interval, LatencyReading, Placement, Profile
+
+
+def reading(request_s: float, *, blocks: int = 20, size: int = 40, batch: int = 1, seed: int = 0) -> LatencyReading:
+    """Requests of about ``request_s`` with a tenth of spread, one core and a half busy."""
+    values = request_s * np.random.default_rng(seed).uniform(0.9, 1.1, (blocks, size))
+    walls = values.sum(axis=1)
+    block = np.repeat(np.arange(blocks, dtype=np.int32), size)
+    return LatencyReading(values.ravel(), block, walls, 1.5 * walls, batch)
+
+
+PROFILE = Profile("v", latency=reading(0.002), baseline_latency=reading(0.004, size=20, seed=1))
+
+
+def test_latency_reads_percentiles_in_milliseconds() -> None:
+    """p50 and p95 of a uniform spread around 2 ms are what numpy says, n is the number of requests."""
+    for name, q in (("latency_p50_ms", 50), ("latency_p95_ms", 95)):
+        found = latency.METER.summarise(PROFILE, name)
+        assert found.value == pytest.approx(1e3 * np.percentile(PROFILE.latency.latency_s, q))  # type: ignore[union-attr]
+        assert found.n == 800
+        assert found.low < found.value < found.high  # type: ignore[operator]
+
+
+def test_latency_ratio_comes_from_the_interleaved_baseline() -> None:
+    """Half of the baseline's latency, within a tenth."""
+    found = latency.METER.summarise(PROFILE, "latency_p50_ms")
+
+    assert found.ratio is not None
+    assert found.ratio.low < 0.5 < found.ratio.high
+    assert found.ratio.high - found.ratio.low < 0.05
+
+
+def test_latency_says_what_an_upper_bound_needs_when_requests_are_too_few() -> None:
+    """A p99 of 800 requests in blocks has a bound; of 80 it has none and says how many it takes."""
+    found = latency.METER.summarise(Profile("v", latency=reading(0.002, size=4)), "latency_p99_ms")
+
+    assert found.value is not None
+    assert math.isinf(found.high or 0.0)
+    assert "368" in found.how
+
+
+@pytest.mark.parametrize("name", ["latency_p97.5_ms", "latency_p99.9_ms", "latency_p1_ms"])
+def test_any_percentile_is_an_axis(name: str) -> None:
+    """Percentiles are parameters, never files."""
+    axis = latency.METER.axis(name)
+
+    assert axis is not None
+    assert axis.name == name
+    assert not axis.higher_is_better
+
+
+@pytest.mark.parametrize(
+    "name", ["latency_p0_ms", "latency_p100_ms", "latency_p99", "latency_ms", "p99_ms", "latency_pxx_ms"]
+)
+def test_what_is_no_percentile_is_no_axis(name: str) -> None:
+    """Nearly right names are refused, so that a spec with one is told so."""
+    assert latency.METER.axis(name) is None
+
+
+def test_throughput_counts_samples_not_requests() -> None:
+    """Batches of 8 at 2 ms a request are 4,000 samples a second; its ratio to 250 a second is 16."""
+    batched = replace(PROFILE, latency=reading(0.002, batch=8))
+    found = throughput.METER.summarise(batched, "throughput_rps")
+
+    assert found.value == pytest.approx(4000, rel=0.02)
+    assert found.low < found.value < found.high  # type: ignore[operator]
+    assert found.ratio is not None
+    assert found.ratio.value == pytest.approx(16, rel=0.02)
+
+
+def test_cpu_is_processor_time_a_sample() -> None:
+    """One and a half busy cores for 2 ms a request of 4 samples are 0.75 ms a sample."""
+    found = cpu.METER.summarise(replace(PROFILE, latency=reading(0.002, batch=4)), "cpu_ms")
+
+    assert found.value == pytest.approx(0.75, rel=0.02)
+    assert "1.50 cores" in found.how
+
+
+def test_memory_reports_the_whole_process_and_names_the_empty_one() -> None:
+    """The figure is not less the empty server's; that one stands beside it."""
+    found = memory.METER.summarise(
+        Profile("v", peak_memory_bytes=80_000_000, empty_memory_bytes=50_500_000), "peak_memory_mb"
+    )
+
+    assert (found.value, found.low, found.high) == (80.0, 80.0, 80.0)
+    assert "50.5 MB" in found.how
+
+
+def test_size_is_in_millions_of_bytes() -> None:
+    """1 MB is 1,000,000 bytes."""
+    assert size.METER.summarise(Profile("v", size_bytes=3_378_302), "size_mb").value == pytest.approx(3.378302)
+
+
+def test_one_start_has_no_interval() -> None:
+    """A single start is a number whose bounds are unknown; five give bounds."""
+    one = load.METER.summarise(Profile("v", load_s=np.array([0.2])), "load_s")
+    five = load.METER.summarise(Profile("v", load_s=np.array([0.2, 0.21, 0.19, 0.2, 0.22])), "load_s")
+
+    assert (one.value, one.low, one.n) == (0.2, 0.0, 1)
+    assert math.isinf(one.high or 0.0)
+    assert five.value == pytest.approx(0.204)
+    assert 0.15 < (five.low or 0.0) < 0.204 < (five.high or 9.0) < 0.25
+
+
+def test_cost_follows_price_and_throughput() -> None:
+    """0.36 an hour at 500 samples a second is 0.2 a million, and twice as fast is half the cost."""
+    found = cost.METER.summarise(replace(PROFILE, price_per_hour=0.36), "cost_per_million")
+
+    assert found.value == pytest.approx(0.2, rel=0.02)
+    assert found.low < found.value < found.high  # type: ignore[operator]
+    assert found.ratio is not None
+    assert found.ratio.low <= found.ratio.value <= found.ratio.high
+    assert found.ratio.value == pytest.approx(0.5, rel=0.02)
+
+
+def test_cost_without_a_price_is_missing() -> None:
+    """No price in the spec: the reason names the key to set."""
+    found = cost.METER.summarise(PROFILE, "cost_per_million")
+
+    assert found.value is None
+    assert "price_per_hour" in found.reason
+
+
+def test_energy_without_a_counter_gives_the_machines_reason() -> None:
+    """Never latency times a constant."""
+    found = energy.METER.summarise(replace(PROFILE, energy_reason="no RAPL counter"), "energy_mj")
+
+    assert found.value is None
+    assert found.reason == "no RAPL counter"
+
+
+def test_energy_passes_a_reading_on() -> None:
+    """A counter's reading keeps its interval."""
+    found = energy.METER.summarise(Profile("v", energy_mj=Interval(5.0, 4.0, 6.0)), "energy_mj")
+
+    assert (found.value, found.low, found.high) == (5.0, 4.0, 6.0)
+
+
+def test_placement_is_the_share_on_the_provider_asked_for() -> None:
+    """Three of four nodes, and the rest by name."""
+    nodes = Placement({"CUDAExecutionProvider": 3, "CPUExecutionProvider": 1})
+    profile = Profile("v", placement=nodes, environment={"execution_provider": "CUDAExecutionProvider"})
+    found = placement.METER.summarise(profile, "provider_node_share")
+
+    assert found.value == 0.75
+    assert "1 nodes on CPUExecutionProvider" in found.how
+
+
+def test_int8_share_counts_integer_kernels() -> None:
+    """Of all products, not of those that claim to be int8."""
+    found = placement.METER.summarise(Profile("v", int8=Int8Audit(claimed=6, executed=5, total=10)), "int8_node_share")
+
+    assert found.value == 0.5
