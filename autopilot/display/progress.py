@@ -1,4 +1,7 @@
-"""Observers that write: a live display on a terminal, one plain line an event elsewhere."""
+"""Observers that write: a live display on a terminal, one plain line an event elsewhere.
+
+A trial goes by its number in the result (the model as given is 0), and "n of N" counts.
+"""
 
 from __future__ import annotations
 
@@ -65,14 +68,15 @@ class PlainObserver:
     def trial_started(self, number: int, total: int, seconds_left: float, recipe: str, deployment: str) -> None:
         self._in_trial = True
         left = format_duration(seconds_left)
-        self._say(f"trial {number + 1} of {total} ({left} left): {_one_line(recipe)} on {_one_line(deployment)}")
+        trying = f"{_one_line(recipe)} on {_one_line(deployment)}"
+        self._say(f"trial {number} ({number + 1} of {total}, {left} left): {trying}")
 
     def trial_finished(self, record: FinishedTrial, best: str | None, against_budget: str) -> None:
         self._in_trial = False
-        line = f"trial {record.number + 1}: {_outcome(record, against_budget)}"
+        line = f"trial {record.number}: {_outcome(record, against_budget)}"
         if best != self._best:
             self._best = best
-            line += f"; best so far: {best or NOTHING_FITS}"
+            line += f"; best so far: {_one_line(best or NOTHING_FITS)}"
         self._say(line)
 
     def note(self, text: str) -> None:
@@ -116,7 +120,7 @@ class RichObserver:
     def trial_finished(self, record: FinishedTrial, best: str | None, against_budget: str) -> None:
         self._done = record.number + 1
         self._trial = ""
-        self._last = f"trial {record.number + 1}: {_outcome(record, against_budget)}"
+        self._last = f"trial {record.number}: {_outcome(record, against_budget)}"
         self._best = best
         self._phase = "choosing the next trial"
         self._draw()

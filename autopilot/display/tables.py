@@ -113,7 +113,7 @@ def _judged_on(measured: Mapping[str, Any] | None, *, relative: bool) -> str:
         return ""
     if not relative:
         if measured.get("n") == 1 and measured.get("low") == measured.get("high"):
-            return "exact"
+            return "one reading"
         return _range(measured) if "low" in measured else ""
     ratio = measured.get("ratio")
     if not ratio:

@@ -371,7 +371,7 @@ def test_help_is_quick(repository: Path) -> None:
     for _ in range(5):
         begin = time.perf_counter()
         done = subprocess.run(
-            [sys.executable, "-m", "autopilot.cli", "--help"],
+            [sys.executable, "-m", "autopilot", "--help"],
             env=environment(repository),
             capture_output=True,
             text=True,
@@ -421,7 +421,7 @@ def test_terminal_that_lacks_a_sign_does_not_cost_the_result(tmp_path: Path, rep
     (tmp_path / "result.json").write_text(StudyResult.from_json(results.result(name="größe→klein")).text())
 
     done = subprocess.run(
-        [sys.executable, "-m", "autopilot.cli", "show", str(tmp_path)],
+        [sys.executable, "-m", "autopilot", "show", str(tmp_path)],
         env={**environment(repository), "PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"},
         capture_output=True,
         text=True,
@@ -436,7 +436,7 @@ def test_terminal_that_lacks_a_sign_does_not_cost_the_result(tmp_path: Path, rep
 def test_closed_pipe_ends_quietly(tmp_path: Path, repository: Path) -> None:
     """``autopilot show … | head -1`` prints no traceback."""
     (tmp_path / "result.json").write_text(StudyResult.from_json(results.result()).text())
-    command = f"{sys.executable} -m autopilot.cli show {tmp_path} --json | true"
+    command = f"{sys.executable} -m autopilot show {tmp_path} --json | true"
 
     done = subprocess.run(
         ["bash", "-c", command],

@@ -148,6 +148,17 @@ def test_check_shows_limits_and_verdict() -> None:
     assert next(line for line in text.splitlines() if line.startswith("latency_p99_ms")).split()[-1] == "out"
 
 
+def test_single_reading_is_called_so() -> None:
+    """A figure read once has no interval, and none is shown."""
+    best = results.candidate("in", "best/model.onnx")
+    best["measured"]["quality_drop"] = results.measured(66.1, 66.1, 66.1) | {"n": 1}
+
+    text = shown(render_result(results.result(best=best)))
+
+    row = next(line for line in text.splitlines() if line.startswith("quality_drop"))
+    assert row.split()[-4:] == ["66.1", "one", "reading", "in"]
+
+
 # ---- progress --------------------------------------------------------------------------------------
 
 
@@ -159,8 +170,8 @@ def test_plain_observer_writes_one_line_an_event() -> None:
 
     assert stream.getvalue().splitlines() == [
         "measuring the model as given",
-        "trial 4 of 40 (2m5s left): static_int8(per_channel=True) on cpu, 1 thread",
-        "trial 4: latency_p50_ms in, quality_drop in; best so far: latency_p50_ms 0.41, 40% of baseline",
+        "trial 3 (4 of 40, 2m5s left): static_int8(per_channel=True) on cpu, 1 thread",
+        "trial 3: latency_p50_ms in, quality_drop in; best so far: latency_p50_ms 0.41, 40% of baseline",
         "note: the machine is noisy",
     ]
 
@@ -179,7 +190,7 @@ def test_end_of_a_trial_is_told_in_one_line(record: Ended, expected: str) -> Non
 
     PlainObserver(stream).trial_finished(record, None, "size_mb out")
 
-    assert stream.getvalue() == f"trial 4: {expected}\n"
+    assert stream.getvalue() == f"trial 3: {expected}\n"
 
 
 def test_live_display_shows_trial_time_best_and_phase() -> None:
@@ -197,7 +208,7 @@ def test_live_display_shows_trial_time_best_and_phase() -> None:
 
     for words in ("5 of 40", "1m left", "scoring", "static_int8 on cpu", "latency_p50_ms 0.41"):
         assert words in text
-    assert "trial 4: latency_p50_ms in" in text
+    assert "trial 3: latency_p50_ms in" in text
 
 
 def test_live_display_starts_no_thread() -> None:
