@@ -81,7 +81,9 @@ class Limit:
         if isinstance(raw, Mapping):
             unknown = sorted(set(raw) - {"max", "min", "margin"})
             if unknown:
-                raise ValueError(f"{axis.name} has no setting {unknown[0]!r}; max, min and margin are the ones there are")
+                raise ValueError(
+                    f"{axis.name} has no setting {unknown[0]!r}; max, min and margin are the ones there are"
+                )
             if ("max" in raw) == ("min" in raw):
                 raise ValueError(f"{axis.name} needs exactly one of max and min")
             key = "max" if "max" in raw else "min"
@@ -151,7 +153,9 @@ class Limit:
     @classmethod
     def from_json(cls, axis: str, value: Mapping[str, Any]) -> Limit:
         upper = "max" in value
-        return cls(axis, float(value["max" if upper else "min"]), bool(value["relative"]), upper, float(value["margin"]))
+        return cls(
+            axis, float(value["max" if upper else "min"]), bool(value["relative"]), upper, float(value["margin"])
+        )
 
 
 def _parse_bound(name: str, raw: Any) -> tuple[float, bool]:

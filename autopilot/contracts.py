@@ -72,6 +72,8 @@ class Technique:
     ``claims_int8`` marks techniques whose output is audited for what really runs in int8.
     ``available(target)`` gives None or the reason why this machine can't use it; ``prefer(target)``
     gives known-good parameter sets for this machine, best first (they warm-start the search);
+    ``sensible(target)`` gives, for some parameters, the values worth trying on this machine; a search
+    space that names such a parameter itself overrides it;
     ``refuses(earlier, params)`` gives None or why it can't follow those steps;
     ``normalise(params)`` drops or fixes parameters that don't matter given the others (a percentile
     under min-max calibration), so that equal builds have equal recipes;
@@ -90,6 +92,7 @@ class Technique:
     on_by_default: bool = True
     available: Callable[[Target], str | None] = lambda target: None
     prefer: Callable[[Target], tuple[Mapping[str, Scalar], ...]] = lambda target: ({},)
+    sensible: Callable[[Target], Mapping[str, tuple[Scalar, ...]]] = lambda target: {}
     refuses: Callable[[Recipe, Mapping[str, Scalar]], str | None] = lambda earlier, params: None
     normalise: Callable[[Mapping[str, Scalar]], Mapping[str, Scalar]] = lambda params: params
 

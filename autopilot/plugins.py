@@ -24,7 +24,9 @@ def _scan(kind: str, attribute: str) -> dict[str, Any]:
             continue
         module = importlib.import_module(f"autopilot.{kind}.{info.name}")
         if not hasattr(module, attribute):
-            raise AutopilotError(f"plug-in {module.__name__} declares no {attribute}.", "See docs/adding-a-technique.md.")
+            raise AutopilotError(
+                f"plug-in {module.__name__} declares no {attribute}.", "See docs/adding-a-technique.md."
+            )
         found[info.name] = getattr(module, attribute)
     for entry in entry_points(group=f"autopilot.{kind}"):
         if entry.name in found:
@@ -91,4 +93,5 @@ def vocabulary() -> Vocabulary:
         metric_names=tuple(metrics()),
         provider_names=tuple(providers()),
         space_folder=space_folder(),
+        lower_is_better=frozenset(name for name, metric in metrics().items() if not metric.higher_is_better),
     )

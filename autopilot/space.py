@@ -190,7 +190,9 @@ def load_space_file(path: Path) -> dict[str, Any]:
         return {}
     if not isinstance(raw, dict):
         raise SpecError(f"{path}: should be a mapping with techniques: and deployment:.", "See docs/spaces.md.")
-    _known(raw, ("techniques", "deployment"), str(path))
+    _known(raw, ("techniques", "deployment", "sensible_only"), str(path))
+    if not isinstance(raw.get("sensible_only", True), bool):
+        raise SpecError(f"{path}: sensible_only should be true or false, not {raw['sensible_only']!r}.")
     return raw
 
 
@@ -239,7 +241,10 @@ def build_space(
         if reason is not None:
             left_out[name] = reason
             continue
-        chosen[name] = (technique, _narrowed(technique.parameters, settings or {}, f"{path}: techniques.{name}"))
+        told = dict(settings or {})
+        if raw.get("sensible_only", True):
+            told = {k: list(v) for k, v in technique.sensible(target).items()} | told
+        chosen[name] = (technique, _narrowed(technique.parameters, told, f"{path}: techniques.{name}"))
     deployment = dict(raw.get("deployment") or {})
     threads = _threads(deployment.pop("threads", "auto"), request.threads, str(path))
     batches = _batches(deployment.pop("batch", None), request.batches, str(path))

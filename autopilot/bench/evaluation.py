@@ -112,7 +112,7 @@ def _request(do: str, artifact: Path, deployment: Deployment, split: Split) -> d
     return {
         "do": do,
         "artifact": str(artifact.absolute()),
-        "deployment": deployment.with_(threads=cores).to_json(),
+        "deployment": deployment.with_(threads=1).to_json(),
         "split": str(split.folder.absolute()),
         "cores": server_cores(cores),
     }

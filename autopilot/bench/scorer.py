@@ -32,13 +32,40 @@ def groups(start: int, stop: int, batch: int) -> Iterator[tuple[list[int], int]]
 
 def named_outputs(session: Session, split: Split, indices: list[int]) -> dict[str, Array]:
     """The model's outputs by name for one group, after the postprocess hook where there is one."""
-    outputs = session.run(split.feed(indices))
+    return postprocessed(session, split, session.run(split.feed(indices)))
+
+
+def postprocessed(session: Session, split: Split, outputs: list[Array]) -> dict[str, Array]:
+    """Outputs by name, after the postprocess hook where there is one."""
     named = dict(zip(session.output_names, outputs, strict=True))
     if split.postprocess is None:
         return named
     from autopilot.data.hooks import apply_postprocess
 
     return apply_postprocess(split.postprocess, split.postprocess_reference or "", named)
+
+
+def in_parallel(
+    session: Session, split: Split, work: Iterator[tuple[list[int], int]], workers: int
+) -> Iterator[tuple[dict[str, Array], int]]:
+    """Outputs by name and number of real samples of each group, in order.
+
+    Runs go on in ``workers`` threads of the one session, each run on one core: that uses the cores
+    better than many threads in one run, whatever the batch size. Hooks see one group at a time.
+    """
+    from collections import deque
+    from concurrent.futures import Future, ThreadPoolExecutor
+
+    waiting: deque[tuple[Future[list[Array]], int]] = deque()
+    with ThreadPoolExecutor(workers) as pool:
+        for indices, real in work:
+            waiting.append((pool.submit(session.run, split.feed(indices)), real))
+            # Few groups ahead: enough to keep the workers busy, not so many that their inputs fill memory.
+            while len(waiting) > 2 * workers:
+                done, count = waiting.popleft()
+                yield postprocessed(session, split, done.result()), count
+        for done, count in waiting:
+            yield postprocessed(session, split, done.result()), count
 
 
 def by_sample(value: Array, batch: int, batched: bool) -> Array | None:
@@ -80,8 +107,9 @@ def evaluate(request: Mapping[str, Any]) -> dict[str, Any]:
     deployment = Deployment.from_json(request["deployment"])
     session = find_provider(deployment.provider).open(Path(request["artifact"]), deployment, optimized_model=optimized)
     files: dict[str, OutputFile] = {}
-    for indices, real in groups(request["start"], request["stop"], batch):
-        kept = split_outputs(named_outputs(session, split, indices), batch, split.batched)
+    work = groups(request["start"], request["stop"], batch)
+    for named, real in in_parallel(session, split, work, max(1, len(request["cores"]))):
+        kept = split_outputs(named, batch, split.batched)
         if not files:
             files = {name: OutputFile(name, folder / f"{i}.npy", n) for i, name in enumerate(kept)}
         for name, file in files.items():

@@ -36,8 +36,8 @@ Shape = tuple[int | str, ...]
 def int8_audit(artifact: Path, optimized: Path) -> Int8Audit:
     """Count the matmul-like nodes that ``artifact`` claims are integer and those that ``optimized`` runs so.
 
-    A node claims int8 when it is an integer operator or one of its two factors comes out of a
-    DequantizeLinear. The optimized graph is the one the runtime wrote after fusing
+    A node claims int8 when it is an integer operator or its weight (the second factor) comes out of a
+    DequantizeLinear: a float product of an activation that was quantized for others claims nothing. The optimized graph is the one the runtime wrote after fusing
     (``SessionOptions.optimized_model_filepath``): a DequantizeLinear still in front of a float
     product there is int8 on paper only. Weight-only products (MatMulNBits) count as executed: the
     integers are their weights, which is all they claim.
@@ -66,7 +66,8 @@ def _claims(node: NodeProto, producers: dict[str, NodeProto]) -> bool:
         return True
     if node.op_type not in FLOAT_MATMUL:
         return False
-    return any(_dequantized(name, producers) for name in node.input[:2])
+    where = FLOAT_MATMUL[node.op_type]
+    return len(node.input) > where and _dequantized(node.input[where], producers)
 
 
 def _dequantized(name: str, producers: dict[str, NodeProto]) -> bool:

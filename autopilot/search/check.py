@@ -11,7 +11,7 @@ from typing import Any
 
 from autopilot.artifact import Artifact
 from autopilot.budget import Budget, Judgement, Verdict
-from autopilot.errors import BadInput, VariantFailed
+from autopilot.errors import BadInput, ModelError, VariantFailed
 from autopilot.model import ModelInfo, inspect
 from autopilot.observer import Observer
 from autopilot.profile import Measurement
@@ -62,8 +62,7 @@ def check_model(model: Path, problem: Problem, *, observer: Observer) -> CheckRe
     own deployment. Relative limits and the loss of quality are against the spec's model.
 
     Raises:
-        BadInput: the model doesn't take the spec's inputs, or spec or data are wrong.
-        VariantFailed: the model can't be run.
+        BadInput: the model can't be run or doesn't take the spec's inputs, or spec or data are wrong.
     """
     path, deployment = _open(model)
     info = inspect(path)
@@ -77,7 +76,10 @@ def check_model(model: Path, problem: Problem, *, observer: Observer) -> CheckRe
             observer.phase("measuring the spec's model")
             evaluator.measure_baseline()
             observer.phase("measuring the model against the budget")
-            outcome = evaluator.measure(Variant(Recipe(), chosen), artifact, VERIFYING)
+            try:
+                outcome = evaluator.measure(Variant(Recipe(), chosen), artifact, VERIFYING)
+            except VariantFailed as exc:
+                raise ModelError(f"{path}: can't be run ({exc.failure.value}): {exc.message}", exc.hint) from exc
             verdict = evaluator.verdict(outcome)
         observer.finished()
         warnings = tuple(dict.fromkeys([*setup.splits.warnings, *outcome.warnings]))
@@ -121,6 +123,3 @@ def _usable(deployment: Deployment, setup: Setup) -> None:
     if deployment.provider not in setup.space.providers:
         reason = setup.space.left_out.get(deployment.provider, "the spec's target doesn't allow it")
         raise BadInput(f"the bundle runs on {deployment.provider}, which is not possible here: {reason}.")
-
-
-__all__ = ["CheckResult", "VariantFailed", "check_model"]

@@ -150,9 +150,7 @@ def _baseline(evaluator: Evaluator, chosen: Verified | TrialRecord | None) -> Ca
         outcome = evaluator.baseline_beside(chosen.outcome)
     ranking = Ranking("latency_p50_ms", maximize=False)
     verdict = evaluator.setup.problem.budget.judge(outcome.measured)
-    return candidate(
-        outcome.variant, outcome.artifact, outcome.measured, verdict, ranking=ranking, folder="", number=0
-    )
+    return candidate(outcome.variant, outcome.artifact, outcome.measured, verdict, ranking=ranking, folder="", number=0)
 
 
 def _with_verified(records: Sequence[TrialRecord], verified: Sequence[Verified]) -> list[TrialRecord]:

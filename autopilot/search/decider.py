@@ -32,7 +32,9 @@ class Decider:
         if Judgement.UNDECIDED in judged:
             return False
         spent_s = float(reading.block_wall_s.sum()) + (float(beside.block_wall_s.sum()) if beside else 0.0)
-        return spent_s >= self._effort.precise_s or self._sure(measured.get(self._objective) or measured.get("latency_p50_ms"))
+        return spent_s >= self._effort.precise_s or self._sure(
+            measured.get(self._objective) or measured.get("latency_p50_ms")
+        )
 
     def _sure(self, objective: Measurement | None) -> bool:
         if objective is None or objective.value is None:

@@ -23,6 +23,8 @@ from autopilot.search.prepare import Setup
 from autopilot.search.scored import QualityPass
 
 _ORDER = tuple(Stage)
+# The fewest starts whose spread gives an interval worth having.
+COLD_STARTS = 5
 
 
 class Evaluator:
@@ -140,7 +142,11 @@ class Evaluator:
         deployment = outcome.variant.deployment
         with outcome.timed("load"):
             cold = measure_cold(
-                outcome.artifact.path, deployment, split=self.setup.splits.validation, limits=self.limits
+                outcome.artifact.path,
+                deployment,
+                split=self.setup.splits.validation,
+                limits=self.limits,
+                repeats=self._starts,
             )
         outcome.warnings.extend(cold.warnings)
         profile = Profile(
@@ -151,8 +157,22 @@ class Evaluator:
             empty_memory_bytes=self._empty_bytes,
             placement=cold.placement,
             price_per_hour=self.setup.problem.target.price_per_hour,
+            energy_reason=self.setup.target.energy_reason,
+            environment=self._environment(deployment),
         )
         self._summarise(outcome, profile, Stage.SMOKE)
+
+    @property
+    def _starts(self) -> int:
+        """Fresh processes to start: several where start time is judged, since one has no interval."""
+        problem = self.setup.problem
+        return COLD_STARTS if "load_s" in (*problem.budget.axes, problem.objective) else 1
+
+    @staticmethod
+    def _environment(deployment: Deployment) -> dict[str, str]:
+        """What the placement meter compares the runtime's own report with."""
+        name = getattr(plugins.providers()[deployment.provider], "execution_provider", None)
+        return {"execution_provider": name} if name else {}
 
     def _latency(self, outcome: Outcome, effort: Effort, split: Split) -> None:
         """Blocks of requests beside the baseline's, on the same cores."""
@@ -179,7 +199,9 @@ class Evaluator:
             return {n: m for n in names if (m := _measurement(n, profile, Stage.LATENCY)) is not None}
 
         decided = Decider(summarise, problem.budget, problem.objective, effort)
-        return measure_latency(candidate, other, decided=decided, cap_s=effort.cap_s)
+        readings = measure_latency(candidate, other, decided=decided, cap_s=effort.cap_s)
+        outcome.warnings.extend(w for w in candidate.warnings if w not in outcome.warnings)
+        return readings
 
     @staticmethod
     def _with_latency(outcome: Outcome, reading: LatencyReading, beside: LatencyReading | None) -> Profile:

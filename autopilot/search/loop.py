@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import time
 from dataclasses import replace
@@ -11,6 +12,7 @@ from optuna.trial import Trial
 
 from autopilot import plugins
 from autopilot.errors import AutopilotError, BadInput, BaselineFailed, Failure, ModelError, VariantFailed
+from autopilot.model import inspect
 from autopilot.observer import Observer
 from autopilot.outputs import check_writable, write_result
 from autopilot.recipe import Variant
@@ -70,14 +72,16 @@ def _run_locked(problem: Problem, out: Path, *, fresh: bool, observer: Observer)
             result = conclude(
                 evaluator, study.book.records, study.ranking, deadline=study.deadline, started=study.started, out=out
             )
-        finally:
             study.save_state()
-    return study.log(result, out)
+            return study.log(result, out)
+        except BaseException:
+            study.stopped()
+            raise
 
 
 def _open_state(problem: Problem, work: Path, *, fresh: bool, observer: Observer) -> RunState:
     """The state to go on from: an interrupted run of the same question, or a new one."""
-    now = identity(problem, resolve_model(problem, work))
+    now = identity(problem, inspect(resolve_model(problem, work)).files)
     found = None if fresh else RunState.load(work)
     if found is not None and not found.finished:
         changed = found.changed(now)
@@ -94,16 +98,13 @@ def _open_state(problem: Problem, work: Path, *, fresh: bool, observer: Observer
 class _Study:
     """The running search: its clock, its sampler, its book."""
 
-    def __init__(
-        self, setup: Setup, evaluator: Evaluator, observer: Observer, state: RunState, begun: float
-    ) -> None:
+    def __init__(self, setup: Setup, evaluator: Evaluator, observer: Observer, state: RunState, begun: float) -> None:
         self.setup = setup
         self.evaluator = evaluator
         self.observer = observer
         self.started = begun - state.elapsed_s
         self.deadline = self.started + setup.problem.search.timeout_s
-        found = plugins.find_axis(setup.problem.objective)
-        self.ranking = Ranking(setup.problem.objective, maximize=found is not None and found[1].higher_is_better)
+        self.ranking = Ranking(setup.problem.objective, maximize=_maximize(setup))
         self._sampler = Sampler(
             setup.work,
             setup.problem.name,
@@ -174,10 +175,17 @@ class _Study:
             self.observer.note(f"trial {record.number} is not logged to MLflow: {exc}")
 
     def save_state(self) -> None:
-        """Keep what a resume needs, whatever ends this run."""
+        """Keep what a resume needs."""
         run = self._tracker.run_id if self._tracker else self._state.mlflow_run
         self._state = replace(self._state, mlflow_run=run, elapsed_s=time.monotonic() - self.started)
         self._state.save(self.setup.work)
+
+    def stopped(self) -> None:
+        """The run ends before its result: keep what a resume needs, and tell MLflow that it was stopped."""
+        self.save_state()
+        if self._tracker is not None:
+            with contextlib.suppress(AutopilotError):
+                self._tracker.__exit__(None, None, None)
 
     # ---- the loop ------------------------------------------------------------------------------
 
@@ -271,6 +279,14 @@ class _Study:
         replace(self._state, finished=True).save(self.setup.work)
         self.observer.finished()
         return result
+
+
+def _maximize(setup: Setup) -> bool:
+    """Whether more of the objective is better; of ``quality`` the metric decides."""
+    if setup.problem.objective == "quality":
+        return setup.metric.higher_is_better
+    found = plugins.find_axis(setup.problem.objective)
+    return found is not None and found[1].higher_is_better
 
 
 def _against_budget(record: TrialRecord) -> str:

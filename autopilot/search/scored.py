@@ -60,9 +60,7 @@ class QualityPass:
         numerics = [deployment.provider, dict(deployment.options).get("graph_optimization"), batch]
         return digest([outcome.artifact.sha256, numerics, split.digest])
 
-    def _measure(
-        self, outcome: Outcome, split: Split, batch: int, limits: ChildLimits, *, early: bool
-    ) -> Scored:
+    def _measure(self, outcome: Outcome, split: Split, batch: int, limits: ChildLimits, *, early: bool) -> Scored:
         if outcome is self._baseline:
             outputs = self._baseline_outputs(split, limits)
             return self._reading(outputs, split, limits, same_model=True), None

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from autopilot.budget import Budget, Limit, parse_fraction
 from autopilot.errors import ModelError
 from autopilot.spec.parse_data import DataParser
-from autopilot.spec.problem import Problem, SearchSpec, TargetSpec, Traffic, Vocabulary
+from autopilot.spec.problem import MetricSpec, Problem, SearchSpec, TargetSpec, Traffic, Vocabulary
 from autopilot.spec.shape import SpecShape, TrafficShape, checked
 from autopilot.spec.source import KeyPath, Source, nearest, short
 from autopilot.spec.units import parse_duration
@@ -39,7 +40,8 @@ class _Parser(DataParser):
         if not _NAME.fullmatch(shape.name):
             hint = "Use letters, digits, -, _, . and spaces, at most 100."
             raise self.error(("name",), f"name {short(shape.name)} can't name a folder and an MLflow model", hint)
-        budget = self.budget(shape)
+        metric = self.metric(shape.metric)
+        budget = self.budget(shape, metric)
         target = self.target(shape)
         objective = self.objective(shape, budget)
         self.check_price(budget, objective, target)
@@ -48,7 +50,7 @@ class _Parser(DataParser):
             path=path,
             model=self.model(shape.model),
             data=self.data(shape.data),
-            metric=self.metric(shape.metric),
+            metric=metric,
             budget=budget,
             objective=objective,
             traffic=self.traffic(shape.traffic),
@@ -90,7 +92,7 @@ class _Parser(DataParser):
             "This version takes ONNX files: export the model with torch.onnx.export(..., dynamo=True) first.",
         )
 
-    def budget(self, shape: SpecShape) -> Budget:
+    def budget(self, shape: SpecShape, metric: MetricSpec) -> Budget:
         try:
             margin = parse_fraction(shape.margin)
         except ValueError as exc:
@@ -103,11 +105,18 @@ class _Parser(DataParser):
                 raise self.error(at, f"budget limits {canonical} twice", "Keep one of them.")
             axis = self.vocabulary.axis(name)
             assert axis is not None  # self.axis has refused it otherwise
+            if axis.name == "quality":  # an error such as mae has its limit above
+                axis = replace(axis, higher_is_better=self.higher_is_better(metric))
             try:
                 limits.append(Limit.parse(axis, raw, margin))
             except ValueError as exc:
                 raise self.error(at, f"budget: {exc}") from exc
         return Budget(tuple(limits))
+
+    def higher_is_better(self, metric: MetricSpec) -> bool:
+        if metric.function is not None:
+            return metric.direction != "minimize"
+        return metric.name not in self.vocabulary.lower_is_better
 
     def objective(self, shape: SpecShape, budget: Budget) -> str:
         """The axis to improve; default: the first latency axis among the limits, else the first limit."""

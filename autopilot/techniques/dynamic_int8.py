@@ -14,7 +14,7 @@ from autopilot.model.graph import nodes, subgraphs
 from autopilot.model.inspect import is_integer_op
 from autopilot.recipe import Recipe
 from autopilot.techniques import _onnx
-from autopilot.techniques._rules import already_quantized, int8_products_saturate
+from autopilot.techniques._rules import already_quantized, int8_products_saturate, sensible_numbers
 from autopilot.techniques._text import quiet
 
 if TYPE_CHECKING:
@@ -96,5 +96,6 @@ TECHNIQUE = Technique(
     summary="int8 weights, activations quantized at run time; no calibration",
     claims_int8=True,
     prefer=prefer,
+    sensible=lambda target: {k: v for k, v in sensible_numbers(target).items() if k == "reduce_range"},
     refuses=refuses,
 )

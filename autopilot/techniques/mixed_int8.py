@@ -11,7 +11,7 @@ from autopilot.domain import Choice, Int, Scalar
 from autopilot.errors import Unsupported
 from autopilot.recipe import Recipe
 from autopilot.techniques import _qdq, _sensitivity, _static
-from autopilot.techniques._rules import already_quantized
+from autopilot.techniques._rules import already_quantized, sensible_numbers
 
 if TYPE_CHECKING:
     from autopilot.target import Target
@@ -52,6 +52,11 @@ def prefer(target: Target) -> tuple[Mapping[str, Scalar], ...]:
     return tuple({**first, "per_channel": True, "rank": "divergence_per_ms", "float_groups": k} for k in (1, 2, 4))
 
 
+def sensible(target: Target) -> Mapping[str, tuple[Scalar, ...]]:
+    """Values with fast kernels on this CPU; see ``sensible_numbers``."""
+    return sensible_numbers(target)
+
+
 def normalise(params: Mapping[str, Scalar]) -> Mapping[str, Scalar]:
     """Fix what doesn't matter or has no kernel, as static_int8 does."""
     return _static.normalise_numbers(params)
@@ -82,5 +87,6 @@ TECHNIQUE = Technique(
     claims_int8=True,
     prefer=prefer,
     normalise=normalise,
+    sensible=sensible,
     refuses=refuses,
 )

@@ -10,7 +10,7 @@ from autopilot.contracts import BuildContext, Slot, Technique
 from autopilot.domain import Choice, Scalar
 from autopilot.recipe import Recipe
 from autopilot.techniques import _qdq, _static
-from autopilot.techniques._rules import already_quantized
+from autopilot.techniques._rules import already_quantized, sensible_numbers
 
 if TYPE_CHECKING:
     from autopilot.target import Target
@@ -44,6 +44,11 @@ def prefer(target: Target) -> tuple[Mapping[str, Scalar], ...]:
         {**first, "per_channel": True, "calibration": "percentile", "percentile": 99.999},
         {**first, "per_channel": True, "embeddings": True},
     )
+
+
+def sensible(target: Target) -> Mapping[str, tuple[Scalar, ...]]:
+    """Values with fast kernels on this CPU; see ``sensible_numbers``."""
+    return sensible_numbers(target)
 
 
 def normalise(params: Mapping[str, Scalar]) -> Mapping[str, Scalar]:
@@ -88,5 +93,6 @@ TECHNIQUE = Technique(
     claims_int8=True,
     prefer=prefer,
     normalise=normalise,
+    sensible=sensible,
     refuses=refuses,
 )

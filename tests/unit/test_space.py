@@ -6,7 +6,6 @@ import random
 from pathlib import Path
 
 import pytest
-from autopilot.target import Target
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -15,6 +14,7 @@ from autopilot.domain import Choice, Domain, Float, Int, Scalar
 from autopilot.errors import SpecError
 from autopilot.recipe import Deployment, Recipe, Step, Variant
 from autopilot.space import SearchSpace, SpaceRequest, build_space, narrow
+from autopilot.target import Target
 
 
 def technique(name: str, slot: Slot, **more: object) -> Technique:
