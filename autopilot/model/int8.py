@@ -37,7 +37,8 @@ def int8_audit(artifact: Path, optimized: Path) -> Int8Audit:
     """Count the matmul-like nodes that ``artifact`` claims are integer and those that ``optimized`` runs so.
 
     A node claims int8 when it is an integer operator or its weight (the second factor) comes out of a
-    DequantizeLinear: a float product of an activation that was quantized for others claims nothing. The optimized graph is the one the runtime wrote after fusing
+    DequantizeLinear: a float product of an activation that was quantized for others claims nothing.
+    The optimized graph is the one the runtime wrote after fusing
     (``SessionOptions.optimized_model_filepath``): a DequantizeLinear still in front of a float
     product there is int8 on paper only. Weight-only products (MatMulNBits) count as executed: the
     integers are their weights, which is all they claim.
