@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,14 +11,19 @@ import numpy as np
 from optuna.trial import Trial
 
 from autopilot.artifact import Artifact
-from autopilot.budget import Verdict
-from autopilot.contracts import Array
+from autopilot.budget import Judgement, Verdict
+from autopilot.contracts import Array, Stage
 from autopilot.errors import Failure, VariantFailed
+from autopilot.profile import Measurement
 from autopilot.recipe import Recipe, Variant
 from autopilot.result import TrialRecord, TrialState
-from autopilot.search.finalists import Ranking
+from autopilot.search.finalists import Ranking, line_up
 from autopilot.search.outcome import Outcome
 from autopilot.search.sampler import Sampler
+
+# A variant is given up before its costly pass when this many in budget beat it by more than this share.
+ENOUGH_BETTER = 3
+CLEARLY = 0.05
 
 Log = Callable[[TrialRecord], None]
 
@@ -33,6 +39,7 @@ class Book:
         self._work = work
         self._by_variant: dict[str, TrialRecord] = {}
         self._by_artifact: dict[tuple[str, str], TrialRecord] = {}
+        self._by_recipe: dict[str, TrialRecord] = {}  # out by what was built alone (its size)
         self._dead: dict[str, str] = {}
 
     def recover(self) -> None:
@@ -49,22 +56,36 @@ class Book:
         return None
 
     def same_variant(self, variant: Variant) -> TrialRecord | None:
-        """The trial that measured ``variant`` already."""
-        return self._by_variant.get(variant.id)
+        """The trial that measured ``variant`` already, or that ended before its deployment mattered."""
+        return self._by_variant.get(variant.id) or self._by_recipe.get(variant.recipe.digest)
 
     def same_artifact(self, artifact: Artifact, variant: Variant) -> TrialRecord | None:
         """The trial that measured the same bytes in the same deployment under another recipe."""
         return self._by_artifact.get((artifact.sha256, deployment_text(variant)))
 
+    def hopeless(self, measured: Mapping[str, Measurement]) -> str | None:
+        """Why a variant can't win whatever its quality: several in budget are clearly better already.
+
+        Several, since the best may fail its verification.
+        """
+        figures = self._ranking.figures(measured.get(self._ranking.axis))
+        if not math.isfinite(figures.value):
+            return None
+        room = CLEARLY * abs(figures.low)
+        better = [r for r in line_up(self.records, self._ranking) if self._ranking.of(r).high < figures.low - room]
+        better = [r for r in better if r.verdict is not None and r.verdict.overall is Judgement.IN]
+        if len(better) < ENOUGH_BETTER:
+            return None
+        return f"{len(better)} variants in budget are clearly better on {self._ranking.axis}, so it was not scored"
+
     def measured(self, trial: Trial, outcome: Outcome, verdict: Verdict) -> None:
         """A trial that was measured, to the end or to its first certain violation."""
-        cut = outcome.cut_short
         record = TrialRecord(
             id=outcome.variant.id,
             number=len(self.records),
-            state=TrialState.PRUNED if cut else TrialState.COMPLETE,
+            state=TrialState.PRUNED if outcome.cut_short else TrialState.COMPLETE,
             failure=None,
-            reason="certain violation of " + ", ".join(outcome.broken) if cut else "",
+            reason=outcome.cut_short,
             stage=outcome.stage.value,
             variant=outcome.variant,
             measured=dict(outcome.measured),
@@ -128,6 +149,8 @@ class Book:
         self._by_variant.setdefault(record.id, record)
         if record.state is TrialState.DUPLICATE:
             return
+        if record.state is TrialState.PRUNED and record.stage == Stage.BUILD:
+            self._by_recipe.setdefault(record.variant.recipe.digest, record)
         if record.failure is Failure.UNSUPPORTED:
             self._dead[record.variant.recipe.digest] = record.reason
         if record.artifact is not None:

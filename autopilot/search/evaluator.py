@@ -23,6 +23,8 @@ from autopilot.search.prepare import Setup
 from autopilot.search.scored import QualityPass
 
 _ORDER = tuple(Stage)
+# Why a trial can't tell anything that matters, from what was measured so far; None to go on.
+GiveUp = Callable[[Mapping[str, Measurement]], str | None]
 # The fewest starts whose spread gives an interval worth having.
 COLD_STARTS = 5
 
@@ -95,8 +97,17 @@ class Evaluator:
         outcome.stage = Stage.QUALITY
         return outcome
 
-    def measure(self, variant: Variant, artifact: Artifact, effort: Effort = SCREENING) -> Outcome:
+    def measure(
+        self,
+        variant: Variant,
+        artifact: Artifact,
+        effort: Effort = SCREENING,
+        *,
+        give_up: GiveUp = lambda measured: None,
+    ) -> Outcome:
         """Measure ``variant``: screening on the validation split, verifying on the held-back test split.
+
+        ``give_up`` is asked before each pass, with what was measured so far: a reason ends the trial.
 
         Raises:
             VariantFailed: the variant can't run, or isn't what it claims to be.
@@ -111,8 +122,11 @@ class Evaluator:
         self._summarise(outcome, Profile(variant.id, size_bytes=artifact.size_bytes), Stage.BUILD)
         for stage, run in passes:
             outcome.broken = self.setup.problem.budget.broken(outcome.measured)
-            if outcome.broken and effort.ends_early:
-                outcome.cut_short = True
+            reason = (
+                "certain violation of " + ", ".join(outcome.broken) if outcome.broken else give_up(outcome.measured)
+            )
+            if reason is not None and effort.ends_early:
+                outcome.cut_short = reason
                 return outcome
             run()
             outcome.stage = stage
@@ -223,7 +237,8 @@ class Evaluator:
             reading, audit = self._quality.run(outcome, split, limits=self.limits, early=early)
         assert outcome.profile is not None
         self._summarise(outcome, replace(outcome.profile, quality=reading, int8=audit), Stage.QUALITY)
-        outcome.cut_short = reading.n < split.n
+        if reading.n < split.n:
+            outcome.cut_short = f"certain violation of quality_drop on the first {reading.n} samples"
         if audit is not None and audit.is_fake:
             raise VariantFailed(
                 Failure.FAKE_INT8,

@@ -235,7 +235,7 @@ class _Study:
                 if twin is not None:
                     self.book.duplicate(trial, variant, twin)
                     return
-                outcome = self.evaluator.measure(variant, artifact)
+                outcome = self.evaluator.measure(variant, artifact, give_up=self.book.hopeless)
             except VariantFailed as exc:
                 if attempt == 1 and exc.failure in RETRIED:
                     self.observer.note(f"{exc.failure.value}: {exc.message} Trying once more.")

@@ -37,7 +37,7 @@ class Outcome:
     """What is known of one variant after its trial.
 
     ``stage`` is the last one that was run, ``broken`` the limits certainly violated, ``cut_short``
-    whether they ended the trial before everything was measured.
+    the reason why the trial ended before everything was measured.
     """
 
     variant: Variant
@@ -46,7 +46,7 @@ class Outcome:
     profile: Profile | None = None
     stage: Stage = Stage.BUILD
     broken: tuple[str, ...] = ()
-    cut_short: bool = False
+    cut_short: str = ""
     seconds: dict[str, float] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
 
