@@ -27,7 +27,10 @@ class Observer(Protocol):
     """Told by the search what happens, in the order it happens; every method returns at once."""
 
     def phase(self, text: str) -> None:
-        """What is being done from now on (``measuring latency beside the baseline``)."""
+        """A part of the study begins (``measuring the model as given``)."""
+
+    def doing(self, text: str) -> None:
+        """What is done now within the phase or trial (``measuring latency``): for live displays."""
 
     def trial_started(self, number: int, total: int, seconds_left: float, recipe: str, deployment: str) -> None:
         """Trial ``number`` (0-based) of at most ``total`` begins; ``seconds_left`` of the search's time."""
@@ -46,6 +49,9 @@ class NullObserver:
     """Watches nothing."""
 
     def phase(self, text: str) -> None:
+        pass
+
+    def doing(self, text: str) -> None:
         pass
 
     def trial_started(self, number: int, total: int, seconds_left: float, recipe: str, deployment: str) -> None:

@@ -31,7 +31,13 @@ def _scan(kind: str, attribute: str) -> dict[str, Any]:
     for entry in entry_points(group=f"autopilot.{kind}"):
         if entry.name in found:
             raise AutopilotError(f"two plug-ins in {kind} are called {entry.name!r} ({entry.value}).", "Rename one.")
-        loaded = entry.load()
+        try:
+            loaded = entry.load()
+        except (ImportError, AttributeError) as exc:
+            raise AutopilotError(
+                f"the plug-in {entry.name!r} of {kind} ({entry.value}) can't be loaded: {exc}.",
+                "Repair or uninstall the package that brings it.",
+            ) from exc
         found[entry.name] = getattr(loaded, attribute, loaded)
     return found
 
@@ -60,6 +66,8 @@ def metrics() -> dict[str, Metric]:
     found: dict[str, Metric] = {}
     for group in _scan("metrics", "METRICS").values():
         for metric in group if isinstance(group, tuple) else (group,):
+            if metric.name in found:
+                raise AutopilotError(f"two plug-ins in metrics are called {metric.name!r}.", "Rename one.")
             found[metric.name] = metric
     return found
 

@@ -76,7 +76,7 @@ class SearchSpace:
     def default_deployment(self, provider: str | None = None) -> Deployment:
         """The declared defaults of ``provider`` (the first one allowed), all threads, smallest batch."""
         name = provider or next(iter(self.providers))
-        options = {key: domain_default(domain) for key, domain in self.providers[name].items()}
+        options = {key: domain.default for key, domain in self.providers[name].items()}
         return Deployment(name, max(self.threads), min(self.batches), params_of(options))
 
     def known_good(self, target: Target) -> Iterator[Variant]:
@@ -98,7 +98,7 @@ class SearchSpace:
         technique, domains = self.techniques[name]
         steps: list[Step] = []
         for wanted in technique.prefer(target):
-            values = {k: domain_default(d) for k, d in domains.items()} | dict(wanted)
+            values = {k: d.default for k, d in domains.items()} | dict(wanted)
             inside = all(k in domains and domains[k].contains(v) for k, v in values.items())
             step = Step(name, params_of(technique.normalise(values)))
             if inside and step not in steps:
@@ -112,7 +112,7 @@ class SearchSpace:
         out: dict[str, Scalar] = {slot.value: by_slot.get(slot, NONE) for slot in Slot if self.slot(slot)}
         for name, params in given.items():
             for key, domain in self.techniques[name][1].items():
-                out[f"{name}.{key}"] = params.get(key, domain_default(domain))
+                out[f"{name}.{key}"] = params.get(key, domain.default)
         d = variant.deployment
         out |= {"provider": d.provider, "threads": d.threads, "batch": d.batch}
         return out | {f"{d.provider}.{key}": value for key, value in d.options}
@@ -136,11 +136,6 @@ def _ask(suggest: Suggest, name: str, domain: Domain) -> Scalar:
     return fixed[0] if fixed is not None else suggest(name, domain)
 
 
-def domain_default(domain: Domain) -> Scalar:
-    """The value a domain takes when nobody asks."""
-    return domain.default
-
-
 def narrow(domain: Domain, wanted: Any, where: str) -> Domain:
     """``domain`` restricted to ``wanted``: a value, a list of values, or {min, max} of a number.
 
@@ -157,12 +152,13 @@ def narrow(domain: Domain, wanted: Any, where: str) -> Domain:
         if isinstance(domain, Int):
             return Int(int(low), int(high), int(default), domain.log, domain.step)
         return Float(float(low), float(high), float(default), domain.log)
-    values = tuple(wanted) if isinstance(wanted, (list, tuple)) else (wanted,)
+    listed = wanted if isinstance(wanted, (list, tuple)) else (wanted,)
+    values = tuple(v for i, v in enumerate(listed) if v not in listed[:i])
     bad = [v for v in values if not domain.contains(v)]
     if bad or not values:
         shown = repr(bad[0]) if bad else "an empty list"
         raise SpecError(f"{where}: {shown} is not inside {_describe(domain)}.", "Narrow, don't widen.")
-    default = domain_default(domain)
+    default = domain.default
     # The declared default stays the default where it is still allowed.
     ordered = sorted(values, key=lambda v: v != default) if default in values else list(values)
     return Choice(tuple(ordered))
@@ -194,6 +190,12 @@ def load_space_file(path: Path) -> dict[str, Any]:
     if not isinstance(raw.get("sensible_only", True), bool):
         raise SpecError(f"{path}: sensible_only should be true or false, not {raw['sensible_only']!r}.")
     return raw
+
+
+def _mapping(value: Any, where: str) -> dict[Any, Any]:
+    if value is not None and not isinstance(value, Mapping):
+        raise SpecError(f"{where}: should be a mapping of names to values, not {value!r}.", "See docs/spaces.md.")
+    return dict(value or {})
 
 
 def _known(given: Mapping[str, Any], allowed: tuple[str, ...], where: str) -> None:
@@ -232,6 +234,7 @@ def build_space(
         wanted = {name: {} for name, t in techniques.items() if t.on_by_default}
     if isinstance(wanted, list):
         wanted = {str(name): {} for name in wanted}
+    wanted = _mapping(wanted, f"{path}: techniques")
     _known(wanted, tuple(techniques), f"{path}: techniques")
     left_out: dict[str, str] = {}
     chosen: dict[str, tuple[Technique, Mapping[str, Domain]]] = {}
@@ -241,11 +244,11 @@ def build_space(
         if reason is not None:
             left_out[name] = reason
             continue
-        told = dict(settings or {})
+        told = _mapping(settings, f"{path}: techniques.{name}")
         if raw.get("sensible_only", True):
             told = {k: list(v) for k, v in technique.sensible(target).items()} | told
         chosen[name] = (technique, _narrowed(technique.parameters, told, f"{path}: techniques.{name}"))
-    deployment = dict(raw.get("deployment") or {})
+    deployment = _mapping(raw.get("deployment"), f"{path}: deployment")
     threads = _threads(deployment.pop("threads", "auto"), request.threads, str(path))
     batches = _batches(deployment.pop("batch", None), request.batches, str(path))
     _known(deployment, tuple(providers), f"{path}: deployment")
@@ -257,7 +260,7 @@ def build_space(
         if reason is not None:
             left_out[name] = reason
             continue
-        settings = deployment.get(name) or {}
+        settings = _mapping(deployment.get(name), f"{path}: deployment.{name}")
         usable[name] = _narrowed(providers[name].parameters, settings, f"{path}: deployment.{name}")
     if not usable:
         reasons = "; ".join(f"{name}: {left_out[name]}" for name in request.providers)
@@ -276,17 +279,19 @@ def _threads(wanted: Any, most: int, where: str) -> tuple[int, ...]:
     if wanted == "auto":
         powers = [1 << i for i in range(most.bit_length()) if 1 << i < most]
         return (most, *reversed(powers))
-    values = wanted if isinstance(wanted, list) else [wanted]
-    if not values or not all(isinstance(v, int) and not isinstance(v, bool) and v >= 1 for v in values):
-        raise SpecError(f"{where}: deployment.threads should be auto or a list of counts, not {wanted!r}.")
-    inside = sorted({v for v in values if v <= most}, reverse=True)
-    return tuple(inside) or (most,)
+    counts = _counts(wanted, f"{where}: deployment.threads should be auto or a list of counts")
+    return tuple(sorted((v for v in counts if v <= most), reverse=True)) or (most,)
 
 
 def _batches(wanted: Any, allowed: tuple[int, ...], where: str) -> tuple[int, ...]:
-    if wanted is None or len(allowed) == 1:
+    if wanted is None:
         return allowed
+    counts = _counts(wanted, f"{where}: deployment.batch should be a list of batch sizes")
+    return allowed if len(allowed) == 1 else tuple(sorted(counts))
+
+
+def _counts(wanted: Any, right: str) -> set[int]:
     values = wanted if isinstance(wanted, list) else [wanted]
     if not values or not all(isinstance(v, int) and not isinstance(v, bool) and v >= 1 for v in values):
-        raise SpecError(f"{where}: deployment.batch should be a list of batch sizes, not {wanted!r}.")
-    return tuple(sorted(set(values)))
+        raise SpecError(f"{right}, not {wanted!r}.")
+    return set(values)

@@ -31,7 +31,10 @@ HELP_RUNS = 10
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """How a child process ended. ``peak_rss_mb`` is its own, in 10^6 bytes, not that of its children."""
+    """How a child process ended.
+
+    ``peak_rss_mb`` is its own, in 10^6 bytes, not that of its children; NaN where the system doesn't tell.
+    """
 
     exit_code: int
     wall_s: float
@@ -43,11 +46,22 @@ def run_child(command: Sequence[str], folder: Path) -> Ended:
     started = time.perf_counter()
     with (folder / "stdout.txt").open("wb") as out, (folder / "stderr.txt").open("wb") as err:
         child = subprocess.Popen(command, cwd=folder, stdin=subprocess.DEVNULL, stdout=out, stderr=err)
-        # wait4 counts this one child; RUSAGE_CHILDREN would take the largest descendant of them all.
-        _, status, usage = os.wait4(child.pid, 0)
-        child.returncode = os.waitstatus_to_exitcode(status)
-    unit = 1 if sys.platform == "darwin" else 1024
-    return Ended(child.returncode, time.perf_counter() - started, usage.ru_maxrss * unit / 1e6)
+        # wait4 would give the largest of the child and all its own children, builds among them. The
+        # kernel's high-water mark of the one process only grows, so reading it now and then is enough.
+        peak = float("nan")
+        while child.poll() is None:
+            peak = high_water_mb(child.pid, peak)
+            time.sleep(0.25 if time.perf_counter() - started > 2 else 0.01)
+    return Ended(child.returncode, time.perf_counter() - started, peak)
+
+
+def high_water_mb(pid: int, before: float) -> float:
+    """The process's VmHWM in 10^6 bytes, or ``before`` where it can't be read any more."""
+    try:
+        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+        return next(int(line.split()[1]) * 1024 / 1e6 for line in lines if line.startswith("VmHWM"))
+    except (OSError, StopIteration):
+        return before
 
 
 def workload_folders(given: Sequence[str]) -> list[Path]:

@@ -172,6 +172,11 @@ class Server:
         self._cpu_total += block.cpu_s
         return block
 
+    @property
+    def is_alive(self) -> bool:
+        """Whether the process is there to be asked."""
+        return self._finalizer.alive and self._process.poll() is None
+
     def settle(self) -> None:
         """Return when the server's worker threads no longer spin, so that another one has the cores to itself."""
         if self.deployment.threads > 1:

@@ -78,7 +78,7 @@ def _count(source: Source, data: DataSpec, model: ModelInfo, label: str | None) 
             raise DataError(f"{source.path} holds no array with a sample dimension.")
         n = Counter(h.shape[0] for h in used).most_common(1)[0][0]
     if n == 0:
-        raise DataError(f"{source.path} is empty: its arrays have 0 samples.")
+        raise DataError(f"{source.path} is empty: its arrays have 0 samples.", "Write at least 30 samples into it.")
     return n
 
 

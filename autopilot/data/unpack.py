@@ -79,7 +79,8 @@ class ValueCheck:
         self._checked = bool(mapped) or self._is_label
         numeric = plan.source.headers[name].dtype.kind in "biuf"
         self._targets = {np.dtype(m.dtype) for m in mapped if numeric and not m.calculates}
-        self._nan = self._inf = 0
+        self._nan = self._inf = self._seen = 0
+        self._first: int | None = None
         self._lost: dict[np.dtype[Any], int] = dict.fromkeys(self._targets, 0)
 
     def add(self, chunk: Array) -> None:
@@ -88,6 +89,10 @@ class ValueCheck:
         if chunk.dtype.kind == "f":
             self._nan += int(np.count_nonzero(np.isnan(chunk)))
             self._inf += int(np.count_nonzero(np.isinf(chunk)))
+            if self._first is None and (self._nan or self._inf):
+                rows = np.isfinite(chunk).reshape(len(chunk), -1).all(axis=1) if chunk.ndim else np.zeros(1, bool)
+                self._first = self._seen + int(np.argmin(rows))
+            self._seen += len(chunk) if chunk.ndim else 1
         for target in self._targets:
             if target.kind != "b" and not np.can_cast(chunk.dtype, target, "safe"):
                 self._lost[target] += _lost(chunk, target)
@@ -96,7 +101,7 @@ class ValueCheck:
         """Raises: DataError with the array's name and the count of bad values."""
         if self._nan or self._inf:
             counts = " and ".join(f"{k} {w}" for k, w in ((self._nan, "NaN"), (self._inf, "infinite")) if k)
-            raise DataError(f"{self._where} holds {counts} value(s).", self._hint)
+            raise DataError(f"{self._where} holds {counts} value(s), the first at index {self._first}.", self._hint)
         for target, count in self._lost.items():
             if count:
                 raise DataError(f"{self._where} holds {count} value(s) that {target.name} can't hold.", self._hint)

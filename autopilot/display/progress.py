@@ -36,9 +36,11 @@ def _outcome(record: FinishedTrial, against_budget: str) -> str:
     if record.failure is not None:
         return f"failed ({record.failure.value})" + (f": {_one_line(record.reason)}" if record.reason else "")
     if str(record.state) == "duplicate":
-        return "the same as an earlier trial"
-    ended = "" if str(record.state) == "complete" else f"{record.state}: "
-    return ended + (against_budget or "measured")
+        return record.reason or "the same as an earlier trial"
+    if str(record.state) == "complete":
+        return against_budget or "measured"
+    why = f" ({_one_line(record.reason)})" if record.reason else ""
+    return f"ended early{why}: {against_budget or 'no limit was reached'}"
 
 
 def _one_line(text: str, limit: int = 160) -> str:
@@ -49,41 +51,40 @@ def _one_line(text: str, limit: int = 160) -> str:
 class PlainObserver:
     """One line an event, for log files and pipes.
 
-    What is done inside a trial is left out: a trial's two lines tell enough, and a log of some
+    What is being done now is left out: a trial's two lines tell enough, and a log of some
     hundred lines more is read by nobody.
     """
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
-        self._in_trial = False
         self._best: str | None = None
 
     def _say(self, text: str) -> None:
         print(text, file=self._stream, flush=True)
 
     def phase(self, text: str) -> None:
-        if not self._in_trial:
-            self._say(text)
+        self._say(text)
+
+    def doing(self, text: str) -> None:
+        pass
 
     def trial_started(self, number: int, total: int, seconds_left: float, recipe: str, deployment: str) -> None:
-        self._in_trial = True
         left = format_duration(seconds_left)
         trying = f"{_one_line(recipe)} on {_one_line(deployment)}"
         self._say(f"trial {number} ({number + 1} of {total}, {left} left): {trying}")
 
     def trial_finished(self, record: FinishedTrial, best: str | None, against_budget: str) -> None:
-        self._in_trial = False
         line = f"trial {record.number}: {_outcome(record, against_budget)}"
         if best != self._best:
             self._best = best
-            line += f"; best so far: {_one_line(best or NOTHING_FITS)}"
+            line += f"; best so far: {_one_line(best or NOTHING_FITS, 400)}"
         self._say(line)
 
     def note(self, text: str) -> None:
         self._say(f"note: {_one_line(text, 400)}")
 
     def finished(self) -> None:
-        self._in_trial = False
+        pass
 
 
 class RichObserver:
@@ -97,7 +98,8 @@ class RichObserver:
         self._console = console
         self._clock = clock
         self._live: Live | None = None
-        self._phase = "starting"
+        self._phase = ""
+        self._doing = "starting"
         self._number = 0
         self._done = 0
         self._total = 0
@@ -107,14 +109,19 @@ class RichObserver:
         self._best: str | None = None
 
     def phase(self, text: str) -> None:
-        self._phase = text
+        self._phase, self._doing = text, ""
+        self._deadline = None  # the search's time does not bound what comes before and after it
+        self._draw()
+
+    def doing(self, text: str) -> None:
+        self._doing = text
         self._draw()
 
     def trial_started(self, number: int, total: int, seconds_left: float, recipe: str, deployment: str) -> None:
         self._number, self._total, self._done = number, total, number
         self._deadline = self._clock() + seconds_left
         self._trial = f"{_one_line(recipe)} on {_one_line(deployment)}"
-        self._phase = "starting"
+        self._phase, self._doing = "", "starting"
         self._draw()
 
     def trial_finished(self, record: FinishedTrial, best: str | None, against_budget: str) -> None:
@@ -122,7 +129,7 @@ class RichObserver:
         self._trial = ""
         self._last = f"trial {record.number}: {_outcome(record, against_budget)}"
         self._best = best
-        self._phase = "choosing the next trial"
+        self._phase, self._doing = "", "choosing the next trial"
         self._draw()
 
     def note(self, text: str) -> None:
@@ -147,12 +154,13 @@ class RichObserver:
         rows.add_column(style="dim", no_wrap=True)
         rows.add_column(overflow="fold")
         if self._total:
-            left = format_duration(self._deadline - self._clock()) if self._deadline is not None else "?"
+            left = f"{format_duration(self._deadline - self._clock())} left" if self._deadline is not None else ""
             head = Table.grid(padding=(0, 1))
             bar = ProgressBar(total=self._total, completed=self._done, width=24)
-            head.add_row(Text(f"{min(self._number + 1, self._total)} of {self._total}"), bar, Text(f"{left} left"))
+            head.add_row(Text(f"{min(self._number + 1, self._total)} of {self._total}"), bar, Text(left))
             rows.add_row("trial", head)
-        rows.add_row("now", Text(self._phase, style="bold"))
+        now = ": ".join(text for text in (self._phase, self._doing) if text)
+        rows.add_row("now", Text(now, style="bold"))
         if self._trial:
             rows.add_row("trying", Text(self._trial))
         if self._total:

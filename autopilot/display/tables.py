@@ -112,27 +112,33 @@ def _judged_on(measured: Mapping[str, Any] | None, *, relative: bool) -> str:
     if measured is None or measured.get("value") is None:
         return ""
     if not relative:
-        if measured.get("n") == 1 and measured.get("low") == measured.get("high"):
+        if measured.get("n") == 1:
             return "one reading"
         return _range(measured) if "low" in measured else ""
     ratio = measured.get("ratio")
     if not ratio:
         return ""
-    percent = {k: None if ratio[k] is None else ratio[k] * 100 for k in ("low", "high")}
+    # A ratio to the baseline is above 0: a bound of 0 stands for none, and is rounded to nothing but that.
+    percent = {k: None if not ratio[k] else ratio[k] * 100 for k in ("low", "high")}
     if percent["low"] == percent["high"] and percent["low"] is not None:
         return f"{percent['low']:.3g}%"
     return _range(percent, "{:.3g}%")
 
 
-def _range(interval: Mapping[str, Any], form: str | None = None) -> str:
+def _range(interval: Mapping[str, Any], form: str = "") -> str:
     """``low..high``; a side without a bound is said so."""
 
-    def side(value: float | None, sign: str) -> str:
-        if value is None:
-            return f"{sign}inf"
-        return form.format(value) if form else _figure(value)
+    def side(value: float) -> str:
+        if form:
+            return form.format(value)
+        return f"{value:.3g}" if abs(value) < 1000 else _figure(value)
 
-    return f"{side(interval.get('low'), '-')}..{side(interval.get('high'), '')}"
+    low, high = interval.get("low"), interval.get("high")
+    if low is not None and high is not None:
+        return f"{side(low)}..{side(high)}"
+    if low is not None:
+        return f"{side(low)} or more"
+    return f"{side(high)} or less" if high is not None else "no bounds"
 
 
 def _below(budget: Mapping[str, Any], shown: Mapping[str, Any]) -> list[RenderableType]:

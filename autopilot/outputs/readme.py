@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -61,8 +62,9 @@ def _facts(result: StudyResult, chosen: Candidate) -> str:
     ]
     if chosen.speedup:
         s = chosen.speedup
+        word = "as fast" if result.objective.startswith("latency_") else "as good"
         lines.append(
-            f"- {result.objective}: {s.value:.2f} times better than the model as given ({s.low:.2f}..{s.high:.2f})"
+            f"- {result.objective}: {s.value:.2f} times {word} as the model as given ({s.low:.2f}..{s.high:.2f})"
         )
     return "\n".join([*lines, "- everything about it, inputs and data mapping included: `variant.json`"])
 
@@ -82,11 +84,15 @@ def _figure(measured: Measurement | None, limit: Limit) -> str:
     if measured is None or measured.value is None:
         return f"not measured: {measured.reason}" if measured and measured.reason else "not measured"
     text = f"{measured.value:.4g}"
-    if measured.low is not None and measured.high is not None:
+    if measured.n == 1:
+        text += " (one reading)"
+    elif measured.low is not None and measured.high is not None and math.isfinite(measured.high):
         text += f" ({measured.low:.4g}..{measured.high:.4g})"
     if limit.relative and measured.ratio:
         r = measured.ratio
-        text += f", {100 * r.value:.3g}% of baseline ({100 * r.low:.3g}..{100 * r.high:.3g})"
+        text += f", {100 * r.value:.3g}% of baseline"
+        if r.low != r.high:
+            text += f" ({100 * r.low:.3g}%..{100 * r.high:.3g}%)" if r.low else f" (at most {100 * r.high:.3g}%)"
     return text
 
 

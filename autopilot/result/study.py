@@ -183,7 +183,10 @@ class StudyResult:
         try:
             value = json.loads(file.read_text(encoding="utf-8"))
         except OSError as exc:
-            raise BadInput(f"{file} can't be read: {exc.strerror}.", "Name the folder of a finished run.") from exc
+            raise BadInput(
+                f"{file} can't be read: {exc.strerror}.",
+                "Name the folder of a finished run; an interrupted one has no result yet.",
+            ) from exc
         except ValueError as exc:
             raise BadInput(f"{file} is not valid JSON: {exc}.", "Run the study again; it resumes by itself.") from exc
         try:

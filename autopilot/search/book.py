@@ -7,12 +7,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 from optuna.trial import Trial
 
 from autopilot.artifact import Artifact
 from autopilot.budget import Judgement, Verdict
-from autopilot.contracts import Array, Stage
+from autopilot.contracts import Stage
 from autopilot.errors import Failure, VariantFailed
 from autopilot.profile import Measurement
 from autopilot.recipe import Recipe, Variant
@@ -20,6 +19,7 @@ from autopilot.result import TrialRecord, TrialState
 from autopilot.search.finalists import Ranking, line_up
 from autopilot.search.outcome import Outcome
 from autopilot.search.sampler import Sampler
+from autopilot.search.samples import drop_samples, save_samples
 
 # A variant is given up before its costly pass when this many in budget beat it by more than this share.
 ENOUGH_BETTER = 3
@@ -46,6 +46,7 @@ class Book:
         """Take over the finished trials of an interrupted run."""
         for raw in self._sampler.recover():
             self._remember(TrialRecord.from_json(raw))
+        drop_samples(self._work, len(self.records))
 
     def dead_end(self, recipe: Recipe) -> str | None:
         """Why ``recipe`` can't be built: some trial found that its first steps don't apply to this model."""
@@ -94,18 +95,20 @@ class Book:
             artifact=outcome.artifact,
             warnings=tuple(outcome.warnings),
         )
-        self._save_samples(record.number, outcome)
+        save_samples(self._work, str(record.number), outcome.profile)
         self._tell(trial, record)
 
-    def failed(self, trial: Trial, variant: Variant, exc: VariantFailed, seconds: dict[str, float]) -> None:
-        """A variant that can't run, or isn't what it claims to be."""
+    def failed(
+        self, trial: Trial, variant: Variant, exc: VariantFailed, seconds: dict[str, float], *, was_built: bool
+    ) -> None:
+        """A variant that can't be built, can't run, or isn't what it claims to be."""
         record = TrialRecord(
             id=variant.id,
             number=len(self.records),
             state=TrialState.FAILED,
             failure=exc.failure,
             reason=str(exc),
-            stage="build" if set(seconds) <= {"build"} else "profile",
+            stage="profile" if was_built else Stage.BUILD.value,
             variant=variant,
             seconds=seconds,
             log=exc.log,
@@ -151,22 +154,11 @@ class Book:
             return
         if record.state is TrialState.PRUNED and record.stage == Stage.BUILD:
             self._by_recipe.setdefault(record.variant.recipe.digest, record)
-        if record.failure is Failure.UNSUPPORTED:
+        if record.failure is Failure.UNSUPPORTED and record.stage == Stage.BUILD:
+            # What a provider doesn't support says nothing about the recipe on another one.
             self._dead[record.variant.recipe.digest] = record.reason
         if record.artifact is not None:
             self._by_artifact.setdefault((record.artifact.sha256, deployment_text(record.variant)), record)
-
-    def _save_samples(self, number: int, outcome: Outcome) -> None:
-        """Raw readings, so that a verdict can be computed again."""
-        if outcome.profile is None or outcome.profile.latency is None:
-            return
-        reading, beside = outcome.profile.latency, outcome.profile.baseline_latency
-        arrays: dict[str, Array] = {"latency_s": reading.latency_s, "block": reading.block}
-        if beside is not None:
-            arrays |= {"baseline_latency_s": beside.latency_s, "baseline_block": beside.block}
-        folder = self._work / "samples"
-        folder.mkdir(exist_ok=True)
-        np.savez_compressed(folder / f"{number}.npz", **arrays)  # type: ignore[arg-type]
 
 
 def deployment_text(variant: Variant) -> str:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from autopilot import plugins
 from autopilot.artifact import Artifact
 from autopilot.budget import Budget, Judgement, Verdict
 from autopilot.errors import BadInput, ModelError, VariantFailed
@@ -71,6 +72,7 @@ def check_model(model: Path, problem: Problem, *, observer: Observer) -> CheckRe
         _same_inputs(info, setup.info)
         chosen = deployment or setup.space.default_deployment()
         _usable(chosen, setup)
+        _takes_batch(info, chosen, setup)
         artifact = Artifact.of(list(info.files))
         with Evaluator(setup, observer) as evaluator:
             observer.phase("measuring the spec's model")
@@ -120,6 +122,37 @@ def _same_inputs(info: ModelInfo, expected: ModelInfo) -> None:
 
 
 def _usable(deployment: Deployment, setup: Setup) -> None:
+    """Refuse a bundle whose deployment the spec's target doesn't allow: its figures would be another machine's."""
     if deployment.provider not in setup.space.providers:
         reason = setup.space.left_out.get(deployment.provider, "the spec's target doesn't allow it")
         raise BadInput(f"the bundle runs on {deployment.provider}, which is not possible here: {reason}.")
+    declared = plugins.providers()[deployment.provider].parameters
+    for name, value in deployment.options:
+        if name not in declared or not declared[name].contains(value):
+            raise BadInput(
+                f"the bundle sets {name}: {value!r}, which the provider {deployment.provider} doesn't have.",
+                "Run the study again with this version.",
+            )
+    allowed = min(setup.problem.target.threads or setup.target.cores, setup.target.cores)
+    if deployment.threads > allowed:
+        raise BadInput(
+            f"the bundle runs in {deployment.threads} threads; here {allowed} are allowed "
+            f"(target.threads, and the machine's {setup.target.cores} cores).",
+            "Check it against a spec, and on a machine, with as many.",
+        )
+
+
+def _takes_batch(info: ModelInfo, deployment: Deployment, setup: Setup) -> None:
+    """Refuse a request size that isn't the spec's, or that the model can't take."""
+    wants, batched = deployment.batch, setup.splits.validation.batched
+    if setup.batches is not None and wants not in setup.batches:
+        raise BadInput(
+            f"the bundle takes {wants} samples a request; in the spec's traffic "
+            f"({setup.problem.traffic.scenario}) a request holds {setup.batches[0]}.",
+            "Check it against a spec with the traffic it was made for.",
+        )
+    if batched and info.batch is not None and info.batch != wants:
+        raise BadInput(
+            f"{info.path}: its batch size is fixed at {info.batch}; a request here holds {wants}.",
+            "Export it with a free batch dimension, or write a spec for this model.",
+        )

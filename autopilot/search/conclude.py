@@ -13,10 +13,10 @@ from autopilot.budget import Judgement, Verdict
 from autopilot.outputs import write_outputs
 from autopilot.profile import Interval, Measurement
 from autopilot.recipe import Variant
-from autopilot.result import Candidate, Status, StudyResult, TrialRecord, TrialState
+from autopilot.result import Candidate, Status, StudyResult, TrialRecord
 from autopilot.search.evaluator import Evaluator
 from autopilot.search.explain import explain
-from autopilot.search.finalists import Ranking, Verified, choose, nearest, pareto, verify
+from autopilot.search.finalists import Ranking, Verification, Verified, choose, nearest, pareto, verify
 from autopilot.spec import Problem
 
 
@@ -31,12 +31,12 @@ def conclude(
 ) -> StudyResult:
     """Verify, choose and write the run folder; the result is on disk when this returns."""
     setup = evaluator.setup
-    evaluator.limits = setup.limits
-    verified = verify(evaluator, records, ranking, out_of_time=lambda: time.monotonic() > deadline)
-    winner = choose(verified, ranking)
-    miss = None if winner else nearest(verified, records, ranking)
-    status = _status(winner, verified, miss)
-    records = _with_verified(records, verified)
+    evaluator.deadline = None
+    verification = verify(evaluator, records, ranking, out_of_time=lambda: time.monotonic() > deadline)
+    winner = choose(verification.done, ranking)
+    miss = None if winner else nearest(verification.done, records, ranking, failed=verification.failed)
+    status = _status(winner, miss)
+    records = _with_verified(records, verification)
     chosen = winner or miss
     shown = _facts(chosen) if chosen is not None else None
     result = StudyResult(
@@ -54,6 +54,7 @@ def conclude(
             status=status.value,
             left_out=setup.space.left_out,
             nearest=(shown[1], shown[2]) if shown and not winner else None,
+            verified=[v.verdict for v in verification.done],
         ),
         budget=setup.problem.budget,
         environment=setup.target.to_json(),
@@ -77,16 +78,12 @@ def _preprocessing(problem: Problem) -> dict[str, Any]:
     }
 
 
-def _status(winner: Verified | None, verified: Sequence[Verified], miss: Verified | TrialRecord | None) -> Status:
-    """Undecided only where noise or a missing instrument is what stands between a variant and the budget."""
+def _status(winner: Verified | None, miss: Verified | TrialRecord | None) -> Status:
+    """No fit only where everything is certainly out; what may fit but isn't shown to is undecided."""
     if winner is not None:
         return Status.IN_BUDGET
-    if any(v.verdict.overall is Judgement.UNDECIDED for v in verified):
-        return Status.UNDECIDED
-    if isinstance(miss, TrialRecord) and miss.verdict is not None:
-        undecided = miss.state is TrialState.COMPLETE and miss.verdict.overall is Judgement.UNDECIDED
-        return Status.UNDECIDED if undecided and not verified else Status.NO_FIT
-    return Status.NO_FIT
+    is_out = miss is None or miss.verdict is None or miss.verdict.overall is Judgement.OUT
+    return Status.NO_FIT if is_out else Status.UNDECIDED
 
 
 def _facts(chosen: Verified | TrialRecord) -> tuple[Artifact | None, Mapping[str, Measurement], Verdict]:
@@ -153,7 +150,10 @@ def _baseline(evaluator: Evaluator, chosen: Verified | TrialRecord | None) -> Ca
     return candidate(outcome.variant, outcome.artifact, outcome.measured, verdict, ranking=ranking, folder="", number=0)
 
 
-def _with_verified(records: Sequence[TrialRecord], verified: Sequence[Verified]) -> list[TrialRecord]:
-    """Finalists' records carry the stage they reached; their screening figures stay as they were."""
-    stages = {v.record.number: v.record for v in verified}
-    return [replace(r, stage=stages[r.number].stage) if r.number in stages else r for r in records]
+def _with_verified(records: Sequence[TrialRecord], verification: Verification) -> list[TrialRecord]:
+    """Finalists' records say what became of them; their screening figures stay as they were."""
+    said = {number: f"failed when measured again: {reason}" for number, reason in verification.failed.items()}
+    for v in verification.done:
+        limits = ", ".join(f"{axis} {j.value}" for axis, j in v.verdict.per_limit.items() if j is not Judgement.IN)
+        said[v.record.number] = f"measured again: {limits or 'every limit holds'}"
+    return [replace(r, stage="verify", reason=said[r.number]) if r.number in said else r for r in records]

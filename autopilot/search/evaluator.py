@@ -6,23 +6,26 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
-from autopilot import plugins
 from autopilot.artifact import Artifact
+from autopilot.bench.child import ChildLimits
 from autopilot.bench.launcher import Server, measure_cold, measure_empty, measure_latency
 from autopilot.budget import Verdict
 from autopilot.build import build
 from autopilot.contracts import Stage
 from autopilot.data import Split
-from autopilot.errors import Failure, VariantFailed
+from autopilot.errors import DataError, Failure, VariantFailed
 from autopilot.observer import Observer
-from autopilot.profile import Interval, LatencyReading, Measurement, Profile
+from autopilot.profile import LatencyReading, Measurement, Profile, QualityReading
 from autopilot.recipe import Deployment, Recipe, Variant
 from autopilot.search.decider import Decider
-from autopilot.search.outcome import SCREENING, VERIFYING, Effort, Outcome
+from autopilot.search.outcome import BASELINE, SCREENING, VERIFYING, Effort, Outcome, cap_s
+from autopilot.search.preflight import baseline_error
 from autopilot.search.prepare import Setup
 from autopilot.search.scored import QualityPass
+from autopilot.search.summary import environment, measurement, summarise
 
-_ORDER = tuple(Stage)
+# A child may overrun the study's time by this much: with less, a build that was nearly done would be lost.
+GRACE_S = 30.0
 # Why a trial can't tell anything that matters, from what was measured so far; None to go on.
 GiveUp = Callable[[Mapping[str, Measurement]], str | None]
 # The fewest starts whose spread gives an interval worth having.
@@ -33,14 +36,14 @@ class Evaluator:
     """Runs the middle verbs of the loop for one study: build, profile, judge.
 
     The baseline's server stays alive between trials, asleep on its pipe, so that each variant's
-    latency is read in blocks interleaved with the baseline's. ``limits`` may be lowered by the
-    loop as time runs out.
+    latency is read in blocks interleaved with the baseline's. ``deadline`` (on the monotonic clock,
+    None for none) is when the study's time is up: children started late get less time.
     """
 
     def __init__(self, setup: Setup, observer: Observer) -> None:
         self.setup = setup
         self.observer = observer
-        self.limits = setup.limits
+        self.deadline: float | None = None
         variant = Variant(Recipe(), setup.space.default_deployment())
         self.baseline = Outcome(variant, setup.model)
         self._quality = QualityPass(setup, self.baseline)
@@ -52,6 +55,14 @@ class Evaluator:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    @property
+    def limits(self) -> ChildLimits:
+        """The limits of a child that is started now."""
+        if self.deadline is None:
+            return self.setup.limits
+        left_s = max(GRACE_S, self.deadline - time.monotonic())
+        return replace(self.setup.limits, wall_s=min(self.setup.limits.wall_s, left_s))
 
     def close(self) -> None:
         """End the baseline's server."""
@@ -67,7 +78,7 @@ class Evaluator:
         """
         if not recipe.steps:
             return self.setup.model
-        self.observer.phase("building " + " → ".join(step.technique for step in recipe.steps))
+        self.observer.doing("building " + " → ".join(step.technique for step in recipe.steps))
         start = time.perf_counter()
         try:
             return build(
@@ -86,14 +97,18 @@ class Evaluator:
         """Measure the model as given in its default deployment; nothing ends it early.
 
         Raises:
-            VariantFailed: it can't be run.
+            ModelError: the runtime refuses it.
+            BaselineFailed: it can't be run for another reason.
         """
         outcome = self.baseline
-        with outcome.timed("load"):
-            self._empty_bytes = measure_empty(outcome.variant.deployment, self.limits)
-        self._cold(outcome)
-        self._latency(outcome, SCREENING, self.setup.splits.validation)
-        self._score(outcome, self.setup.splits.validation, early=False)
+        try:
+            with outcome.timed("load"):
+                self._empty_bytes = measure_empty(outcome.variant.deployment, self.limits)
+            self._cold(outcome)
+            self._latency(outcome, BASELINE, self.setup.splits.validation)
+            self._score(outcome, self.setup.splits.validation, early=False)
+        except VariantFailed as exc:
+            raise baseline_error(exc, self.setup.info) from exc
         outcome.stage = Stage.QUALITY
         return outcome
 
@@ -111,6 +126,7 @@ class Evaluator:
 
         Raises:
             VariantFailed: the variant can't run, or isn't what it claims to be.
+            DataError: the held-back data don't fit the metric.
         """
         outcome = Outcome(variant, artifact)
         split = self.setup.splits.test if effort is VERIFYING else self.setup.splits.validation
@@ -119,6 +135,8 @@ class Evaluator:
             (Stage.LATENCY, lambda: self._latency(outcome, effort, split)),
             (Stage.QUALITY, lambda: self._score(outcome, split, early=effort.ends_early)),
         )
+        if effort is VERIFYING:
+            self._baseline_quality(split)
         self._summarise(outcome, Profile(variant.id, size_bytes=artifact.size_bytes), Stage.BUILD)
         for stage, run in passes:
             outcome.broken = self.setup.problem.budget.broken(outcome.measured)
@@ -128,7 +146,11 @@ class Evaluator:
             if reason is not None and effort.ends_early:
                 outcome.cut_short = reason
                 return outcome
-            run()
+            try:
+                run()
+            except DataError as exc:
+                # The baseline passed on the same samples: what the metric or a hook can't take is this variant's.
+                raise VariantFailed(Failure.WRONG_NUMERICS, f"its outputs can't be used: {exc.message}") from exc
             outcome.stage = stage
         outcome.broken = self.setup.problem.budget.broken(outcome.measured)
         return outcome
@@ -138,11 +160,18 @@ class Evaluator:
         assert self.baseline.profile is not None
         assert outcome.profile is not None
         split = self.setup.splits.test
-        reading, _ = self._quality.run(self.baseline, split, limits=self.limits, early=False)
+        reading = self._baseline_quality(split)
         beside = replace(self.baseline, measured={}, profile=None)
         profile = replace(self.baseline.profile, latency=outcome.profile.baseline_latency, quality=reading)
         self._summarise(beside, profile, Stage.QUALITY, own_baseline=True)
         return beside
+
+    def _baseline_quality(self, split: Split) -> QualityReading:
+        """The baseline's score on ``split``: where that fails, no variant is to blame."""
+        try:
+            return self._quality.run(self.baseline, split, limits=self.limits, early=False)[0]
+        except VariantFailed as exc:
+            raise baseline_error(exc, self.setup.info) from exc
 
     def verdict(self, outcome: Outcome) -> Verdict:
         """The budget's judgement of what was measured."""
@@ -152,7 +181,7 @@ class Evaluator:
 
     def _cold(self, outcome: Outcome) -> None:
         """Start, load, first answers, exit: load time, peak memory, placement."""
-        self.observer.phase("starting and loading")
+        self.observer.doing("starting and loading")
         deployment = outcome.variant.deployment
         with outcome.timed("load"):
             cold = measure_cold(
@@ -172,7 +201,7 @@ class Evaluator:
             placement=cold.placement,
             price_per_hour=self.setup.problem.target.price_per_hour,
             energy_reason=self.setup.target.energy_reason,
-            environment=self._environment(deployment),
+            environment=environment(deployment),
         )
         self._summarise(outcome, profile, Stage.SMOKE)
 
@@ -182,15 +211,9 @@ class Evaluator:
         problem = self.setup.problem
         return COLD_STARTS if "load_s" in (*problem.budget.axes, problem.objective) else 1
 
-    @staticmethod
-    def _environment(deployment: Deployment) -> dict[str, str]:
-        """What the placement meter compares the runtime's own report with."""
-        name = getattr(plugins.providers()[deployment.provider], "execution_provider", None)
-        return {"execution_provider": name} if name else {}
-
     def _latency(self, outcome: Outcome, effort: Effort, split: Split) -> None:
         """Blocks of requests beside the baseline's, on the same cores."""
-        self.observer.phase("measuring latency beside the baseline")
+        self.observer.doing("measuring latency" + ("" if outcome is self.baseline else " beside the baseline"))
         with outcome.timed("profile"):
             if not effort.ends_early:
                 self.close()  # verification starts both servers afresh
@@ -199,21 +222,39 @@ class Evaluator:
                 reading, beside = self._read(outcome, baseline, None, effort)
             else:
                 with self._start(outcome.artifact, outcome.variant.deployment, split) as candidate:
-                    reading, beside = self._read(outcome, candidate, baseline, effort)
+                    reading, beside = self._read_beside(outcome, candidate, baseline, effort)
         self._summarise(outcome, self._with_latency(outcome, reading, beside), Stage.LATENCY)
+
+    def _read_beside(
+        self, outcome: Outcome, candidate: Server, baseline: Server, effort: Effort
+    ) -> tuple[LatencyReading, LatencyReading | None]:
+        try:
+            return self._read(outcome, candidate, baseline, effort)
+        except VariantFailed as exc:
+            if baseline.is_alive:
+                raise
+            # A crash is tried again, with a new baseline.
+            message = f"the baseline's server ended beside it: {exc.message}"
+            raise VariantFailed(Failure.CRASH, message, log=exc.log) from exc
 
     def _read(
         self, outcome: Outcome, candidate: Server, other: Server | None, effort: Effort
     ) -> tuple[LatencyReading, LatencyReading | None]:
         problem = self.setup.problem
         names = tuple(dict.fromkeys([*problem.budget.axes, problem.objective, "latency_p50_ms"]))
+        servers = [s for s in (candidate, other) if s is not None]
 
-        def summarise(reading: LatencyReading, beside: LatencyReading | None) -> Mapping[str, Measurement]:
+        def known(reading: LatencyReading, beside: LatencyReading | None) -> Mapping[str, Measurement]:
             profile = self._with_latency(outcome, reading, beside)
-            return {n: m for n in names if (m := _measurement(n, profile, Stage.LATENCY)) is not None}
+            return {n: m for n in names if (m := measurement(n, profile, Stage.LATENCY)) is not None}
 
-        decided = Decider(summarise, problem.budget, problem.objective, effort)
-        readings = measure_latency(candidate, other, decided=decided, cap_s=effort.cap_s)
+        for server in servers:
+            if server.request_s is None:
+                server.warm_up()
+        pair_s = sum(server.request_s or 0.0 for server in servers)
+        cap = cap_s(effort, problem.budget, pair_s=pair_s, timeout_s=problem.search.timeout_s)
+        decided = Decider(known, problem.budget, problem.objective, effort)
+        readings = measure_latency(candidate, other, decided=decided, cap_s=cap)
         outcome.warnings.extend(w for w in candidate.warnings if w not in outcome.warnings)
         return readings
 
@@ -226,13 +267,15 @@ class Evaluator:
         return Server.start(artifact.path, deployment, split=split, limits=self.limits)
 
     def _baseline_server(self, split: Split) -> Server:
+        if self._server is not None and not self._server.is_alive:
+            self.close()  # the kernel may have taken it while something else needed the memory
         if self._server is None:
             self._server = self._start(self.setup.model, self.baseline.variant.deployment, split)
         return self._server
 
     def _score(self, outcome: Outcome, split: Split, *, early: bool) -> None:
         """Quality against the baseline on the same samples; audits what claims to be int8."""
-        self.observer.phase("scoring")
+        self.observer.doing("scoring")
         with outcome.timed("evaluate"):
             reading, audit = self._quality.run(outcome, split, limits=self.limits, early=early)
         assert outcome.profile is not None
@@ -246,39 +289,9 @@ class Evaluator:
                 f"{outcome.variant.deployment.provider}.",
             )
 
-    # ---- summaries -----------------------------------------------------------------------------
-
     def _summarise(self, outcome: Outcome, profile: Profile, stage: Stage, *, own_baseline: bool = False) -> None:
         """Measurements of every axis that is known after ``stage``."""
         own_baseline = own_baseline or outcome is self.baseline
         outcome.profile = profile
-        for name in self._axis_names():
-            found = plugins.find_axis(name)
-            if found is None or _ORDER.index(found[1].stage) > _ORDER.index(stage):
-                continue
-            outcome.measured[name] = self._with_ratio(found[0].summarise(profile, name), own_baseline=own_baseline)
-
-    def _axis_names(self) -> tuple[str, ...]:
-        """Declared axes, then those that the spec alone names (an odd percentile)."""
-        wanted = (*self.setup.problem.budget.axes, self.setup.problem.objective)
-        return tuple(dict.fromkeys([*plugins.axis_names(), *wanted]))
-
-    def _with_ratio(self, measured: Measurement, *, own_baseline: bool) -> Measurement:
-        """Relative limits on axes that aren't interleaved are judged against the baseline's own figure."""
-        if measured.value is None or measured.ratio is not None:
-            return measured
-        if own_baseline:
-            return replace(measured, ratio=Interval(1.0, 1.0, 1.0))
-        base = self.baseline.measured.get(measured.axis)
-        if base is None or base.value is None or base.value <= 0 or base.low is None or base.high is None:
-            return measured
-        low = measured.value if measured.low is None else measured.low
-        high = measured.value if measured.high is None else measured.high
-        widest = high / base.low if base.low > 0 else float("inf")
-        return replace(measured, ratio=Interval(measured.value / base.value, low / base.high, widest))
-
-
-def _measurement(name: str, profile: Profile, stage: Stage) -> Measurement | None:
-    """The measurement of axis ``name`` if it belongs to ``stage``."""
-    found = plugins.find_axis(name)
-    return found[0].summarise(profile, name) if found is not None and found[1].stage is stage else None
+        baseline = None if own_baseline else self.baseline.measured
+        outcome.measured |= summarise(self.setup.problem, profile, stage, baseline)

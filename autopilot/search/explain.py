@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from autopilot.budget import Budget, Judgement, Limit, Verdict
 from autopilot.profile import Measurement
 from autopilot.result import TrialRecord, TrialState
+
+# Their intervals depend on the number of samples alone, not on the machine's noise.
+QUALITY_AXES = ("quality", "quality_drop")
 
 
 def explain(
@@ -17,9 +21,13 @@ def explain(
     status: str,
     left_out: Mapping[str, str],
     nearest: tuple[Mapping[str, Measurement], Verdict] | None,
+    verified: Sequence[Verdict] = (),
 ) -> str:
-    """One paragraph for people; every figure in it comes from the records."""
-    parts = [_counts(records), _binding(records, budget)]
+    """One paragraph for people; every figure in it comes from the records.
+
+    ``nearest``: figures and verdict of the nearest miss; ``verified``: verdicts of the finalists' second measurement.
+    """
+    parts = [_counts(records), _binding(records, budget), _lost(verified)]
     if status != "in_budget" and nearest is not None:
         parts.append(_nearest(budget, *nearest))
     if left_out:
@@ -55,7 +63,19 @@ def _binding(records: Sequence[TrialRecord], budget: Budget) -> str:
     return "Limits that turned variants away: " + ", ".join(said) + "."
 
 
+def _lost(verified: Sequence[Verdict]) -> str:
+    """Which limits finalists that looked good did not keep when they were measured again."""
+    lost = [v for v in verified if v.overall is not Judgement.IN]
+    if not lost:
+        return ""
+    limits = Counter(axis for v in lost for axis, j in v.per_limit.items() if j is not Judgement.IN)
+    said = ", ".join(f"{axis} ({n})" for axis, n in limits.most_common())
+    return f"Of {len(verified)} finalists measured again {len(lost)} did not hold: {said}."
+
+
 def _nearest(budget: Budget, measured: Mapping[str, Measurement], verdict: Verdict) -> str:
+    if verdict.overall is Judgement.IN:
+        return "The best variant kept every limit when it was screened, but there was no time left to verify it."
     misses = []
     for limit in budget.limits:
         judgement = verdict.per_limit.get(limit.axis)
@@ -71,10 +91,16 @@ def _miss(limit: Limit, measured: Measurement | None, judgement: Judgement | Non
         reason = measured.reason if measured is not None and measured.reason else "it was not reached"
         return f"has no figure for {limit.axis} ({reason})"
     unlucky = figures.high if limit.upper else figures.low
+    if math.isinf(unlucky):
+        how = f" ({measured.how})" if measured is not None and measured.how else ""
+        return f"is undecided on {limit.axis} {limit.text}: too few requests were timed for a bound{how}"
     # The bound that would admit it, with its margin kept.
     factor = 1 - limit.margin if limit.upper else 1 + limit.margin
     needed = unlucky / factor
     shown = f"{needed * 100:.3g}% of baseline" if limit.relative else f"{needed:.4g}"
     value = f"{figures.value * 100:.3g}% of baseline" if limit.relative else f"{figures.value:.4g}"
-    word = "misses" if judgement is Judgement.OUT else "can't be told from"
-    return f"{word} {limit.axis} {limit.text} at {value}; a limit of {shown} would admit it"
+    word = "misses" if judgement is Judgement.OUT else "is undecided on"
+    text = f"{word} {limit.axis} {limit.text} at {value}; a limit of {shown} would admit it"
+    if judgement is Judgement.UNDECIDED and limit.axis in QUALITY_AXES and measured is not None:
+        text += f", and more than the {measured.n} samples it was scored on would narrow its interval"
+    return text

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 from autopilot.budget import Judgement, Verdict
 from autopilot.errors import VariantFailed
@@ -12,11 +12,12 @@ from autopilot.profile import Interval, Measurement
 from autopilot.result import TrialRecord, TrialState
 from autopilot.search.evaluator import Evaluator
 from autopilot.search.outcome import VERIFYING, Outcome
+from autopilot.search.samples import save_samples
 
 # Variants whose objective can't be told apart are all verified, up to this many.
 MOST_TIED = 3
-# When finalists fail, the next best follow, up to this many in all.
-MOST_VERIFIED = 6
+# When finalists fail, the next best follow while there is time; then up to this many in all.
+MOST_LATE = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +27,14 @@ class Verified:
     record: TrialRecord
     outcome: Outcome
     verdict: Verdict
+
+
+@dataclass(frozen=True, slots=True)
+class Verification:
+    """What verifying came to: ``done`` in order, and why others ``failed`` when measured again, by trial number."""
+
+    done: tuple[Verified, ...] = ()
+    failed: Mapping[int, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,12 +63,15 @@ class Ranking:
 
 
 def line_up(records: Sequence[TrialRecord], ranking: Ranking) -> list[TrialRecord]:
-    """Finalists in the order they are verified: in budget by objective, then undecided by violation."""
-    complete = [r for r in records if r.state is TrialState.COMPLETE and r.verdict is not None]
-    fitting = [r for r in complete if r.verdict and r.verdict.overall is Judgement.IN]
+    """Finalists in the order they are verified: in budget by objective, then undecided by violation.
+
+    Last come those that were given up without a limit being broken: they may fit where all others fail.
+    """
+    measured = [r for r in records if r.state in (TrialState.COMPLETE, TrialState.PRUNED) and r.verdict is not None]
+    fitting = [r for r in measured if r.verdict and r.verdict.overall is Judgement.IN]
     fitting.sort(key=lambda r: (ranking.of(r).value, ranking.simplicity(r)))
-    open_ = [r for r in complete if r.verdict and r.verdict.overall is Judgement.UNDECIDED]
-    open_.sort(key=lambda r: (r.verdict.worst if r.verdict else 0.0, ranking.of(r).value))
+    open_ = [r for r in measured if r.verdict and r.verdict.overall is Judgement.UNDECIDED]
+    open_.sort(key=lambda r: (r.state is TrialState.PRUNED, r.verdict.worst if r.verdict else 0.0, ranking.of(r).value))
     return [*fitting, *open_]
 
 
@@ -69,21 +81,26 @@ def verify(
     ranking: Ranking,
     *,
     out_of_time: Callable[[], bool],
-) -> list[Verified]:
-    """Measure finalists again until the best is known; the first is always measured."""
-    queue = line_up(records, ranking)
+) -> Verification:
+    """Measure finalists again until the best is known; the first is always measured.
+
+    When time is up, as soon as one holds, or after a few of which none does.
+    """
     done: list[Verified] = []
-    for record in queue[:MOST_VERIFIED]:
+    failed: dict[int, str] = {}
+    for record in line_up(records, ranking):
         if done and not _worth_verifying(record, done, ranking):
             break
-        if done and out_of_time() and any(v.verdict.overall is Judgement.IN for v in done):
+        enough = any(v.verdict.overall is Judgement.IN for v in done) or len(done) + len(failed) >= MOST_LATE
+        if enough and out_of_time():
             break
         evaluator.observer.phase(f"verifying finalist {len(done) + 1} (trial {record.number}) on held-back data")
         try:
             done.append(_verify_one(evaluator, record))
         except VariantFailed as exc:
+            failed[record.number] = f"{exc.failure.value}: {exc.message}"
             evaluator.observer.note(f"finalist {record.id} failed when measured again: {exc.message}")
-    return done
+    return Verification(tuple(done), failed)
 
 
 def _worth_verifying(record: TrialRecord, done: list[Verified], ranking: Ranking) -> bool:
@@ -100,6 +117,7 @@ def _worth_verifying(record: TrialRecord, done: list[Verified], ranking: Ranking
 def _verify_one(evaluator: Evaluator, record: TrialRecord) -> Verified:
     artifact = evaluator.build(record.variant.recipe, {})
     outcome = evaluator.measure(record.variant, artifact, VERIFYING)
+    save_samples(evaluator.setup.work, f"{record.number}-verify", outcome.profile)
     return Verified(replace(record, stage="verify"), outcome, evaluator.verdict(outcome))
 
 
@@ -115,17 +133,31 @@ def choose(done: Sequence[Verified], ranking: Ranking) -> Verified | None:
 
 
 def nearest(
-    done: Sequence[Verified], records: Sequence[TrialRecord], ranking: Ranking
+    done: Sequence[Verified], records: Sequence[TrialRecord], ranking: Ranking, *, failed: Collection[int] = ()
 ) -> Verified | TrialRecord | None:
-    """The nearest miss where nothing holds: verified undecided ones first, then by violation."""
-    undecided = [v for v in done if v.verdict.overall is Judgement.UNDECIDED]
-    if undecided:
-        return min(undecided, key=lambda v: (v.verdict.worst, ranking.simplicity(v.record)))
-    complete = [r for r in records if r.state is TrialState.COMPLETE and r.verdict is not None]
-    pool = complete or [r for r in records if r.state is TrialState.PRUNED and r.verdict is not None]
-    if not pool:
-        return None
-    return min(pool, key=lambda r: (r.verdict.worst if r.verdict else 0.0, ranking.of(r).value, r.number))
+    """The nearest miss where nothing holds.
+
+    What may fit comes first (verified ones, then those there was no time for), then the smallest
+    violation. A finalist counts with its second measurement alone; one that ``failed`` then (by trial
+    number) counts no more.
+    """
+    again = {v.record.number for v in done}.union(failed)
+    rest = [r for r in records if r.number not in again and r.verdict is not None]
+    seen = [r for r in rest if r.state is TrialState.COMPLETE]
+    given_up = [r for r in rest if r.state is TrialState.PRUNED]
+    maybe = [r for r in given_up if r.verdict and r.verdict.overall is not Judgement.OUT]
+    pool: list[Verified | TrialRecord] = [*done, *seen, *maybe] or [*given_up]
+    return min(pool, key=lambda found: _distance(found, ranking), default=None)
+
+
+def _distance(found: Verified | TrialRecord, ranking: Ranking) -> tuple[bool, bool, float, float, int]:
+    """How far from the budget: smaller is nearer."""
+    record, verdict = (found.record, found.verdict) if isinstance(found, Verified) else (found, found.verdict)
+    measured = found.outcome.measured if isinstance(found, Verified) else found.measured
+    is_out = verdict is None or verdict.overall is Judgement.OUT
+    unconfirmed = not is_out and not isinstance(found, Verified)
+    worst = verdict.worst if verdict is not None else math.inf
+    return is_out, unconfirmed, worst, ranking.figures(measured.get(ranking.axis)).value, record.number
 
 
 def pareto(records: Sequence[TrialRecord], ranking: Ranking) -> tuple[str, ...]:

@@ -5,26 +5,29 @@ from __future__ import annotations
 import contextlib
 import shutil
 import time
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
 from optuna.trial import Trial
 
 from autopilot import plugins
-from autopilot.errors import AutopilotError, BadInput, BaselineFailed, Failure, ModelError, VariantFailed
+from autopilot.errors import AutopilotError, BadInput, BaselineFailed, Failure, VariantFailed
 from autopilot.model import inspect
 from autopilot.observer import Observer
 from autopilot.outputs import check_writable, write_result
 from autopilot.recipe import Variant
-from autopilot.result import Status, StudyResult, TrialRecord, recipe_text
+from autopilot.result import Status, StudyResult, TrialRecord
 from autopilot.search.book import Book
 from autopilot.search.conclude import conclude
 from autopilot.search.evaluator import Evaluator
-from autopilot.search.finalists import Ranking, line_up
+from autopilot.search.finalists import Ranking
 from autopilot.search.outcome import Outcome
 from autopilot.search.prepare import Setup, identity, prepare, resolve_model
 from autopilot.search.sampler import Sampler
+from autopilot.search.samples import FOLDER as SAMPLES
 from autopilot.search.state import FolderLock, RunState
+from autopilot.search.texts import against_budget, baseline_text, best_text, deployment_text, recipe_text
 from autopilot.spec import Problem
 from autopilot.tracking import Tracker
 
@@ -46,23 +49,27 @@ def run_study(problem: Problem, out: Path, *, fresh: bool, observer: Observer) -
         KeyboardInterrupt: passed on; the same call goes on from there.
     """
     check_writable(out)
-    existed = out.exists()
     work = (out / WORK).absolute()
+    made = [folder for folder in (work, *work.parents) if not folder.exists()]
     work.mkdir(parents=True, exist_ok=True)
     try:
         with FolderLock(work):
             return _run_locked(problem, out, fresh=fresh, observer=observer)
-    except BadInput:
-        if not existed:
-            shutil.rmtree(out, ignore_errors=True)
+    except (BadInput, BaselineFailed):
+        if made and not (work / SAMPLES).exists():  # with trials in it, it is worth keeping
+            shutil.rmtree(made[-1], ignore_errors=True)
         raise
 
 
 def _run_locked(problem: Problem, out: Path, *, fresh: bool, observer: Observer) -> StudyResult:
     begun = time.monotonic()
     work = (out / WORK).absolute()
-    state = _open_state(problem, work, fresh=fresh, observer=observer)
+    now = identity(problem, inspect(resolve_model(problem, work)).files)
+    found = None if fresh else _interrupted(work, now, observer)
     setup = prepare(problem, work, observer)
+    state = found or RunState(now)
+    if found is None:
+        _clear(work)
     state.save(work)
     with Evaluator(setup, observer) as evaluator:
         study = _Study(setup, evaluator, observer, state, begun)
@@ -79,20 +86,25 @@ def _run_locked(problem: Problem, out: Path, *, fresh: bool, observer: Observer)
             raise
 
 
-def _open_state(problem: Problem, work: Path, *, fresh: bool, observer: Observer) -> RunState:
-    """The state to go on from: an interrupted run of the same question, or a new one."""
-    now = identity(problem, inspect(resolve_model(problem, work)).files)
-    found = None if fresh else RunState.load(work)
-    if found is not None and not found.finished:
-        changed = found.changed(now)
-        if not changed:
-            observer.note("going on with the interrupted run in this folder (--fresh starts anew)")
-            return found
+def _interrupted(work: Path, now: Mapping[str, str], observer: Observer) -> RunState | None:
+    """The state to go on from, where an interrupted run of the same question lies in ``work``."""
+    found = RunState.load(work)
+    if found is None or found.finished:
+        return None
+    changed = found.changed(dict(now))
+    if changed:
         observer.note(f"the interrupted run in this folder is not continued: {', '.join(changed)} changed")
+        return None
+    observer.note("going on with the interrupted run in this folder (--fresh starts anew)")
+    return found
+
+
+def _clear(work: Path) -> None:
+    """Remove an earlier run's trials, once the new question is known to be a good one."""
+    (work / "state.json").unlink(missing_ok=True)  # first: cut off half-way, nothing may look like a run to go on with
     for item in work.iterdir():
-        if item.name not in ("lock", "model"):
+        if item.name not in ("lock", "model", "data"):
             shutil.rmtree(item) if item.is_dir() else item.unlink()
-    return RunState(now)
 
 
 class _Study:
@@ -124,21 +136,22 @@ class _Study:
     def begin(self) -> None:
         """Recover finished trials, measure the baseline, queue what is known to be good."""
         self.book.recover()
-        self._open_tracker()
         self.observer.phase("measuring the model as given")
-        try:
-            baseline = self.evaluator.measure_baseline()
-        except VariantFailed as exc:
-            raise _baseline_error(exc, self.setup) from exc
+        baseline = self.evaluator.measure_baseline()
+        # Only now: a model or a metric that turns out to be unusable leaves nothing in MLflow.
+        self._open_tracker()
         self._reserve_s = self._verification_s(baseline)
-        if self.book.records:
-            return
+        self.observer.note(
+            baseline_text(baseline.measured, self.setup.metric.name, self.ranking, self.setup.problem.budget)
+        )
         space = self.setup.space
-        self._sampler.enqueue(space, baseline.variant)
-        trial, variant = self._sampler.ask(space)
-        if variant != baseline.variant:
-            raise AutopilotError("the first trial is not the baseline.", "This is a bug; please report it.")
-        self.book.measured(trial, baseline, self.evaluator.verdict(baseline))
+        if not self.book.records:
+            self._sampler.enqueue(space, baseline.variant, once=False)
+            trial, variant = self._sampler.ask(space)
+            if variant != baseline.variant:
+                raise AutopilotError("the first trial is not the baseline.", "This is a bug; please report it.")
+            self.book.measured(trial, baseline, self.evaluator.verdict(baseline))
+        # On resume too: a kill may have come before all were queued, and none is queued twice.
         known = [v for v in space.known_good(self.setup.target) if space.refusal(v.recipe) is None]
         for good in known[: max(4, int(self.setup.problem.search.trials * KNOWN_GOOD_SHARE))]:
             self._sampler.enqueue(space, good)
@@ -192,8 +205,9 @@ class _Study:
     def search(self) -> None:
         """Trials until their number, the time or the space is used up."""
         total = self.setup.problem.search.trials
+        self.evaluator.deadline = self.deadline - self._reserve_s
         while len(self.book.records) < total and not self._exhausted:
-            left = self.deadline - self._reserve_s - time.monotonic()
+            left = self._left_s
             if left <= 0:
                 self.observer.note(f"time is up after {len(self.book.records)} of {total} trials")
                 return
@@ -201,15 +215,22 @@ class _Study:
             if not self._is_new(variant):
                 self._pass_over(trial, variant)
                 continue
-            # A child may overrun the study's time a little, not for minutes.
-            wall_s = min(self.setup.problem.search.step_timeout_s, max(30.0, left))
-            self.evaluator.limits = replace(self.setup.limits, wall_s=wall_s)
             number = len(self.book.records)
-            self.observer.trial_started(number, total, left, recipe_text(variant.recipe), self._deployment(variant))
+            usual = self.setup.space.default_deployment(variant.deployment.provider)
+            deployment = deployment_text(variant.deployment, usual)
+            recipe = recipe_text(variant.recipe, self.setup.space)
+            self.observer.trial_started(number, total, left, recipe, deployment)
             self._one(trial, variant)
-            record = self.book.records[-1]
-            self.observer.trial_finished(record, self._best_text(), _against_budget(record))
+            if len(self.book.records) == number:
+                continue
+            record, budget = self.book.records[-1], self.setup.problem.budget
+            best = best_text(self.book.records, self.ranking, budget, self.setup.space)
+            self.observer.trial_finished(record, best, against_budget(record, budget))
             self.save_state()
+
+    @property
+    def _left_s(self) -> float:
+        return self.deadline - self._reserve_s - time.monotonic()
 
     def _is_new(self, variant: Variant) -> bool:
         """Whether a trial of ``variant`` could tell anything that isn't known."""
@@ -226,9 +247,11 @@ class _Study:
             self.observer.note("every variant of this space was tried")
 
     def _one(self, trial: Trial, variant: Variant) -> None:
+        """One trial and its record; without one where the study's time ended it, which tells nothing about it."""
         self._repeats = 0
         for attempt in (1, 2):
             seconds: dict[str, float] = {}
+            artifact = None
             try:
                 artifact = self.evaluator.build(variant.recipe, seconds)
                 twin = self.book.same_artifact(artifact, variant)
@@ -237,31 +260,17 @@ class _Study:
                     return
                 outcome = self.evaluator.measure(variant, artifact, give_up=self.book.hopeless)
             except VariantFailed as exc:
+                if exc.failure is Failure.TIMEOUT and self._left_s <= 0:
+                    self._sampler.abandon(trial)
+                    return
                 if attempt == 1 and exc.failure in RETRIED:
                     self.observer.note(f"{exc.failure.value}: {exc.message} Trying once more.")
                     continue
-                self.book.failed(trial, variant, exc, seconds)
+                self.book.failed(trial, variant, exc, seconds, was_built=artifact is not None)
                 return
             outcome.seconds = seconds | outcome.seconds
             self.book.measured(trial, outcome, self.evaluator.verdict(outcome))
             return
-
-    def _deployment(self, variant: Variant) -> str:
-        """Provider, threads, batch, and the options that aren't the default deployment's."""
-        d = variant.deployment
-        usual = dict(self.setup.space.default_deployment(d.provider).options)
-        said = [f"{k}={v}" for k, v in d.options if usual.get(k) != v]
-        return " ".join([d.provider, f"threads={d.threads}", f"batch={d.batch}", *said])
-
-    def _best_text(self) -> str | None:
-        queue = line_up(self.book.records, self.ranking)
-        measured = queue[0].measured.get(self.ranking.axis) if queue else None
-        if measured is None or measured.value is None:
-            return None
-        verdict = queue[0].verdict
-        word = "" if verdict is not None and verdict.overall.value == "in" else " (undecided)"
-        ratio = f", {measured.ratio.value * 100:.0f}% of baseline" if measured.ratio else ""
-        return f"{self.ranking.axis} {measured.value:.4g}{ratio}{word} · {recipe_text(queue[0].variant.recipe)}"
 
     # ---- end -----------------------------------------------------------------------------------
 
@@ -287,19 +296,3 @@ def _maximize(setup: Setup) -> bool:
         return setup.metric.higher_is_better
     found = plugins.find_axis(setup.problem.objective)
     return found is not None and found[1].higher_is_better
-
-
-def _against_budget(record: TrialRecord) -> str:
-    """Every limit's judgement in one line, or how the trial failed."""
-    if record.verdict is None:
-        return record.failure.value if record.failure else record.state.value
-    return ", ".join(f"{axis} {judgement.value}" for axis, judgement in record.verdict.per_limit.items())
-
-
-def _baseline_error(exc: VariantFailed, setup: Setup) -> AutopilotError:
-    """The model as given doesn't run: bad input where the runtime refuses it, else our failure."""
-    log = f"\n{exc.log}" if exc.log else ""
-    message = f"{setup.info.path}: the model as given can't be measured ({exc.failure.value}): {exc.message}{log}"
-    if exc.failure in (Failure.UNSUPPORTED, Failure.WRONG_NUMERICS, Failure.BUILD_ERROR):
-        return ModelError(message, exc.hint)
-    return BaselineFailed(message, exc.hint or "Run it once with onnxruntime alone to see whether it works there.")

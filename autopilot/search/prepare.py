@@ -16,11 +16,12 @@ from autopilot.bench.launcher import probe_batching
 from autopilot.contracts import Metric
 from autopilot.data import Splits
 from autopilot.data import prepare as prepare_data
-from autopilot.errors import SpecError
+from autopilot.errors import SpecError, VariantFailed
 from autopilot.model import ModelInfo, inspect
 from autopilot.observer import Observer
 from autopilot.recipe import Deployment, digest
 from autopilot.scoring import resolve_metric
+from autopilot.search.preflight import baseline_error, check_metric
 from autopilot.space import SearchSpace, SpaceRequest, build_space
 from autopilot.spec import Problem
 from autopilot.target import Target
@@ -60,17 +61,28 @@ class Setup:
         labels = self.splits.validation.labels
         return labels is not None and labels.dtype.kind in "iub"
 
-    def scoring_batch(self, deployment: Deployment, *, dynamic: bool) -> int:
-        """Samples a run for the quality pass.
+    @property
+    def batches(self) -> tuple[int, ...] | None:
+        """Samples that one request may hold in the spec's traffic; None for any number."""
+        if not self.splits.validation.batched:
+            return (1,)
+        if self.info.batch is not None:
+            return (self.info.batch,)
+        return None if self.problem.traffic.scenario == "offline" else (1,)
+
+    def scoring_batch(self, deployment: Deployment, info: ModelInfo) -> int:
+        """Samples a run for the quality pass of the model that ``info`` describes.
 
         Dynamically quantized models scale a whole batch at once, so what they answer depends on
         it: they are scored as they will be served.
         """
-        if self.info.batch is not None:
-            return self.info.batch
-        if not self.batching:
+        if not self.splits.validation.batched:
             return 1
-        return deployment.batch if dynamic else max(SCORING_BATCH, deployment.batch)
+        if info.batch is not None:
+            return info.batch
+        if self.info.batch is not None or info.dynamic_quantized:
+            return deployment.batch
+        return max(SCORING_BATCH, deployment.batch) if self.batching else 1
 
 
 def prepare(problem: Problem, work: Path, observer: Observer) -> Setup:
@@ -84,11 +96,17 @@ def prepare(problem: Problem, work: Path, observer: Observer) -> Setup:
             f"{problem.path}: traffic.scenario 'server' is not measured by this version.",
             "Use single_stream or offline.",
         )
-    observer.phase("checking the model")
+    observer.doing("checking the model")
     info = inspect(resolve_model(problem, work))
     model = Artifact.of(list(info.files))
     metric = resolve_metric(problem.metric, plugins.metrics())
-    observer.phase("checking and splitting the data")
+    target = Target.detect()
+    threads = min(problem.target.threads or target.cores, target.cores)
+    limits = child_limits(problem)
+    # Without a sample dimension the inputs' first one is another (bands, steps): no batch size.
+    fixed = info.batch if problem.data.batched else None
+    space = _space(problem, SpaceRequest(problem.target.providers, threads, (fixed or 1,)), target)
+    observer.doing("checking and splitting the data")
     splits = prepare_data(
         problem.data,
         problem.metric,
@@ -97,21 +115,26 @@ def prepare(problem: Problem, work: Path, observer: Observer) -> Setup:
         seed=problem.search.seed,
         metric_needs_labels=not metric.against_baseline,
     )
-    for warning in splits.warnings:
+    observer.doing("trying the model")
+    try:
+        batching = _batching(info, splits, model, space, limits)
+        if batching and problem.traffic.scenario == "offline" and fixed is None:
+            space = _space(problem, SpaceRequest(problem.target.providers, threads, OFFLINE_BATCHES), target)
+        setup = Setup(problem, target, info, model, splits, metric, space, work, limits, batching)
+        check_metric(setup)
+    except VariantFailed as exc:
+        raise baseline_error(exc, info) from exc
+    _tell(setup, observer)
+    return setup
+
+
+def _tell(setup: Setup, observer: Observer) -> None:
+    """What the user should know; told when all is checked, so that bad input stays one paragraph."""
+    for warning in setup.splits.warnings:
         observer.note(warning)
-    target = Target.detect()
-    threads = problem.target.threads or target.cores
-    if threads > target.cores:
-        observer.note(f"target.threads is {threads}, but this machine has {target.cores} cores; they are used")
-        threads = target.cores
-    limits = child_limits(problem)
-    request = SpaceRequest(problem.target.providers, threads, (info.batch or 1,))
-    space = _space(problem, request, target)
-    observer.phase("trying the model")
-    batching = _batching(info, splits, model, space, limits)
-    if batching and problem.traffic.scenario == "offline" and info.batch is None:
-        space = _space(problem, SpaceRequest(request.providers, threads, OFFLINE_BATCHES), target)
-    return Setup(problem, target, info, model, splits, metric, space, work, limits, batching)
+    asked, cores = setup.problem.target.threads, setup.target.cores
+    if asked is not None and asked > cores:
+        observer.note(f"target.threads is {asked}, but this machine has {cores} cores; they are used")
 
 
 def _space(problem: Problem, request: SpaceRequest, target: Target) -> SearchSpace:
@@ -121,7 +144,7 @@ def _space(problem: Problem, request: SpaceRequest, target: Target) -> SearchSpa
 
 
 def _batching(info: ModelInfo, splits: Splits, model: Artifact, space: SearchSpace, limits: ChildLimits) -> bool:
-    if not splits.validation.batched or info.batch == 1:
+    if not splits.validation.batched or info.batch is not None:  # one size alone runs
         return False
     return probe_batching(model.path, space.default_deployment(), split=splits.validation, limits=limits)
 

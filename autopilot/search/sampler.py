@@ -19,6 +19,8 @@ from autopilot.recipe import Variant
 from autopilot.space import SearchSpace
 
 RECORD = "record"
+VALUE = "value"  # what the trial is about to be told, None for PRUNED
+AGAIN = "again"  # marks a trial that was interrupted once already
 RUNNABLE = "runnable"
 
 
@@ -26,7 +28,7 @@ class Sampler:
     """One constrained study in an RDB, resumable after a kill at any moment.
 
     A trial's record is stored before Optuna is told its state, so a trial that was finished
-    but not told is told again on resume instead of being lost.
+    but not told is told on resume instead of being lost.
     """
 
     def __init__(self, folder: Path, name: str, *, maximize: bool, seed: int, limits: tuple[str, ...]) -> None:
@@ -51,18 +53,32 @@ class Sampler:
         self._sign = -1.0 if maximize else 1.0
 
     def recover(self) -> list[dict[str, Any]]:
-        """Records of the finished trials, in order; trials that a kill left running are told FAIL."""
+        """Records of the finished trials, in order; those that a kill left running are ended and queued again."""
         records = []
         for trial in self._study.get_trials(deepcopy=False):
             if trial.state is TrialState.RUNNING:
-                self._study.tell(trial.number, state=TrialState.FAIL)
+                self._end(trial)
             if RECORD in trial.user_attrs:
                 records.append(json.loads(trial.user_attrs[RECORD]))
         return records
 
-    def enqueue(self, space: SearchSpace, variant: Variant) -> None:
-        """Have ``variant`` tried before anything the sampler thinks of."""
-        self._study.enqueue_trial(dict(space.names_of(variant)), skip_if_exists=True)
+    def _end(self, trial: FrozenTrial) -> None:
+        """End a trial that was cut off: as it was to be told, or, where nothing was known yet, by trying it again.
+
+        Once only: a variant that takes the whole machine down must not do so at every resume.
+        """
+        if RECORD in trial.user_attrs:
+            value = trial.user_attrs[VALUE]
+            self._study.tell(trial.number, value, state=TrialState.PRUNED if value is None else TrialState.COMPLETE)
+            return
+        if AGAIN not in trial.user_attrs:
+            params = trial.system_attrs.get("fixed_params", trial.params)
+            self._study.enqueue_trial(dict(params), user_attrs={AGAIN: True})
+        self._study.tell(trial.number, state=TrialState.FAIL)
+
+    def enqueue(self, space: SearchSpace, variant: Variant, *, once: bool = True) -> None:
+        """Have ``variant`` tried before anything the sampler thinks of; with ``once`` not where it ever was queued."""
+        self._study.enqueue_trial(dict(space.names_of(variant)), skip_if_exists=once)
 
     def enqueue_unseen(self, space: SearchSpace, is_new: Callable[[Variant], bool], attempts: int = 300) -> bool:
         """Queue a random variant that ``is_new``; False when none is found: the space is used up."""
@@ -94,8 +110,8 @@ class Sampler:
     ) -> None:
         """A complete trial: objective and one constraint a limit."""
         self._constrain(trial, {axis: violations.get(axis, 0.0) for axis in self._limits} | {RUNNABLE: 0.0})
-        self._store(trial, record)
         finite = value if math.isfinite(value) else self._sign * 1e12
+        self._store(trial, record, finite)
         self._study.tell(trial, finite)
 
     def tell_pruned(self, trial: Trial, record: dict[str, Any] | None, violations: Mapping[str, float]) -> None:
@@ -113,14 +129,19 @@ class Sampler:
         self._store(trial, record)
         self._study.tell(trial, state=TrialState.PRUNED)
 
+    def abandon(self, trial: Trial) -> None:
+        """A trial that told nothing about its variant: invisible to the sampler."""
+        self._study.tell(trial, state=TrialState.FAIL)
+
     @staticmethod
     def _constrain(trial: Trial, values: Mapping[str, float]) -> None:
         for key, value in values.items():
             trial.set_constraint(key, value)
 
     @staticmethod
-    def _store(trial: Trial, record: dict[str, Any] | None) -> None:
+    def _store(trial: Trial, record: dict[str, Any] | None, value: float | None = None) -> None:
         if record is not None:
+            trial.set_user_attr(VALUE, value)  # before the record, which says that the trial is finished
             trial.set_user_attr(RECORD, json.dumps(record, allow_nan=False))
 
     @property

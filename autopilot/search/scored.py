@@ -52,8 +52,7 @@ class QualityPass:
         return self._done[key]
 
     def _batch(self, outcome: Outcome) -> int:
-        dynamic = inspect(outcome.artifact.path).dynamic_quantized
-        return self._setup.scoring_batch(outcome.variant.deployment, dynamic=dynamic)
+        return self._setup.scoring_batch(outcome.variant.deployment, inspect(outcome.artifact.path))
 
     def _key(self, outcome: Outcome, split: Split, batch: int) -> str:
         deployment = outcome.variant.deployment

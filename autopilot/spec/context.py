@@ -23,7 +23,7 @@ class Context:
     def axis(self, at: KeyPath, name: str) -> str:
         axis = self.vocabulary.axis(name)
         if axis is None:
-            raise self.error(at, f"unknown axis {name!r}", nearest(name, self.vocabulary.axis_names))
+            raise self.error(at, f"{at[0]}: unknown axis {name!r}", nearest(name, self.vocabulary.axis_names))
         return axis.name
 
     def file(self, at: KeyPath, raw: str) -> Path:

@@ -99,6 +99,8 @@ def prepare_mlflow() -> None:
     level = os.environ["MLFLOW_LOGGING_LEVEL"].upper()
     for logger in _QUIET:
         logging.getLogger(logger).setLevel(level)
+    # Compares what a model needs with what is installed, which here is what it was measured with.
+    logging.getLogger("mlflow.utils.requirements_utils").setLevel(logging.ERROR)
 
 
 @contextmanager

@@ -191,10 +191,12 @@ def _start(folder: Path) -> subprocess.Popen[str]:
 def _wait_for_trial(run: subprocess.Popen[str], number: int) -> None:
     """Read progress until trial ``number`` begins."""
     assert run.stderr is not None
+    said = []
     for line in run.stderr:
+        said.append(line)
         if re.search(rf"trial {number}\b", line):
             return
-    raise AssertionError("the run ended before")
+    raise AssertionError("the run ended before: " + "".join(said))
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])

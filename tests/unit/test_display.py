@@ -44,7 +44,7 @@ def watch(observer: Observer) -> None:
     """A short study."""
     observer.phase("measuring the model as given")
     observer.trial_started(3, 40, 125.0, "static_int8(per_channel=True)", "cpu, 1 thread")
-    observer.phase("building static_int8")
+    observer.doing("building static_int8")
     observer.trial_finished(Ended(), "latency_p50_ms 0.41, 40% of baseline", "latency_p50_ms in, quality_drop in")
     observer.note("the machine is noisy")
     observer.finished()
@@ -118,8 +118,16 @@ def test_unbounded_interval_is_shown() -> None:
 
     text = shown(render_result(results.result(best=best)))
 
-    assert "0.7..inf" in text
-    assert "-inf..50%" in text
+    assert "0.7 or more" in text
+    assert "50% or less" in text
+
+
+def test_lower_bound_of_zero_of_a_ratio_is_none() -> None:
+    """Nothing runs in no time: 0% says that nothing is known on that side."""
+    best = results.candidate("undecided", "best/model.onnx")
+    best["measured"]["latency_p50_ms"]["ratio"] = {"value": 0.4, "low": 0.0, "high": 0.544}
+
+    assert "54.4% or less" in shown(render_result(results.result(best=best)))
 
 
 @pytest.mark.parametrize("status", ["in_budget", "no_fit", "undecided"])
@@ -181,7 +189,9 @@ def test_plain_observer_writes_one_line_an_event() -> None:
     [
         (Ended(failure=Failure.OOM, state="pruned", reason="needed\nmore"), "failed (oom): needed more"),
         (Ended(state="duplicate"), "the same as an earlier trial"),
-        (Ended(state="pruned"), "pruned: size_mb out"),
+        (Ended(state="duplicate", reason="the same as trial 1"), "the same as trial 1"),
+        (Ended(state="pruned"), "ended early: size_mb out"),
+        (Ended(state="pruned", reason="hopeless"), "ended early (hopeless): size_mb out"),
     ],
 )
 def test_end_of_a_trial_is_told_in_one_line(record: Ended, expected: str) -> None:
@@ -201,7 +211,7 @@ def test_live_display_shows_trial_time_best_and_phase() -> None:
     observer.trial_finished(Ended(), "latency_p50_ms 0.41", "latency_p50_ms in")
     observer.trial_started(4, 40, 100.0, "static_int8", "cpu")
     clock[0] = 40.0
-    observer.phase("scoring")
+    observer.doing("scoring")
 
     text = shown(observer.renderable())
     observer.finished()

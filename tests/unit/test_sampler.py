@@ -97,25 +97,43 @@ def test_unbounded_objective_is_told_as_a_finite_bad_value(tmp_path: Path, space
 
 
 def test_recover_gives_finished_records_and_ends_stale_trials(tmp_path: Path, space: SearchSpace) -> None:
-    """A killed run leaves its last trial running: on resume it is told FAIL, finished ones are kept."""
+    """A killed run leaves its last trial running: on resume it ends and is queued again, finished ones are kept."""
     first = sampler(tmp_path)
     trial, _ = first.ask(space)
     first.tell_measured(trial, {"n": 0}, value=1.0, violations={})
-    first.ask(space)
+    _, cut_off = first.ask(space)
 
     again = sampler(tmp_path)
 
     assert again.recover() == [{"n": 0}]
-    assert [t.state for t in again.trials] == [TrialState.COMPLETE, TrialState.FAIL]
+    assert [t.state for t in again.trials] == [TrialState.COMPLETE, TrialState.FAIL, TrialState.WAITING]
+    assert again.ask(space)[1] == cut_off
+
+
+def test_recover_gives_up_a_trial_that_was_cut_off_twice(tmp_path: Path, space: SearchSpace) -> None:
+    """A variant that takes the machine down is not tried at every resume."""
+    study = sampler(tmp_path)
+    study.ask(space)
+    for _ in range(2):
+        study = sampler(tmp_path)
+        study.recover()
+        if study.trials[-1].state is TrialState.WAITING:
+            study.ask(space)
+
+    assert [t.state for t in study.trials] == [TrialState.FAIL, TrialState.FAIL]
 
 
 def test_recover_keeps_a_record_stored_just_before_the_kill(tmp_path: Path, space: SearchSpace) -> None:
-    """Between storing the record and telling Optuna nothing may be lost."""
+    """Between storing the record and telling Optuna nothing may be lost, for Optuna neither."""
     first = sampler(tmp_path)
-    trial, _ = first.ask(space)
-    trial.set_user_attr("record", '{"n": 7}')
+    for value in (0.25, None):
+        trial, _ = first.ask(space)
+        trial.set_user_attr("value", value)
+        trial.set_user_attr("record", '{"n": 7}')
+    again = sampler(tmp_path)
 
-    assert sampler(tmp_path).recover() == [{"n": 7}]
+    assert again.recover() == [{"n": 7}, {"n": 7}]
+    assert [(t.state, t.value) for t in again.trials] == [(TrialState.COMPLETE, 0.25), (TrialState.PRUNED, None)]
 
 
 def test_enqueue_unseen_finds_what_is_left_and_then_says_so(tmp_path: Path, space: SearchSpace) -> None:

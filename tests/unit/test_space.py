@@ -186,3 +186,27 @@ def test_narrowing_keeps_the_declared_default_first() -> None:
     """The default stays the default where it is allowed."""
     assert narrow(Choice(("a", "b", "c")), ["c", "a"], "x") == Choice(("a", "c"))
     assert narrow(Float(0.0, 1.0, 0.5), {"min": 0.6}, "x") == Float(0.6, 1.0, 0.6)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "techniques: 3",
+        "techniques: quick",
+        "techniques: {int8: [1, 2]}",
+        "techniques: {int8: 5}",
+        "deployment: cpu",
+        "deployment: [1]",
+        "deployment: {cpu: 4}",
+        "deployment: {batch: x}",
+    ],
+)
+def test_build_space_refuses_values_of_the_wrong_kind(tmp_path: Path, text: str) -> None:
+    """A list where names belong is bad input, not a traceback."""
+    with pytest.raises(SpecError):
+        space_of(tmp_path, text)
+
+
+def test_narrow_counts_a_repeated_value_once() -> None:
+    """Twice the same choice would be drawn twice as often, and be two variants."""
+    assert narrow(Choice(("a", "b")), ["b", "b"], "here") == Choice(("b",))

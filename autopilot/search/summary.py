@@ -1,0 +1,61 @@
+"""Measurements of every axis from a profile, with the ratios that relative limits are judged on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from autopilot import plugins
+from autopilot.contracts import Stage
+from autopilot.profile import Interval, Measurement, Profile
+from autopilot.recipe import Deployment
+from autopilot.spec import Problem
+
+_ORDER = tuple(Stage)
+
+
+def summarise(
+    problem: Problem, profile: Profile, stage: Stage, baseline: Mapping[str, Measurement] | None
+) -> dict[str, Measurement]:
+    """Every axis that is known after ``stage``, by name.
+
+    ``baseline`` holds the baseline's own measurements; None where ``profile`` is the baseline's.
+    """
+    found: dict[str, Measurement] = {}
+    for name in _axis_names(problem):
+        meter = plugins.find_axis(name)
+        if meter is not None and _ORDER.index(meter[1].stage) <= _ORDER.index(stage):
+            found[name] = with_ratio(meter[0].summarise(profile, name), baseline)
+    return found
+
+
+def _axis_names(problem: Problem) -> tuple[str, ...]:
+    """Declared axes, then those that the spec alone names (an odd percentile)."""
+    return tuple(dict.fromkeys([*plugins.axis_names(), *problem.budget.axes, problem.objective]))
+
+
+def with_ratio(measured: Measurement, baseline: Mapping[str, Measurement] | None) -> Measurement:
+    """Relative limits on axes that aren't interleaved are judged against the baseline's own figure."""
+    if measured.value is None or measured.ratio is not None or measured.axis == "quality_drop":
+        return measured
+    if baseline is None:
+        return replace(measured, ratio=Interval(1.0, 1.0, 1.0))
+    base = baseline.get(measured.axis)
+    if base is None or base.value is None or base.value <= 0 or base.low is None or base.high is None:
+        return measured
+    low = measured.value if measured.low is None else measured.low
+    high = measured.value if measured.high is None else measured.high
+    widest = high / base.low if base.low > 0 else float("inf")
+    return replace(measured, ratio=Interval(measured.value / base.value, low / base.high, widest))
+
+
+def measurement(name: str, profile: Profile, stage: Stage) -> Measurement | None:
+    """The measurement of axis ``name`` if it belongs to ``stage``."""
+    found = plugins.find_axis(name)
+    return found[0].summarise(profile, name) if found is not None and found[1].stage is stage else None
+
+
+def environment(deployment: Deployment) -> dict[str, str]:
+    """What the placement meter compares the runtime's own report with."""
+    name = getattr(plugins.providers()[deployment.provider], "execution_provider", None)
+    return {"execution_provider": name} if name else {}

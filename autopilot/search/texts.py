@@ -1,0 +1,86 @@
+"""Lines about trials for those who watch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from autopilot.budget import Budget, Judgement, Limit
+from autopilot.profile import Measurement
+from autopilot.recipe import Deployment, Recipe
+from autopilot.result import TrialRecord
+from autopilot.search.finalists import Ranking, line_up
+from autopilot.space import SearchSpace
+
+# Said by the score itself, or 0 by definition.
+_OWN = ("quality", "quality_drop")
+
+
+def recipe_text(recipe: Recipe, space: SearchSpace) -> str:
+    """The techniques with those parameters that aren't the space's defaults; result.json has them all."""
+    said = []
+    for step in recipe.steps:
+        domains = space.techniques[step.technique][1] if step.technique in space.techniques else {}
+        unusual = [f"{k}={v}" for k, v in step.params if k not in domains or domains[k].default != v]
+        said.append(f"{step.technique}({', '.join(unusual)})" if unusual else step.technique)
+    return " > ".join(said) or "the model as given"
+
+
+def deployment_text(deployment: Deployment, usual: Deployment) -> str:
+    """Provider, threads, a batch above 1, and the options that aren't those of the ``usual`` deployment."""
+    common = dict(usual.options)
+    said = [f"{k}={v}" for k, v in deployment.options if common.get(k) != v]
+    batch = [f"batch {deployment.batch}"] if deployment.batch != 1 else []
+    threads = f"{deployment.threads} thread{'' if deployment.threads == 1 else 's'}"
+    return ", ".join([deployment.provider, threads, *batch, *said])
+
+
+def baseline_text(measured: Mapping[str, Measurement], metric: str, ranking: Ranking, budget: Budget) -> str:
+    """The model as given in one line: a score that is no good shows wrong preprocessing before hours are spent."""
+    axes = dict.fromkeys([ranking.axis, *budget.axes])
+    said = [f"{axis} {_figure(measured[axis], None)}" for axis in axes if axis in measured and axis not in _OWN]
+    quality = measured.get("quality")
+    if quality is not None and quality.value is not None:
+        said.insert(0, f"{metric} {quality.value:.4g}")
+    return f"the model as given: {', '.join(said)}"
+
+
+def best_text(records: Sequence[TrialRecord], ranking: Ranking, budget: Budget, space: SearchSpace) -> str | None:
+    """The best variant so far against every limit, in one line; None while nothing fits or may fit."""
+    queue = line_up(records, ranking)
+    if not queue:
+        return None
+    best = queue[0]
+    figures = [
+        f"{limit.axis} {_figure(best.measured.get(limit.axis), limit)} ({_bound(limit)})" for limit in budget.limits
+    ]
+    if ranking.axis not in budget.axes:
+        objective = best.measured.get(ranking.axis)
+        figures.insert(0, f"{ranking.axis} {_figure(objective, None)}")
+    sure = best.verdict is not None and best.verdict.overall is Judgement.IN
+    word = "" if sure else ", not decided yet"
+    return f"trial {best.number}{word}, {recipe_text(best.variant.recipe, space)}: {', '.join(figures)}"
+
+
+def against_budget(record: TrialRecord, budget: Budget) -> str:
+    """What was measured of every limited axis, and its judgement, in one line; or how the trial failed."""
+    if record.verdict is None:
+        return record.failure.value if record.failure else record.state.value
+    said = []
+    for limit in budget.limits:
+        measured, judgement = record.measured.get(limit.axis), record.verdict.per_limit.get(limit.axis)
+        if judgement is not None and (measured is not None or judgement is Judgement.OUT):
+            said.append(f"{limit.axis} {_figure(measured, limit)} ({judgement.value.replace('_', ' ')})")
+    return ", ".join(said)
+
+
+def _bound(limit: Limit) -> str:
+    """The limit's text, less the words that its figure ends with."""
+    return limit.text.removesuffix(" of baseline")
+
+
+def _figure(measured: Measurement | None, limit: Limit | None) -> str:
+    if measured is None or measured.value is None:
+        return "not measured"
+    if limit is not None and limit.relative and measured.ratio is not None:
+        return f"{measured.ratio.value * 100:.3g}% of baseline"
+    return f"{measured.value:.3g}" if abs(measured.value) < 1000 else f"{measured.value:.0f}"

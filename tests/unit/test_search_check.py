@@ -1,0 +1,135 @@
+"""``check``: what it refuses to compare, and how a verdict becomes an exit code."""
+
+from __future__ import annotations
+
+import importlib
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from autopilot.artifact import Artifact
+from autopilot.errors import BadInput, Failure, ModelError
+from autopilot.model import ModelInfo
+from autopilot.observer import NullObserver
+from autopilot.recipe import Recipe
+from autopilot.result import Status
+from autopilot.search.check import check_model
+from autopilot.search.prepare import Setup
+from autopilot.spec import TargetSpec
+from tests.unit.search_support import Facts, FakeEvaluator, artifact_of, info_of, setup_of
+
+# The package exports a function of the module's name.
+module = importlib.import_module("autopilot.search.check")
+BUNDLE = {"provider": "cpu", "threads": 1, "batch": 1, "arena": True}
+
+
+def checked(
+    model: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    setup: Setup | None = None,
+    info: ModelInfo | None = None,
+    facts: Facts | None = None,
+) -> Any:
+    """``check_model`` with a simulated measurement."""
+    setup = setup or setup_of(model.parent)
+    monkeypatch.setattr(module, "inspect", lambda path: info or info_of())
+    monkeypatch.setattr(module, "prepare", lambda problem, work, observer: setup)
+    monkeypatch.setattr(Artifact, "of", lambda files, **more: artifact_of(Recipe()))
+    monkeypatch.setattr(module, "Evaluator", lambda s, o: FakeEvaluator(s, o, lambda v: facts or Facts()))
+    return check_model(model, setup.problem, observer=NullObserver())
+
+
+def bundle(folder: Path, **changes: Any) -> Path:
+    """A bundle's folder with its deployment."""
+    (folder / "variant.json").write_text(json.dumps({"deployment": BUNDLE | changes}))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("facts", "status", "code"),
+    [
+        (Facts(0.5), Status.IN_BUDGET, 0),
+        (Facts(0.9), Status.NO_FIT, 3),
+        (Facts(0.6, noise=0.05), Status.UNDECIDED, 4),
+        (Facts(0.5, drop_later=0.5), Status.NO_FIT, 3),
+    ],
+)
+def test_verdict_becomes_the_exit_code(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, facts: Facts, status: Status, code: int
+) -> None:
+    """The measurement on held-back data alone decides."""
+    found = checked(tmp_path / "model.onnx", monkeypatch, facts=facts)
+
+    assert (found.status, found.exit_code) == (status, code)
+
+
+def test_bundle_is_run_in_its_own_deployment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not in the spec's default one."""
+    found = checked(bundle(tmp_path, arena=False), monkeypatch)
+
+    assert dict(found.deployment.options) == {"arena": False}
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"threads": 2}, "runs in 2 threads; here 1 are allowed"),
+        ({"batch": 8}, "takes 8 samples a request"),
+        ({"provider": "cuda"}, "runs on cuda"),
+        ({"turbo": True}, "sets turbo"),
+        ({"arena": "maybe"}, "sets arena"),
+    ],
+)
+def test_bundle_that_the_spec_does_not_allow_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any], said: str
+) -> None:
+    """More threads or another batch size would pass a gate that the spec's target does not."""
+    setup = setup_of(tmp_path)
+    setup = replace(setup, problem=replace(setup.problem, target=TargetSpec(threads=1)))
+
+    with pytest.raises(BadInput, match=said):
+        checked(bundle(tmp_path, **changes), monkeypatch, setup=setup)
+
+
+def test_offline_bundle_keeps_its_batch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the traffic leaves the size of a request open, the bundle chose it."""
+    found = checked(bundle(tmp_path, batch=8), monkeypatch, setup=setup_of(tmp_path, scenario="offline"))
+
+    assert found.deployment.batch == 8
+
+
+def test_model_with_another_fixed_batch_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It can't take the spec's requests."""
+    with pytest.raises(BadInput, match="fixed at 8"):
+        checked(tmp_path / "model.onnx", monkeypatch, info=info_of(8))
+
+
+def test_model_with_other_inputs_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both sides are named."""
+    with pytest.raises(BadInput, match="inputs are image, the spec's model has x"):
+        checked(tmp_path / "model.onnx", monkeypatch, info=info_of(inputs=("image",)))
+
+
+def test_model_that_does_not_run_is_bad_input(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The failure's class is in the message."""
+    with pytest.raises(ModelError, match="crash"):
+        checked(tmp_path / "model.onnx", monkeypatch, facts=Facts(failure_later=Failure.CRASH))
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"deployment": {"threads": 1}}'])
+def test_damaged_bundle_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    """A torn variant.json is bad input, not a traceback."""
+    (tmp_path / "variant.json").write_text(text)
+
+    with pytest.raises(BadInput, match="damaged"):
+        checked(tmp_path, monkeypatch)
+
+
+def test_folder_without_variant_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder is taken for a bundle."""
+    with pytest.raises(BadInput, match=r"without variant\.json"):
+        checked(tmp_path, monkeypatch)

@@ -1,0 +1,215 @@
+"""From records to a result: which status, which nearest miss, what is said."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from autopilot.budget import Budget, Judgement, Limit
+from autopilot.errors import Failure
+from autopilot.profile import Interval, Measurement
+from autopilot.recipe import Recipe, Step, Variant, params_of
+from autopilot.result import Status, StudyResult, TrialRecord, TrialState
+from autopilot.search import conclude as module
+from autopilot.search.conclude import speedup
+from autopilot.search.explain import explain
+from autopilot.search.finalists import MOST_LATE, Ranking, line_up, verify
+from tests.unit.search_support import BUDGET, Facts, FakeEvaluator, Recorder, artifact_of, figures, setup_of
+
+RANKING = Ranking("latency_p50_ms", maximize=False)
+Later = Callable[[int], Facts]
+
+
+def record(number: int, facts: Facts, state: TrialState = TrialState.COMPLETE) -> TrialRecord:
+    steps = (Step("int8", params_of({"n": number})),) if number else ()
+    variant = Variant(Recipe(steps), setup_of(Path()).space.default_deployment())
+    measured = figures(facts, later=False)
+    if state is TrialState.PRUNED:
+        del measured["quality_drop"]
+    return TrialRecord(
+        id=variant.id,
+        number=number,
+        state=state,
+        failure=None,
+        reason="",
+        stage="quality",
+        variant=variant,
+        measured=measured,
+        verdict=BUDGET.judge(measured),
+        artifact=artifact_of(variant.recipe),
+    )
+
+
+def evaluator_of(folder: Path, facts: list[Facts]) -> FakeEvaluator:
+    def world(variant: Variant) -> Facts:
+        return facts[int(dict(variant.recipe.steps[0].params)["n"]) if variant.recipe.steps else 0]
+
+    evaluator = FakeEvaluator(setup_of(folder), Recorder(), world)
+    evaluator.measure_baseline()
+    return evaluator
+
+
+def concluded(
+    folder: Path,
+    facts: list[Facts],
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    pruned: tuple[int, ...] = (),
+    late: bool = False,
+) -> StudyResult:
+    monkeypatch.setattr(module, "write_outputs", lambda result, out, artifact, preprocessing: result)
+    records = [record(i, f, TrialState.PRUNED if i in pruned else TrialState.COMPLETE) for i, f in enumerate(facts)]
+    evaluator: Any = evaluator_of(folder, facts)
+    deadline = -math.inf if late else math.inf
+    return module.conclude(evaluator, records, RANKING, started=0.0, deadline=deadline, out=folder)
+
+
+def test_fastest_that_holds_wins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The fastest that fails its second measurement leaves the place to the next."""
+    result = concluded(tmp_path, [Facts(1.0), Facts(0.3, drop_later=0.02), Facts(0.4), Facts(0.5)], monkeypatch)
+
+    assert result.status is Status.IN_BUDGET
+    assert result.best is not None
+    assert result.best.number == 2
+    assert [t.stage for t in result.trials] == ["quality", "verify", "verify", "quality"]
+    assert "1 did not hold: quality_drop (1)" in result.explanation
+
+
+def test_finalist_that_crashes_when_measured_again_is_no_nearest_miss(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its screening verdict, all in, is not what it came to."""
+    facts = [Facts(0.7), Facts(0.3, failure_later=Failure.CRASH)]
+    result = concluded(tmp_path, facts, monkeypatch)
+
+    assert result.status is Status.NO_FIT
+    assert result.nearest is not None
+    assert result.nearest.number == 0
+    assert result.trials[1].reason == "failed when measured again: crash: simulated."
+
+
+def test_finalists_there_was_no_time_for_leave_the_study_undecided(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing was shown to fit, but "nothing fits" would be wrong: a screened variant kept every limit."""
+    facts = [Facts(1.0), *(Facts(0.3 + i / 100, drop_later=0.5) for i in range(MOST_LATE)), Facts(0.5)]
+    result = concluded(tmp_path, facts, monkeypatch, late=True)
+
+    assert result.status is Status.UNDECIDED
+    assert result.nearest is not None
+    assert result.nearest.number == len(facts) - 1
+    assert "no time left to verify" in result.explanation
+    with_time = concluded(tmp_path, facts, monkeypatch)
+    assert with_time.best is not None
+    assert with_time.best.number == len(facts) - 1
+
+
+def test_time_up_ends_verification_as_soon_as_one_holds(tmp_path: Path) -> None:
+    """A tie is worth another measurement only while there is time."""
+    facts = [Facts(1.0), Facts(0.40), Facts(0.41), Facts(0.42)]
+    records = [record(i, f) for i, f in enumerate(facts)]
+    late: Any = evaluator_of(tmp_path, facts)
+    early: Any = evaluator_of(tmp_path, facts)
+
+    assert len(verify(late, records, RANKING, out_of_time=lambda: True).done) == 1
+    assert len(verify(early, records, RANKING, out_of_time=lambda: False).done) > 1
+
+
+def test_variant_given_up_is_verified_when_the_better_ones_fail(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was not scored since others were faster; when they turn out not to hold it has its chance."""
+    facts = [Facts(1.0), Facts(0.3, drop_later=0.5), Facts(0.5)]
+    result = concluded(tmp_path, facts, monkeypatch, pruned=(2,))
+
+    assert result.best is not None
+    assert result.best.number == 2
+
+
+def test_everything_certainly_out_is_no_fit_with_the_smallest_violation(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The nearest miss is the one that least needs to be forgiven."""
+    result = concluded(tmp_path, [Facts(1.0), Facts(0.9), Facts(0.8)], monkeypatch)
+
+    assert result.status is Status.NO_FIT
+    assert result.nearest is not None
+    assert result.nearest.number == 2
+    assert "would admit it" in result.explanation
+
+
+def test_noise_around_the_bound_is_undecided(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither in nor out, measured twice."""
+    result = concluded(tmp_path, [Facts(1.0), Facts(0.6, noise=0.05)], monkeypatch)
+
+    assert result.status is Status.UNDECIDED
+    assert result.nearest is not None
+    assert result.nearest.verdict is not None
+    assert result.nearest.verdict.overall is Judgement.UNDECIDED
+    assert "is undecided on latency_p50_ms" in result.explanation
+
+
+def test_line_up_leaves_out_what_broke_a_limit_for_certain() -> None:
+    """Given-up variants come last, certain violations not at all."""
+    records = [
+        record(1, Facts(0.5), TrialState.PRUNED),
+        record(2, Facts(0.9), TrialState.PRUNED),
+        record(3, Facts(0.6, noise=0.05)),
+        record(4, Facts(0.5)),
+    ]
+
+    assert [r.number for r in line_up(records, RANKING)] == [4, 3, 1]
+
+
+def test_explanation_of_an_unbounded_percentile_says_what_is_missing() -> None:
+    """A limit of infinity would be no advice."""
+    limit = Limit("latency_p99_ms", 50.0)
+    how = "150 requests of 1 in 38 blocks; an upper bound needs 368 independent requests"
+    measured = {"latency_p99_ms": Measurement("latency_p99_ms", 40.0, 0.0, math.inf, 150, how)}
+    budget = Budget((limit,))
+    text = explain([], budget, status="undecided", left_out={}, nearest=(measured, budget.judge(measured)))
+
+    assert "inf" not in text
+    assert "an upper bound needs 368" in text
+
+
+def test_explanation_says_why_an_axis_has_no_figure() -> None:
+    """What can't be measured here is named with its reason."""
+    budget = Budget((Limit("energy_mj", 5.0),))
+    measured = {"energy_mj": Measurement.missing("energy_mj", "no counter")}
+    text = explain([], budget, status="undecided", left_out={}, nearest=(measured, budget.judge(measured)))
+
+    assert "has no figure for energy_mj (no counter)" in text
+
+
+@pytest.mark.parametrize(
+    ("axis", "ratio", "expected"),
+    [
+        ("latency_p99_ms", Interval(0.5, 0.4, 0.8), Interval(2.0, 1.25, 2.5)),
+        ("throughput_rps", Interval(2.0, 1.5, 2.5), Interval(2.0, 1.5, 2.5)),
+        ("size_mb", Interval(0.25, 0.25, 0.25), None),
+    ],
+)
+def test_speedup_is_of_the_objective_where_it_is_a_time_or_a_rate(
+    axis: str, ratio: Interval, expected: Interval | None
+) -> None:
+    """A smaller file is not called faster: then the median latency counts, where it was measured."""
+    ranking = Ranking(axis, maximize=axis == "throughput_rps")
+    found = speedup({axis: Measurement(axis, 1.0, 1.0, 1.0, 9, ratio=ratio)}, ranking)
+
+    assert (found is None) == (expected is None)
+    if found is not None and expected is not None:
+        assert (found.value, found.low, found.high) == pytest.approx((expected.value, expected.low, expected.high))
+
+
+def test_result_of_baseline_alone_has_a_candidate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The model as given may be the winner."""
+    result = concluded(tmp_path, [Facts(0.5)], monkeypatch)
+
+    assert result.best is not None
+    assert replace(result.best, speedup=None).recipe.steps == ()

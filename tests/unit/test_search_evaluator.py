@@ -1,0 +1,316 @@
+"""Measuring one variant, with servers and children that are no processes."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from autopilot.bench.child import ChildLimits
+from autopilot.bench.launcher import ColdReading
+from autopilot.budget import Budget, Judgement, Limit
+from autopilot.contracts import Stage
+from autopilot.errors import BaselineFailed, DataError, Failure, ModelError, VariantFailed
+from autopilot.observer import NullObserver
+from autopilot.profile import Int8Audit, Interval, Measurement, Placement, QualityReading
+from autopilot.recipe import Deployment, Recipe, Step, Variant, params_of
+from autopilot.search import evaluator as module
+from autopilot.search.evaluator import GRACE_S, Evaluator
+from autopilot.search.outcome import VERIFYING
+from autopilot.search.summary import with_ratio
+from tests.unit.search_support import artifact_of, reading, setup_of
+
+WANTED = Variant(Recipe((Step("int8", params_of({"kind": "a"})),)), Deployment("cpu", 1, 1, params_of({"arena": True})))
+
+
+class FakeServer:
+    """A server that is alive until it is closed or killed."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.is_alive = True
+        self.request_s: float | None = None
+        self.warnings: tuple[str, ...] = ()
+
+    def warm_up(self) -> None:
+        self.request_s = 0.001
+
+    def close(self) -> None:
+        self.is_alive = False
+
+    def __enter__(self) -> FakeServer:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class Bench:
+    """What the fake launcher was asked, and what it answers."""
+
+    def __init__(self) -> None:
+        self.servers: list[FakeServer] = []
+        self.latency_ms = 0.5
+        self.caps: list[float] = []
+        self.cold_starts: list[int] = []
+        self.limits: list[ChildLimits] = []
+        self.scored: list[tuple[str, str]] = []
+        self.latency_error: list[VariantFailed] = []
+        self.score_error: Exception | None = None
+        self.baseline_score_error: Exception | None = None
+        self.audit: Int8Audit | None = None
+        self.scored_n: int | None = None
+        self.kill_baseline = False
+
+    def start(self, artifact: Path, deployment: Deployment, *, split: Any, limits: ChildLimits) -> FakeServer:
+        self.limits.append(limits)
+        self.servers.append(FakeServer(f"{artifact.stem[:6]} {split.name}"))
+        return self.servers[-1]
+
+    def measure_latency(self, candidate: FakeServer, other: FakeServer | None, *, decided: Any, cap_s: float) -> Any:
+        assert candidate.is_alive
+        assert other is None or other.is_alive
+        self.caps.append(cap_s)
+        if self.latency_error:
+            if self.kill_baseline and other is not None:
+                other.close()
+            raise self.latency_error.pop()
+        mine = reading(self.latency_ms if other is not None else 1.0)
+        return mine, reading(1.0) if other is not None else None
+
+    def measure_cold(self, path: Path, deployment: Deployment, *, split: Any, limits: Any, repeats: int) -> ColdReading:
+        self.cold_starts.append(repeats)
+        load_s = np.linspace(0.1, 0.11, repeats)
+        return ColdReading(load_s, 50_000_000, Placement({"CPUExecutionProvider": 3}), ())
+
+    def run_quality(self, outcome: Any, split: Any, *, limits: Any, early: bool) -> Any:
+        is_baseline = not outcome.variant.recipe.steps
+        self.scored.append(("baseline" if is_baseline else "variant", split.name))
+        error = self.baseline_score_error if is_baseline else self.score_error
+        if error is not None:
+            raise error
+        n = self.scored_n if self.scored_n and not is_baseline else split.n
+        score = Interval(0.9, 0.88, 0.92)
+        drop = Interval(0.0, 0.0, 0.0) if is_baseline else Interval(0.001, -0.001, 0.003)
+        return QualityReading("accuracy", split.name, n, score, 0.9, drop, "fake"), None if is_baseline else self.audit
+
+
+@pytest.fixture
+def bench(monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
+    fake = Bench()
+    monkeypatch.setattr(module.Server, "start", fake.start)
+    monkeypatch.setattr(module, "measure_latency", fake.measure_latency)
+    monkeypatch.setattr(module, "measure_cold", fake.measure_cold)
+    monkeypatch.setattr(module, "measure_empty", lambda deployment, limits: 20_000_000)
+    monkeypatch.setattr(module.QualityPass, "run", lambda self, *a, **k: fake.run_quality(*a, **k))
+    return fake
+
+
+def begun(folder: Path, **changes: Any) -> Evaluator:
+    """An evaluator that has measured its baseline."""
+    evaluator = Evaluator(setup_of(folder, **changes), NullObserver())
+    evaluator.measure_baseline()
+    return evaluator
+
+
+def test_measure_goes_through_all_stages_and_judges_relative_limits(tmp_path: Path, bench: Bench) -> None:
+    """Half the baseline's latency keeps a limit of 60% of baseline."""
+    evaluator = begun(tmp_path)
+    outcome = evaluator.measure(WANTED, artifact_of(WANTED.recipe))
+
+    assert outcome.stage is Stage.QUALITY
+    assert not outcome.cut_short
+    assert evaluator.verdict(outcome).per_limit == {"latency_p50_ms": Judgement.IN, "quality_drop": Judgement.IN}
+    assert [s.name.split()[1] for s in bench.servers] == ["validation", "validation"]
+
+
+def test_measure_stops_at_the_first_certain_violation(tmp_path: Path, bench: Bench) -> None:
+    """Too slow for certain: no samples are scored."""
+    evaluator = begun(tmp_path)
+    bench.latency_ms = 0.9
+    bench.scored.clear()
+    outcome = evaluator.measure(WANTED, artifact_of(WANTED.recipe))
+
+    assert outcome.stage is Stage.LATENCY
+    assert "latency_p50_ms" in outcome.cut_short
+    assert bench.scored == []
+    assert evaluator.verdict(outcome).overall is Judgement.OUT
+
+
+def test_size_limit_relative_to_the_baseline_is_judged_before_anything_runs(tmp_path: Path, bench: Bench) -> None:
+    """Sizes are exact: their ratio needs no interleaving, and no process."""
+    evaluator = begun(tmp_path, budget=Budget((Limit("size_mb", 0.5, relative=True),)))
+    bench.cold_starts.clear()
+    outcome = evaluator.measure(WANTED, artifact_of(WANTED.recipe))
+
+    assert outcome.stage is Stage.BUILD
+    assert bench.cold_starts == []
+    assert "size_mb" in outcome.cut_short
+
+
+def test_verification_takes_everything_on_held_back_data_with_fresh_servers(tmp_path: Path, bench: Bench) -> None:
+    """A violation doesn't end it, and the baseline is started again beside it."""
+    evaluator = begun(tmp_path)
+    bench.latency_ms = 0.9
+    bench.scored.clear()
+    outcome = evaluator.measure(WANTED, artifact_of(WANTED.recipe), VERIFYING)
+
+    assert outcome.stage is Stage.QUALITY
+    assert [s.name.split()[1] for s in bench.servers] == ["validation", "test", "test"]
+    assert not bench.servers[0].is_alive
+    assert bench.scored == [("baseline", "test"), ("variant", "test")]
+    beside = evaluator.baseline_beside(outcome)
+    assert beside.measured["latency_p50_ms"].ratio == Interval(1.0, 1.0, 1.0)
+    assert beside.measured["quality"].how.startswith("accuracy on test")
+
+
+def test_dead_baseline_server_is_started_again(tmp_path: Path, bench: Bench) -> None:
+    """The kernel may take the idle server for its memory: the next variant is not to blame."""
+    evaluator = begun(tmp_path)
+    bench.servers[0].close()
+    outcome = evaluator.measure(WANTED, artifact_of(WANTED.recipe))
+
+    assert outcome.stage is Stage.QUALITY
+    assert [s.name for s in bench.servers].count(bench.servers[0].name) == 2
+
+
+def test_baseline_server_that_dies_beside_a_variant_is_named_and_replaced(tmp_path: Path, bench: Bench) -> None:
+    """Out of memory of the baseline's server is no verdict on the variant, which is tried again."""
+    evaluator = begun(tmp_path)
+    bench.latency_error = [VariantFailed(Failure.OOM, "killed")]
+    bench.kill_baseline = True
+    with pytest.raises(VariantFailed, match="baseline's server ended") as caught:
+        evaluator.measure(WANTED, artifact_of(WANTED.recipe))
+
+    assert caught.value.failure is Failure.CRASH
+    assert evaluator.measure(WANTED, artifact_of(WANTED.recipe)).stage is Stage.QUALITY
+
+
+def test_variant_that_runs_out_of_memory_keeps_its_failure(tmp_path: Path, bench: Bench) -> None:
+    """With the baseline alive the variant's own ending counts."""
+    evaluator = begun(tmp_path)
+    bench.latency_error = [VariantFailed(Failure.OOM, "killed")]
+
+    with pytest.raises(VariantFailed) as caught:
+        evaluator.measure(WANTED, artifact_of(WANTED.recipe))
+
+    assert caught.value.failure is Failure.OOM
+
+
+def test_outputs_that_the_metric_refuses_fail_the_variant_alone(tmp_path: Path, bench: Bench) -> None:
+    """A correlation of constant outputs is undefined: the study goes on."""
+    evaluator = begun(tmp_path)
+    bench.score_error = DataError("the metric pearson is undefined on these 600 samples.")
+
+    with pytest.raises(VariantFailed, match="undefined") as caught:
+        evaluator.measure(WANTED, artifact_of(WANTED.recipe))
+
+    assert caught.value.failure is Failure.WRONG_NUMERICS
+
+
+def test_held_back_data_that_the_metric_refuses_are_bad_input(tmp_path: Path, bench: Bench) -> None:
+    """The baseline is scored on them first, so that no finalist is blamed for its labels."""
+    evaluator = begun(tmp_path)
+    bench.baseline_score_error = bench.score_error = DataError("one class only.")
+
+    with pytest.raises(DataError, match="one class only"):
+        evaluator.measure(WANTED, artifact_of(WANTED.recipe), VERIFYING)
+
+
+@pytest.mark.parametrize(("failure", "expected"), [(Failure.WRONG_NUMERICS, ModelError), (Failure.OOM, BaselineFailed)])
+def test_baseline_that_fails_ends_the_study(
+    tmp_path: Path, bench: Bench, failure: Failure, expected: type[Exception]
+) -> None:
+    """A model that is at fault is bad input; a machine that is, isn't."""
+    bench.baseline_score_error = VariantFailed(failure, "no.")
+
+    with pytest.raises(expected, match="can't be measured"):
+        begun(tmp_path)
+
+
+def test_fake_int8_fails(tmp_path: Path, bench: Bench) -> None:
+    """What claims to be int8 and runs in float is no int8 variant."""
+    evaluator = begun(tmp_path)
+    bench.audit = Int8Audit(claimed=4, executed=1, total=4)
+
+    with pytest.raises(VariantFailed) as caught:
+        evaluator.measure(WANTED, artifact_of(WANTED.recipe))
+
+    assert caught.value.failure is Failure.FAKE_INT8
+
+
+def test_prefix_that_rules_a_variant_out_cuts_it_short(tmp_path: Path, bench: Bench) -> None:
+    """The record says that not all samples were scored."""
+    evaluator = begun(tmp_path)
+    bench.scored_n = 512
+    outcome = evaluator.measure(WANTED, artifact_of(WANTED.recipe))
+
+    assert "512 samples" in outcome.cut_short
+
+
+def test_give_up_ends_a_trial_with_its_reason(tmp_path: Path, bench: Bench) -> None:
+    """It is asked with what was measured so far; verification doesn't ask."""
+    evaluator = begun(tmp_path)
+
+    def hopeless(measured: Any) -> str | None:
+        return "hopeless" if "latency_p50_ms" in measured else None
+
+    screened = evaluator.measure(WANTED, artifact_of(WANTED.recipe), give_up=hopeless)
+    assert (screened.stage, screened.cut_short) == (Stage.LATENCY, "hopeless")
+    assert evaluator.verdict(screened).overall is Judgement.UNDECIDED
+
+
+def test_children_get_less_time_as_the_study_ends(tmp_path: Path, bench: Bench) -> None:
+    """Each child may overrun the study's time by the grace, not each trial by all its children."""
+    evaluator = begun(tmp_path)
+    assert evaluator.limits.wall_s == 600.0
+    evaluator.deadline = time.monotonic() + 100.0
+    assert 95.0 < evaluator.limits.wall_s <= 100.0
+    evaluator.deadline = time.monotonic() - 50.0
+
+    assert evaluator.limits.wall_s == GRACE_S
+    evaluator.setup = replace(evaluator.setup, limits=ChildLimits(5.0))
+    assert evaluator.limits.wall_s == 5.0
+
+
+def test_start_time_is_taken_several_times_where_it_is_judged(tmp_path: Path, bench: Bench) -> None:
+    """One start has no interval."""
+    begun(tmp_path)
+    begun(tmp_path, budget=Budget((Limit("load_s", 1.0),)))
+
+    assert bench.cold_starts == [1, 5]
+
+
+def test_baseline_is_measured_whole_though_it_breaks_a_limit(tmp_path: Path, bench: Bench) -> None:
+    """It is what everything is compared with."""
+    evaluator = begun(tmp_path, budget=Budget((Limit("size_mb", 0.0001), Limit("latency_p50_ms", 0.001))))
+
+    assert evaluator.baseline.stage is Stage.QUALITY
+    assert evaluator.verdict(evaluator.baseline).overall is Judgement.OUT
+
+
+@pytest.mark.parametrize(
+    ("mine", "base", "expected"),
+    [
+        ((5.0, 5.0, 5.0), (10.0, 10.0, 10.0), (0.5, 0.5, 0.5)),
+        ((5.0, 4.0, 6.0), (10.0, 8.0, 12.0), (0.5, 4 / 12, 6 / 8)),
+        ((5.0, 4.0, 6.0), (10.0, 0.0, 12.0), (0.5, 4 / 12, float("inf"))),
+        ((5.0, 4.0, 6.0), (0.0, 0.0, 0.0), None),
+    ],
+)
+def test_ratio_without_interleaving_takes_the_unlucky_sides(
+    mine: tuple[float, float, float], base: tuple[float, float, float], expected: tuple[float, float, float] | None
+) -> None:
+    """Both intervals widen the ratio; without a positive baseline there is none, so nothing is in."""
+    found = with_ratio(Measurement("load_s", *mine, 5), {"load_s": Measurement("load_s", *base, 5)})
+
+    assert (found.ratio is None) == (expected is None)
+    if found.ratio is not None and expected is not None:
+        assert (found.ratio.value, found.ratio.low, found.ratio.high) == pytest.approx(expected)
+    else:
+        assert Limit("load_s", 0.9, relative=True).judge(found) is Judgement.NOT_MEASURABLE
