@@ -35,6 +35,7 @@ _OOM_SIGNS = (
     "Failed to allocate memory",
     "can't allocate memory",
     "Cannot allocate memory",
+    "failed to map segment from shared object",  # a library that fits no more: the parent has loaded it from there
     "CUDA out of memory",
 )
 

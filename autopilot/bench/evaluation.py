@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,8 +28,9 @@ class Evaluation:
     """What ``evaluate`` left in ``folder``.
 
     ``output_names[i]`` is in ``folder/{i}.npy``, shape (samples, …); outputs that don't follow the
-    batch dimension are not among them. ``optimized`` is the graph that really ran, when asked for.
-    ``non_finite``: some output holds NaN or infinity. ``padded``: outputs whose samples differ in one
+    batch dimension and text are not among them, but in ``left_out`` with the reason; ``all_names`` are
+    those of all outputs in the model's (or the hook's) order. ``optimized`` is the graph that really
+    ran, when asked for. ``non_finite``: some output holds NaN or infinity. ``padded``: outputs whose samples differ in one
     dimension; the shorter ones end in the type's lowest finite number (floats) or -1 (integers).
     """
 
@@ -39,6 +40,8 @@ class Evaluation:
     optimized: Path | None
     non_finite: bool
     padded: tuple[str, ...] = ()
+    all_names: tuple[str, ...] = ()
+    left_out: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def of(cls, folder: Path, answer: Mapping[str, Any]) -> Evaluation:
@@ -46,7 +49,8 @@ class Evaluation:
         optimized = Path(answer["optimized"]) if answer["optimized"] else None
         placement = Placement(answer["placement"])
         names, padded = tuple(answer["output_names"]), tuple(answer["padded"])
-        return cls(folder, names, placement, optimized, bool(answer["non_finite"]), padded)
+        rest = (bool(answer["non_finite"]), padded, tuple(answer["all_names"]), answer["left_out"])
+        return cls(folder, names, placement, optimized, *rest)
 
     @classmethod
     def open(cls, folder: Path) -> Evaluation:

@@ -75,14 +75,28 @@ def by_sample(value: Array, batch: int, batched: bool) -> Array | None:
     return value[None] if batch == 1 else None
 
 
-def split_outputs(named: Mapping[str, Array], batch: int, batched: bool) -> dict[str, Array]:
-    """Outputs with the sample dimension first; those that don't follow the batch (carried states) left out.
+def split_outputs(named: Mapping[str, Array], batch: int, batched: bool) -> tuple[dict[str, Array], dict[str, str]]:
+    """Outputs with the sample dimension first, and why the others (carried states, text) are left out.
 
     Raises:
-        VariantFailed: none of them follows the batch.
+        VariantFailed: all are left out.
     """
-    found = {name: by_sample(value, batch, batched) for name, value in named.items()}
-    kept = {name: value for name, value in found.items() if value is not None}
+    kept: dict[str, Array] = {}
+    left_out: dict[str, str] = {}
+    for name, value in named.items():
+        samples = by_sample(value, batch, batched)
+        if samples is None:
+            left_out[name] = f"has shape {list(value.shape)} after a run of {batch} samples"
+        elif value.dtype.kind in "OSU":
+            left_out[name] = "is text"
+        else:
+            kept[name] = samples
+    if not kept and all(reason == "is text" for reason in left_out.values()):
+        raise VariantFailed(
+            Failure.UNSUPPORTED,
+            f"every output is text, which no metric scores: {', '.join(left_out)}.",
+            "Turn one into numbers in a postprocess hook.",
+        )
     if not kept:
         shapes = ", ".join(f"{name} {value.shape}" for name, value in named.items())
         raise VariantFailed(
@@ -90,7 +104,7 @@ def split_outputs(named: Mapping[str, Array], batch: int, batched: bool) -> dict
             f"no output has {batch} samples after a run of {batch}: {shapes}.",
             "Score this model with a batch size of 1.",
         )
-    return kept
+    return kept, left_out
 
 
 def evaluate(request: Mapping[str, Any]) -> dict[str, Any]:
@@ -107,10 +121,13 @@ def evaluate(request: Mapping[str, Any]) -> dict[str, Any]:
     deployment = Deployment.from_json(request["deployment"])
     session = find_provider(deployment.provider).open(Path(request["artifact"]), deployment, optimized_model=optimized)
     files: dict[str, OutputFile] = {}
+    all_names: list[str] = []
+    reasons: dict[str, str] = {}
     work = groups(request["start"], request["stop"], batch)
     for named, real in in_parallel(session, split, work, max(1, len(request["cores"]))):
-        kept = split_outputs(named, batch, split.batched)
+        kept, left_out = split_outputs(named, batch, split.batched)
         if not files:
+            all_names, reasons = list(named), left_out
             files = {name: OutputFile(name, folder / f"{i}.npy", n) for i, name in enumerate(kept)}
         for name, file in files.items():
             if name not in kept:
@@ -119,6 +136,8 @@ def evaluate(request: Mapping[str, Any]) -> dict[str, Any]:
     finish(files, batched=split.batched)
     return {
         "output_names": list(files),
+        "all_names": all_names,
+        "left_out": reasons,
         "placement": dict(session.placement().nodes),
         "optimized": str(optimized) if optimized is not None and optimized.exists() else None,
         "non_finite": any(f.non_finite for f in files.values()),

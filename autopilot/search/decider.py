@@ -32,7 +32,9 @@ class Decider:
 
     def __call__(self, reading: LatencyReading, beside: LatencyReading | None) -> bool:
         measured = self._summarise(reading, beside)
-        judged = [limit.judge(stretched(measured[limit.axis])) for limit in self._budget.limits if limit.axis in measured]
+        judged = [
+            limit.judge(stretched(measured[limit.axis])) for limit in self._budget.limits if limit.axis in measured
+        ]
         if self._effort.ends_early and Judgement.OUT in judged:
             return True
         if Judgement.UNDECIDED in judged:

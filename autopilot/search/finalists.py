@@ -105,6 +105,8 @@ def verify(
 
 def _worth_verifying(record: TrialRecord, done: list[Verified], ranking: Ranking) -> bool:
     """Whether a further finalist could still win: none holds yet, or it ties with the best that does."""
+    if record.verdict is not None and Judgement.NOT_MEASURABLE in record.verdict.per_limit.values():
+        return False  # measuring again can't decide it either
     holding = [v for v in done if v.verdict.overall is Judgement.IN]
     if not holding:
         return True

@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from autopilot.bench.launcher import evaluate
+from autopilot.bench.launcher import Evaluation, evaluate
 from autopilot.errors import AutopilotError, BaselineFailed, DataError, Failure, ModelError, VariantFailed
 from autopilot.model import ModelInfo
 from autopilot.scoring import scored_output
 
 if TYPE_CHECKING:
     from autopilot.search.prepare import Setup
+    from autopilot.spec import MetricSpec
 
 # Samples run to see what the outputs look like; as many as the smallest validation file is allowed to have.
 TRIED = 30
@@ -46,7 +47,7 @@ def check_metric(setup: Setup) -> None:
             folder=Path(folder),
             limits=setup.limits,
         )
-        name = found.output_names[scored_output(spec, found.output_names)]
+        name = scored_name(spec, found)
         outputs = np.array(found.load()[name])
     if name in found.padded:
         return  # its longest sample may not be among these, so that shapes tell nothing yet
@@ -63,11 +64,32 @@ def check_metric(setup: Setup) -> None:
             raise DataError(f"{path}: {exc.message}", exc.hint) from exc
 
 
+def scored_name(spec: MetricSpec, found: Evaluation) -> str:
+    """The output that the metric scores: the one ``metric.output`` names, else the model's first.
+
+    Chosen among all outputs, so that it doesn't change where one is left out (a carried state in runs
+    of several samples). A function is given all that are there and chooses itself.
+
+    Raises:
+        DataError: there is no such output, or it can't be scored.
+    """
+    if spec.function is not None and spec.output is None:
+        return found.output_names[0]
+    name = found.all_names[scored_output(spec, found.all_names)]
+    if name in found.left_out:
+        raise DataError(
+            f"the metric {spec.name} can't score the output {name!r}: it {found.left_out[name]}.",
+            f"Set metric.output to one of: {', '.join(found.output_names)}.",
+        )
+    return name
+
+
 def baseline_error(exc: VariantFailed, info: ModelInfo) -> AutopilotError:
     """The model as given doesn't run: bad input where the runtime refuses it, else our failure."""
     message = f"{info.path}: the model as given can't be measured ({exc.failure.value}): {exc.message}"
     if exc.failure in (Failure.UNSUPPORTED, Failure.WRONG_NUMERICS, Failure.BUILD_ERROR):
         return ModelError(message, exc.hint)
-    log = f"\n{exc.log}" if exc.log else ""
+    # A Python traceback says no more to a user than its last line, which is in the message already.
+    log = f"\n{exc.log}" if exc.log and "Traceback (most recent" not in exc.log else ""
     hint = exc.hint or "Run it once with onnxruntime alone to see whether it works there."
     return BaselineFailed(message + log, hint)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -12,11 +13,13 @@ from autopilot.bench.child import ChildLimits
 from autopilot.bench.launcher import Evaluation, evaluate
 from autopilot.contracts import Array
 from autopilot.data import Split
+from autopilot.errors import Failure, VariantFailed
 from autopilot.model import inspect, int8_audit
 from autopilot.profile import Int8Audit, QualityReading
 from autopilot.recipe import Recipe, digest
-from autopilot.scoring import can_reject, score, scored_output
+from autopilot.scoring import can_reject, score
 from autopilot.search.outcome import Outcome
+from autopilot.search.preflight import scored_name
 from autopilot.search.prepare import Setup
 
 # A random prefix of this many samples can reject a variant; a smaller one rarely does.
@@ -61,7 +64,7 @@ class QualityPass:
 
     def _measure(self, outcome: Outcome, split: Split, batch: int, limits: ChildLimits, *, early: bool) -> Scored:
         if outcome is self._baseline:
-            outputs = self._baseline_outputs(split, limits)
+            outputs = self._baseline_outputs(split, limits).load()
             return self._reading(outputs, split, limits, same_model=True), None
         self._baseline_outputs(split, limits)
         folder = self._setup.work / "outputs" / f"{outcome.variant.id}-{split.name}"
@@ -108,27 +111,27 @@ class QualityPass:
             optimized=span[0] == 0 and self.claims_int8(outcome.variant.recipe),
         )
 
-    def _baseline_outputs(self, split: Split, limits: ChildLimits) -> dict[str, Array]:
-        """The baseline's outputs on ``split`` by name, computed once, memory-mapped."""
+    def _baseline_outputs(self, split: Split, limits: ChildLimits) -> Evaluation:
+        """The baseline's outputs on ``split``, computed once."""
         if split.name not in self._outputs:
             folder = self._setup.work / "outputs" / f"baseline-{split.name}"
             shutil.rmtree(folder, ignore_errors=True)
             self._evaluate(self._baseline, split, (0, split.n), self._batch(self._baseline), folder, limits)
             self._outputs[split.name] = folder
-        return Evaluation.open(self._outputs[split.name]).load()
+        return Evaluation.open(self._outputs[split.name])
 
     def _rejects(self, outputs: dict[str, Array], split: Split, stop: int, limits: ChildLimits) -> bool:
         limit = self._setup.problem.budget.limit("quality_drop")
         if limit is None:
             return False
-        baseline = self._baseline_outputs(split, limits)
-        index = scored_output(self._setup.problem.metric, tuple(outputs))
+        found = self._baseline_outputs(split, limits)
+        name = scored_name(self._setup.problem.metric, found)
         labels = split.labels
         return can_reject(
             self._setup.metric,
             self._setup.problem.metric.options,
-            outputs_prefix=list(outputs.values())[index],
-            baseline_prefix=list(baseline.values())[index][:stop],
+            outputs_prefix=_taken(outputs, name),
+            baseline_prefix=found.load()[name][:stop],
             labels_prefix=None if labels is None else labels[:stop],
             n_total=split.n,
             bound=limit.effective,
@@ -137,14 +140,15 @@ class QualityPass:
     def _reading(
         self, outputs: dict[str, Array], split: Split, limits: ChildLimits, *, same_model: bool
     ) -> QualityReading:
-        index = scored_output(self._setup.problem.metric, tuple(outputs))
-        scored = list(outputs.values())[index]
-        baseline = {k: v[: len(scored)] for k, v in self._baseline_outputs(split, limits).items()}
+        found = self._baseline_outputs(split, limits)
+        name = scored_name(self._setup.problem.metric, found)
+        scored = _taken(outputs, name)
+        baseline = {k: v[: len(scored)] for k, v in found.load().items()}
         return score(
             self._setup.metric,
             self._setup.problem.metric.options,
             outputs=scored,
-            baseline=list(baseline.values())[index],
+            baseline=baseline[name],
             labels=None if split.labels is None else split.labels[: len(scored)],
             split_name=split.name,
             all_outputs=outputs,
@@ -160,3 +164,11 @@ class QualityPass:
     @staticmethod
     def _audit(outcome: Outcome, optimized: Path) -> Int8Audit | None:
         return int8_audit(outcome.artifact.path, optimized) if optimized.exists() else None
+
+
+def _taken(outputs: Mapping[str, Array], name: str) -> Array:
+    """The scored output of a variant, which may run in batches that the baseline didn't."""
+    if name not in outputs:
+        message = f"its output {name!r} doesn't follow the batch, so that it can't be scored."
+        raise VariantFailed(Failure.UNSUPPORTED, message, "Take a batch size of 1.")
+    return outputs[name]

@@ -135,7 +135,8 @@ def batches(
     first = _onnx.feed_for(runner, split.feed(slice(0, size)))
     yield first
     start = size
-    free = not single and not any(isinstance(d, int) for d in first_dimensions) and not split.has_shared_inputs()
+    fixed = single or any(isinstance(d, int) for d in first_dimensions)
+    free = not fixed and _onnx.takes_batches(runner, split)
     step = _affordable(runner, first, outputs) if free else size
     while start < count:
         stop = min(start + step, count) if free else start + step

@@ -88,7 +88,10 @@ def session(path: Path, threads: int = 1) -> Any:
 
 
 def feeds(reference: Any, context: BuildContext, samples: int) -> Iterator[dict[str, Array]]:
-    """Real requests that hold at least ``samples`` samples in all, in the batch size the model is made for."""
+    """Real requests that hold at least ``samples`` samples in all, in the batch size the model is made for.
+
+    One sample at a time where ``reference`` takes no batches.
+    """
     split = context.calibration
     if split is None:
         return
@@ -97,10 +100,25 @@ def feeds(reference: Any, context: BuildContext, samples: int) -> Iterator[dict[
         for i in range(count):
             yield feed_for(reference, split.feed([i]))
         return
-    size = fixed_batch(reference, split) or count
+    size = fixed_batch(reference, split) or (count if takes_batches(reference, split) else 1)
     for start in range(0, count, size):
         # A batch may be larger than what is left: begin again from the first sample.
         yield feed_for(reference, split.feed([i % split.n for i in range(start, start + size)]))
+
+
+def takes_batches(runner: Any, split: Split) -> bool:
+    """Whether two samples run at once; inputs alone don't tell.
+
+    Constants of the spec may hold a state for one sample, and a graph may hold a batch of 1 inside.
+    """
+    if split.has_shared_inputs() or split.n < 2:
+        return False
+    try:
+        runner.run(None, feed_for(runner, split.feed([0, 1])))
+    except Exception as exc:  # ONNX Runtime's exceptions share no base class
+        pass_on_memory(exc)
+        return False
+    return True
 
 
 def feed_for(runner: Any, feed: Any) -> dict[str, Array]:

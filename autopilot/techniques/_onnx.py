@@ -9,7 +9,7 @@ from autopilot.errors import Unsupported
 from autopilot.model.files import expected_bytes, external_files, parse
 from autopilot.model.graph import nodes, opset, tensors
 from autopilot.model.inspect import is_integer_op
-from autopilot.techniques._gate import check_same, difference, feed_for, feeds, fixed_batch, session
+from autopilot.techniques._gate import check_same, difference, feed_for, feeds, fixed_batch, session, takes_batches
 from autopilot.techniques._prepare import MINIMUM_IR, prepare_for_quantization
 from autopilot.techniques._text import first_line, pass_on_memory
 
@@ -38,6 +38,7 @@ __all__ = [
     "save",
     "session",
     "stored_bytes",
+    "takes_batches",
 ]
 
 MODEL = "model.onnx"
@@ -92,6 +93,8 @@ def ensure_opset(model: ModelProto, minimum: int) -> ModelProto:
     now = opset(model)
     if now >= minimum:
         return model
+    if now == 0:
+        raise Unsupported("the model has no operators of ONNX's own set.")
     if any(e.domain not in ("", "ai.onnx") for e in model.opset_import) and any(n.domain for n in nodes(model)):
         raise Unsupported(f"opset {now} is below {minimum} and operators outside ONNX can't be converted.")
     try:

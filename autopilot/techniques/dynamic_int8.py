@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from autopilot.contracts import BuildContext, Slot, Technique
 from autopilot.domain import Choice, Scalar
 from autopilot.errors import Unsupported
-from autopilot.model.graph import nodes, subgraphs
+from autopilot.model.graph import all_graphs, nodes, subgraphs
 from autopilot.model.inspect import is_integer_op
 from autopilot.recipe import Recipe
 from autopilot.techniques import _onnx
@@ -18,6 +18,8 @@ from autopilot.techniques._rules import already_quantized, int8_products_saturat
 from autopilot.techniques._text import quiet
 
 if TYPE_CHECKING:
+    from onnx import ModelProto
+
     from autopilot.target import Target
 
 # ONNX Runtime turns a Gemm into MatMul + Add itself; a fused Attention is quantized as a whole.
@@ -52,6 +54,7 @@ def apply(source: Path, target_folder: Path, params: Mapping[str, Scalar], conte
             per_channel=bool(params["per_channel"]),
             reduce_range=bool(params["reduce_range"]),
             weight_type=QuantType.QInt8 if params["weight_type"] == "int8" else QuantType.QUInt8,
+            nodes_to_exclude=_other_floats(model),
             use_external_data_format=_onnx.stored_bytes(model) > _onnx.EXTERNAL_ABOVE_BYTES,
             extra_options={
                 "EnableSubgraph": any(True for n in model.graph.node for _ in subgraphs(n)),
@@ -66,6 +69,18 @@ def apply(source: Path, target_folder: Path, params: Mapping[str, Scalar], conte
         raise Unsupported(f"there is nothing to quantize: no node of the kinds {kinds} has a stored float weight.")
     _onnx.drop_unused_domains(quantized)
     _onnx.save(quantized, target)
+
+
+def _other_floats(model: ModelProto) -> list[str]:
+    """Names of nodes with stored float16, bfloat16 or float64 inputs, which the quantizer takes for float32.
+
+    It turns a Gemm into a MatMul of another name before it looks at these.
+    """
+    names = []
+    for graph in all_graphs(model):
+        stored = {t.name for t in graph.initializer if t.data_type in (t.FLOAT16, t.BFLOAT16, t.DOUBLE)}
+        names += [name for n in graph.node if stored & set(n.input) for name in (n.name, f"{n.name}_MatMul")]
+    return names
 
 
 def prefer(target: Target) -> tuple[Mapping[str, Scalar], ...]:

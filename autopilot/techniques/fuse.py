@@ -90,6 +90,8 @@ def apply(source: Path, target_folder: Path, params: Mapping[str, Scalar], conte
     method = str(params["method"])
     original = _onnx.load(source)
     _onnx.refuse_quantized(original)
+    if _onnx.opset(original) == 0:
+        raise Unsupported("the model has no operators of ONNX's own set to fuse.")
     with tempfile.TemporaryDirectory(dir=target_folder) as scratch, quiet():
         try:
             rewritten = _METHODS[method](source, Path(scratch) / _onnx.MODEL)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from autopilot.contracts import BuildContext, Slot, Technique
 from autopilot.domain import Choice, Scalar
 from autopilot.errors import Unsupported
-from autopilot.model.graph import nodes
+from autopilot.model.graph import nodes, tensors
 from autopilot.model.inspect import WEIGHT_ONLY
 from autopilot.recipe import Recipe
 from autopilot.techniques import _onnx
@@ -46,7 +46,7 @@ def apply(source: Path, target_folder: Path, params: Mapping[str, Scalar], conte
             is_symmetric=bool(params["symmetric"]),
             accuracy_level=_whole(params["accuracy_level"]),
             op_types_to_quantize=kinds,
-            nodes_to_exclude=sorted(_gathers(model) - _embeddings(model)),
+            nodes_to_exclude=sorted((_gathers(model) - _embeddings(model)) | _doubles(model)),
         )
         quantizer.process()
     quantized = quantizer.model.model
@@ -67,6 +67,12 @@ def _embeddings(model: ModelProto) -> set[str]:
     """Names of Gather nodes that take rows out of a stored float matrix."""
     tables = {t.name for t in model.graph.initializer if t.data_type == t.FLOAT and len(t.dims) == 2}
     return {n.name for n in nodes(model) if n.op_type == "Gather" and n.input[0] in tables}
+
+
+def _doubles(model: ModelProto) -> set[str]:
+    """Names of nodes with stored float64 inputs, for which MatMulNBits has no form."""
+    stored = {t.name for t in tensors(model) if t.data_type == t.DOUBLE}
+    return {n.name for n in nodes(model) if stored & set(n.input)}
 
 
 def _whole(value: Scalar) -> int:

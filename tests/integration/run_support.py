@@ -25,9 +25,9 @@ def labelled(model: onnx.ModelProto, folder: Path, n: int = 240, **more: Any) ->
     session = ort.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     drawn = [models.samples(model, fixed or n, seed=i) for i in range(n // fixed if fixed else 1)]
     arrays = {name: np.concatenate([d[name] for d in drawn]) for name in drawn[0]}
-    found = np.concatenate([np.asarray(session.run(None, d)[0]) for d in drawn]).reshape(n, -1)
+    found = np.concatenate([np.asarray(session.run(None, d)[0]) for d in drawn])
     labels = found.argmax(-1)
-    labels[::10] = (labels[::10] + 1) % found.shape[1]
+    labels[::10] = (labels[::10] + 1) % found.shape[-1]
     path.unlink()
     return {**arrays, "label": labels, **more}
 

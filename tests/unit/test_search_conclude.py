@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from autopilot.budget import Budget, Judgement, Limit
+from autopilot.budget import Budget, Judgement, Limit, Verdict
 from autopilot.errors import Failure
 from autopilot.profile import Interval, Measurement
 from autopilot.recipe import Recipe, Step, Variant, params_of
@@ -213,3 +213,13 @@ def test_result_of_baseline_alone_has_a_candidate(tmp_path: Path, monkeypatch: p
 
     assert result.best is not None
     assert replace(result.best, speedup=None).recipe.steps == ()
+
+
+def test_one_finalist_is_verified_when_a_limit_can_not_be_measured(tmp_path: Path) -> None:
+    """Measuring again decides nothing about an axis without an instrument: more of it is lost time."""
+    facts = [Facts(1.0), Facts(0.40), Facts(0.41), Facts(0.42)]
+    unknown = Verdict(Judgement.UNDECIDED, {"energy_mj": Judgement.NOT_MEASURABLE}, {})
+    records = [replace(record(i, f), verdict=unknown) for i, f in enumerate(facts)]
+    evaluator: Any = evaluator_of(tmp_path, facts)
+
+    assert len(verify(evaluator, records, RANKING, out_of_time=lambda: False).done) == 1

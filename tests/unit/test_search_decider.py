@@ -88,9 +88,9 @@ def test_repeated_looks_keep_the_false_alarm_rate(axis: str) -> None:
     share = {"latency_p50_ms": 0.5, "latency_p95_ms": 0.95}[axis]
     spread = math.hypot(0.01, 0.1)
     budget = Budget((Limit(axis, 1e3 * math.exp(-7 + spread * NormalDist().inv_cdf(share))),))
-    passes = [_simulated_pass(axis, budget, seed) for seed in range(120)]
+    passes = [_simulated_pass(axis, budget, seed) for seed in range(150)]
 
-    assert passes.count(Judgement.IN) <= 6  # of 120; twice as many without the stretch
+    assert passes.count(Judgement.IN) <= 8  # of 150; up to 11% of them without the stretch
 
 
 def _simulated_pass(axis: str, budget: Budget, seed: int) -> Judgement:
