@@ -80,8 +80,13 @@ class SearchSpace:
         return Deployment(name, max(self.threads), min(self.batches), params_of(options))
 
     def known_good(self, target: Target) -> Iterator[Variant]:
-        """Variants that plug-ins recommend for this machine: each technique's best first, then pairs."""
-        deployment = self.default_deployment()
+        """Variants that plug-ins recommend for this machine: each technique's best first, then pairs.
+
+        Where requests may be batches, those of a middling size: they gain most of what batching gives.
+        """
+        deployment = self.default_deployment().with_(batch=self.batches[len(self.batches) // 2])
+        if deployment != self.default_deployment():
+            yield Variant(Recipe(), deployment)
         singles = {name: self._preferred(name, target) for name in self.techniques}
         precision = [n for n in self.slot(Slot.PRECISION) if singles[n]]
         graph = [n for n in self.slot(Slot.GRAPH) if singles[n]]

@@ -30,8 +30,9 @@ class Evaluation:
     ``output_names[i]`` is in ``folder/{i}.npy``, shape (samples, …); outputs that don't follow the
     batch dimension and text are not among them, but in ``left_out`` with the reason; ``all_names`` are
     those of all outputs in the model's (or the hook's) order. ``optimized`` is the graph that really
-    ran, when asked for. ``non_finite``: some output holds NaN or infinity. ``padded``: outputs whose samples differ in one
-    dimension; the shorter ones end in the type's lowest finite number (floats) or -1 (integers).
+    ran, when asked for. ``non_finite``: some output holds NaN or infinity. ``padded``: outputs whose
+    samples differ in one dimension; the shorter ones end in the type's lowest finite number (floats)
+    or -1 (integers).
     """
 
     folder: Path

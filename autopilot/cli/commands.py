@@ -49,7 +49,7 @@ def _root(
         raise typer.Exit(2)
 
 
-@app.command(epilog=EPILOG)
+@app.command(epilog=EPILOG, short_help="Search the best variant in budget; resumes by itself.")
 def run(
     spec: Spec,
     trials: Annotated[int | None, typer.Option(min=1, metavar="N", help="How many variants to try.")] = None,
@@ -82,7 +82,7 @@ def run(
     return result.exit_code
 
 
-@app.command(epilog=EPILOG)
+@app.command(epilog=EPILOG, short_help="Measure one model against a budget: a gate for CI.")
 def check(
     model: Annotated[Path, typer.Argument(metavar="MODEL", help="An ONNX file, or a bundle such as runs/NAME/best.")],
     spec: Spec,
@@ -110,7 +110,7 @@ def check(
     return result.exit_code
 
 
-@app.command()
+@app.command(short_help="Write a commented starter spec for a model.")
 def init(
     model: Annotated[Path, typer.Argument(metavar="MODEL", help="The ONNX file to optimize.")],
     data: Annotated[Path | None, typer.Option(metavar="FILE", help="Validation samples: .npz or .parquet.")] = None,
@@ -129,7 +129,7 @@ def init(
     return 0
 
 
-@app.command()
+@app.command(short_help="Show what this machine can run and measure.")
 def doctor(as_json: AsJson = False, debug: Debug = False) -> int:
     """Show what this machine can run and measure, and how noisy it is."""
     from autopilot.doctor import examine, render
@@ -142,7 +142,7 @@ def doctor(as_json: AsJson = False, debug: Debug = False) -> int:
     return 0
 
 
-@app.command(epilog=EPILOG)
+@app.command(epilog=EPILOG, short_help="Show a finished run's result again.")
 def show(
     source: Annotated[str, typer.Argument(metavar="DIR_OR_RUN", help="A run's folder, or an MLflow run id.")],
     as_json: AsJson = False,
@@ -170,7 +170,7 @@ def show(
     return result.exit_code
 
 
-@app.command()
+@app.command(short_help="Serve the MLflow UI over this folder's runs.")
 def ui(
     port: Annotated[int, typer.Option(min=1, max=65535, help="The port on 127.0.0.1.")] = 5000,
     debug: Debug = False,
@@ -178,7 +178,7 @@ def ui(
     """Serve the MLflow UI over this folder's runs on 127.0.0.1; Ctrl-C ends it."""
     from autopilot.tracking import start_ui
 
-    return start_ui(port=port)
+    return start_ui(port=port, announce=lambda text: typer.echo(f"{text}; Ctrl-C ends it", err=True))
 
 
 def _duration(option: str, text: str | None) -> float | None:

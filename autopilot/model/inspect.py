@@ -41,11 +41,11 @@ class ModelInfo:
     """A model as its file describes it.
 
     ``files``: the main file, then its external data. ``inputs``: those a caller has to give
-    (initializers excluded). ``op_counts``: nodes by operator, subgraphs and functions included;
-    names outside ONNX's own domain carry theirs (``com.microsoft.MatMulNBits``). ``quantized``:
-    some operator works on integers already; ``dynamic_quantized``: activations are quantized while
-    running. ``parameters``: elements of all stored tensors. ``batch``: the fixed number of samples in
-    a request, None when the model takes any.
+    (initializers excluded). ``outputs``: the tensors among them. ``op_counts``: nodes by operator,
+    subgraphs and functions included; names outside ONNX's own domain carry theirs
+    (``com.microsoft.MatMulNBits``). ``quantized``: some operator works on integers already;
+    ``dynamic_quantized``: activations are quantized while running. ``parameters``: elements of all
+    stored tensors. ``batch``: the fixed number of samples in a request, None when the model takes any.
     """
 
     path: Path
@@ -66,7 +66,7 @@ def inspect(path: Path) -> ModelInfo:
 
     Raises:
         ModelError: missing, not an ONNX model, cut short, external data that is missing, too short
-            or outside the model's folder, an opset below 11, or no outputs.
+            or outside the model's folder, an opset below 11, or no tensor among the outputs.
     """
     model = parse(path)
     external = external_files(model, path)
@@ -76,6 +76,8 @@ def inspect(path: Path) -> ModelInfo:
         raise ModelError(what, "Export it again with a newer opset, or convert it with onnx.version_converter.")
     if not model.graph.output:
         raise ModelError(f"{path}: the model has no outputs.", "Export it again.")
+    # Sequences and maps beside a tensor (scikit-learn's probabilities by name) are left to others to read.
+    outputs = [o for o in model.graph.output if o.type.WhichOneof("value") == "tensor_type"] or model.graph.output[:1]
     stored = {t.name for t in model.graph.initializer} | {t.values.name for t in model.graph.sparse_initializer}
     inputs = tuple(_describe(path, i) for i in model.graph.input if i.name not in stored)
     counts = Counter(f"{n.domain}.{n.op_type}" if n.domain not in ("", "ai.onnx") else n.op_type for n in nodes(model))
@@ -84,7 +86,7 @@ def inspect(path: Path) -> ModelInfo:
         path=path,
         files=(path, *external),
         inputs=inputs,
-        outputs=tuple(_describe(path, o) for o in model.graph.output),
+        outputs=tuple(_describe(path, o) for o in outputs),
         opset=version,
         op_counts=dict(sorted(counts.items())),
         quantized=any(is_integer_op(op) for op in bare),

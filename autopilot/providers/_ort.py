@@ -91,7 +91,8 @@ class OrtSession:
 
     def __init__(self, session: onnxruntime.InferenceSession) -> None:
         self._session = session
-        self._names: tuple[str, ...] = tuple(o.name for o in session.get_outputs())
+        # Sequences and maps are no arrays.
+        self._names: tuple[str, ...] = tuple(o.name for o in session.get_outputs() if o.type.startswith("tensor("))
         self._errors = ort_errors()
 
     @property
@@ -105,7 +106,7 @@ class OrtSession:
             VariantFailed: the runtime refused the inputs or failed while running.
         """
         try:
-            outputs: list[Array] = self._session.run(None, feed)
+            outputs: list[Array] = self._session.run(self._names, feed)
         except self._errors as exc:
             raise translate(exc, "running the model failed", Failure.CRASH) from exc
         except ValueError as exc:  # a required input is missing: onnxruntime checks that in Python

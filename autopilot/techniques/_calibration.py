@@ -148,7 +148,7 @@ def batches(
 
 def _affordable(runner: Any, feed: Feed, outputs: Sequence[str]) -> int:
     """Samples a batch such that the exposed tensors stay within _BATCH_BYTES; ``feed`` holds one."""
-    one = sum(int(v.nbytes) for v in runner.run(list(outputs) or None, feed))
+    one = sum(int(v.nbytes) for v in runner.run(list(outputs) or _onnx.tensor_outputs(runner), feed))
     return int(np.clip(_BATCH_BYTES // max(one, 1), 1, 32))
 
 

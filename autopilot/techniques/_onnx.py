@@ -9,7 +9,16 @@ from autopilot.errors import Unsupported
 from autopilot.model.files import expected_bytes, external_files, parse
 from autopilot.model.graph import nodes, opset, tensors
 from autopilot.model.inspect import is_integer_op
-from autopilot.techniques._gate import check_same, difference, feed_for, feeds, fixed_batch, session, takes_batches
+from autopilot.techniques._gate import (
+    check_same,
+    difference,
+    feed_for,
+    feeds,
+    fixed_batch,
+    session,
+    takes_batches,
+    tensor_outputs,
+)
 from autopilot.techniques._prepare import MINIMUM_IR, prepare_for_quantization
 from autopilot.techniques._text import first_line, pass_on_memory
 
@@ -39,6 +48,7 @@ __all__ = [
     "session",
     "stored_bytes",
     "takes_batches",
+    "tensor_outputs",
 ]
 
 MODEL = "model.onnx"

@@ -132,14 +132,15 @@ def _measure(
     reference = _session(prepared.model)
     feeds = tuple(batches(reference, split, min(_SAMPLES, split.n)))
     requests = tuple(islice(_single(reference, split), _REQUESTS + _WARM_UP))
-    expected = [reference.run(None, feed) for feed in feeds]
+    outputs = _onnx.tensor_outputs(reference)
+    expected = [reference.run(outputs, feed) for feed in feeds]
     table: list[Group] = []
     float_times_ms: list[float] = []
     for names, parameters in groups:
         chosen = _static.extended(prepared, names)
         needed = _static.only(prepared, chosen, ranges)
         candidate = _session(_qdq.quantize(prepared.model, chosen, numbers, needed))
-        got = [candidate.run(None, feed) for feed in feeds]
+        got = [candidate.run(outputs, feed) for feed in feeds]
         distance = divergence(expected, got, context.metric_is_classification)
         saved_ms, float_ms = _saved(reference, candidate, requests)
         float_times_ms.append(float_ms)

@@ -42,10 +42,11 @@ def check_built(source: Path, built: Path, context: BuildContext) -> None:
     if context.calibration is None:
         return
     reference = session(source, context.threads)
+    names = [t.name for t in after.outputs]
     for feed in feeds(reference, context, samples=1):
-        expected = reference.run(None, feed)
+        expected = reference.run(names, feed)
         try:
-            got = candidate.run(None, feed)
+            got = candidate.run(names, feed)
         except Exception as exc:  # see above
             pass_on_memory(exc)
             raise VariantFailed(Failure.BUILD_ERROR, f"the built model doesn't run ({first_line(exc)}).") from exc

@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 import webbrowser
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
 from autopilot.errors import BadInput
@@ -21,8 +21,12 @@ _STARTUP_S = 60.0
 _STOP_S = 10.0
 
 
-def start_ui(port: int = 5000, open_browser: bool = False) -> int:
+def start_ui(
+    port: int = 5000, open_browser: bool = False, *, announce: Callable[[str], object] = lambda text: None
+) -> int:
     """Run ``mlflow ui`` on 127.0.0.1 until it is stopped; the exit code of its process.
+
+    ``announce`` is told, in a sentence, what is about to be served and where.
 
     Raises:
         BadInput: the port is in use, or the tracking store is a server, which has a UI of its own.
@@ -31,6 +35,8 @@ def start_ui(port: int = 5000, open_browser: bool = False) -> int:
     if store.uri.startswith(("http://", "https://")):
         raise BadInput(f"the tracking store is the server {store.shown}.", "Open that address in a browser.")
     _check_free(port)
+    empty = store.database is not None and not store.database.exists()
+    announce(f"MLflow UI over {store.shown}{' (no runs yet)' if empty else ''}: http://{HOST}:{port} in a few seconds")
     if store.database is not None:
         store.database.parent.mkdir(parents=True, exist_ok=True)
     environment = {**ENVIRONMENT, **os.environ}

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import atexit
 import json
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -56,18 +60,27 @@ def write_study(folder: Path, model: onnx.ModelProto | None = None, **changes: A
     return path
 
 
-def environment() -> dict[str, str]:
-    """The child's environment: this package importable, plain output."""
+@cache
+def shared_store() -> str:
+    """One MLflow store for all studies that aren't about MLflow: making one takes seconds."""
+    folder = Path(tempfile.mkdtemp(prefix="autopilot-tests-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return f"sqlite:///{folder / 'mlruns' / 'mlflow.db'}"
+
+
+def environment(*, own_store: bool = False) -> dict[str, str]:
+    """The child's environment: this package importable, plain output, its ``own_store`` or the shared one."""
     root = str(Path(__file__).resolve().parents[2])
-    return {**os.environ, "PYTHONPATH": root, "NO_COLOR": "1", "COLUMNS": "100"}
+    out = {**os.environ, "PYTHONPATH": root, "NO_COLOR": "1", "COLUMNS": "100"}
+    return out if own_store else out | {"MLFLOW_TRACKING_URI": shared_store()}
 
 
-def autopilot(*args: str, cwd: Path, timeout: float = 240) -> subprocess.CompletedProcess[str]:
+def autopilot(*args: str, cwd: Path, timeout: float = 240, own_store: bool = False) -> subprocess.CompletedProcess[str]:
     """Run the command as a user would."""
     return subprocess.run(
         [sys.executable, "-m", "autopilot", *args],
         cwd=cwd,
-        env=environment(),
+        env=environment(own_store=own_store),
         capture_output=True,
         text=True,
         timeout=timeout,

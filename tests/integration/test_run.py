@@ -27,7 +27,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess
     """One finished run that several tests look at."""
     folder = tmp_path_factory.mktemp("study")
     write_study(folder)
-    return folder, autopilot("run", "spec.yaml", cwd=folder)
+    return folder, autopilot("run", "spec.yaml", cwd=folder, own_store=True)
 
 
 def test_run_meets_an_easy_budget_and_says_so(finished: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
@@ -340,7 +340,7 @@ def test_offline_traffic_searches_batch_sizes(tmp_path: Path) -> None:
         budget={"throughput_rps": 1, "quality_drop": 0.9},
         objective="throughput_rps",
         traffic={"scenario": "offline"},
-        search={"trials": 8, "timeout": "120s"},
+        search={"trials": 5, "timeout": "120s"},
     )
 
     done = autopilot("run", "spec.yaml", "--out", "out", cwd=tmp_path)

@@ -333,7 +333,7 @@ def test_ui_passes_port_and_exit_code_on(monkeypatch: pytest.MonkeyPatch) -> Non
     """The server's exit code is the command's."""
     ports: list[int] = []
 
-    def start_ui(port: int) -> int:
+    def start_ui(port: int, announce: Callable[[str], object]) -> int:
         ports.append(port)
         return 0
 

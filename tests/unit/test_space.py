@@ -210,3 +210,16 @@ def test_build_space_refuses_values_of_the_wrong_kind(tmp_path: Path, text: str)
 def test_narrow_counts_a_repeated_value_once() -> None:
     """Twice the same choice would be drawn twice as often, and be two variants."""
     assert narrow(Choice(("a", "b")), ["b", "b"], "here") == Choice(("b",))
+
+
+def test_known_good_starts_with_a_batch_where_requests_may_be_batches(tmp_path: Path) -> None:
+    """Throughput comes from batching first: the search must not spend its first half on single samples."""
+    path = tmp_path / "space.yaml"
+    path.write_text("")
+    request = SpaceRequest(("cpu",), 1, (1, 2, 4, 8, 16))
+    space = build_space(path, request, target=Target.detect(), techniques=TECHNIQUES, providers=PROVIDERS)
+
+    known = list(space.known_good(Target.detect()))
+
+    assert known[0] == Variant(Recipe(), space.default_deployment().with_(batch=4))
+    assert {v.deployment.batch for v in known} == {4}
