@@ -1,0 +1,30 @@
+"""Percentiles, means, rates and ratios of timed requests, each with a confidence interval. Pure numpy.
+
+Requests that ran back to back share the machine's mood, so blocks of requests are the unit, not
+single requests. Intervals are two-sided; ``level`` 0.95 leaves 2.5% on each side. A bound that the
+data can't give is 0 or infinity, never a guess.
+
+Methods: percentile bounds are order statistics (the binomial argument behind MLPerf LoadGen's early
+stopping) for the effective number of independent requests; means and rates are ratio estimators over
+blocks with a long-run variance (Newey and West 1987); ratios of percentiles use the paired influence
+of blocks where the data carry it, else combine two intervals by MOVER (Zou and Donner 2008).
+"""
+
+from __future__ import annotations
+
+from autopilot.stats.percentiles import effective_size, enough_for, order_ranks, percentile_interval
+from autopilot.stats.rates import mean_interval, rate_interval, rate_ratio_interval
+from autopilot.stats.ratios import ratio_interval
+from autopilot.stats.student import t_quantile
+
+__all__ = [
+    "effective_size",
+    "enough_for",
+    "mean_interval",
+    "order_ranks",
+    "percentile_interval",
+    "rate_interval",
+    "rate_ratio_interval",
+    "ratio_interval",
+    "t_quantile",
+]

@@ -1,0 +1,92 @@
+"""Percentiles with bounds from order statistics."""
+
+from __future__ import annotations
+
+import math
+from statistics import NormalDist
+
+import numpy as np
+
+from autopilot.profile import Floats, Interval, Ints
+from autopilot.stats.blocks import long_run_variance, per_block
+from autopilot.stats.student import t_quantile
+
+
+def enough_for(q: float, level: float = 0.95, *, sides: int = 2) -> int:
+    """The smallest number of independent requests for which percentile ``q`` has an upper bound at all.
+
+    >>> enough_for(99), enough_for(95), enough_for(99, sides=1), enough_for(95, sides=1)
+    (368, 72, 299, 59)
+    """
+    return math.ceil(math.log((1 - level) / sides) / math.log(q / 100))
+
+
+def percentile_interval(values: Floats, block: Ints, q: float, level: float = 0.95) -> Interval:
+    """Percentile ``q`` of ``values`` with bounds from order statistics.
+
+    Args:
+        values: float64, shape (n,), at least one, non-negative.
+        block: shape (n,), the block of each value.
+        q: the percentile, between 0 and 100 (99.0 for p99).
+        level: the confidence of both bounds together.
+
+    Returns:
+        ``high`` is infinite while the effective sample size is below ``enough_for(q)``; ``low`` is 0 likewise.
+    """
+    point = float(np.percentile(values, q))
+    ordered = np.sort(values)
+    n, effective = values.size, effective_size(values <= point, block, q / 100, level)
+    low_rank, high_rank = order_ranks(int(effective), q / 100, level)
+    stretch = (n + 1) / (int(effective) + 1)
+    low = high = None
+    if low_rank is not None:
+        low = float(ordered[max(1, math.floor(low_rank * stretch)) - 1])
+    if high_rank is not None:
+        high = float(ordered[min(n, math.ceil(high_rank * stretch)) - 1])
+    # Interpolation may put the point estimate just outside tied order statistics.
+    return Interval(point, 0.0 if low is None else min(low, point), math.inf if high is None else max(high, point))
+
+
+def effective_size(below: np.ndarray, block: Ints, p: float, level: float = 0.95) -> float:
+    """How many independent requests tell as much about the share ``p`` as these do, between 0 and n.
+
+    Args:
+        below: bool, shape (n,), whether a request is at or below the percentile.
+        block: shape (n,), the block of each request.
+        p: the percentile as a share.
+        level: the confidence asked for; few blocks are discounted as Student's t would.
+
+    One block says nothing of the spread between blocks: 0.
+    """
+    counts, hits = per_block(below.astype(np.float64), block)
+    if counts.size < 2:
+        return 0.0
+    variance = long_run_variance((hits - counts * below.mean()) / below.size)
+    independent = p * (1 - p) / below.size
+    few = (t_quantile((1 + level) / 2, counts.size - 1) / NormalDist().inv_cdf((1 + level) / 2)) ** 2
+    return float(below.size / max(1.0, few * variance / independent))
+
+
+def order_ranks(n: int, p: float, level: float = 0.95) -> tuple[int | None, int | None]:
+    """Ranks (1..n) of the order statistics that bound the quantile ``p`` of ``n`` independent values.
+
+    None where even the extreme value gives no bound at this level.
+
+    >>> order_ranks(368, 0.99), order_ranks(367, 0.99)[1]
+    ((360, 368), None)
+    """
+    tail = (1 - level) / 2
+    if n < 1:
+        return None, None
+    below = _binomial_cdf(n, p)  # below[k] = P(at most k values lie under the quantile)
+    low = int(np.searchsorted(below, tail, side="right"))  # the largest l with P(fewer than l) <= tail
+    high = int(np.searchsorted(below, 1 - tail, side="left")) + 1  # the smallest u with P(at least u) <= tail
+    return (low if low >= 1 else None), (high if high <= n else None)
+
+
+def _binomial_cdf(n: int, p: float) -> Floats:
+    """P(X <= k) for k = 0..n."""
+    k = np.arange(n + 1)
+    log_factorial = np.concatenate([[0.0], np.cumsum(np.log(np.arange(1, n + 1)))])
+    log_mass = log_factorial[n] - log_factorial - log_factorial[::-1] + k * math.log(p) + (n - k) * math.log1p(-p)
+    return np.cumsum(np.exp(log_mass))
