@@ -21,7 +21,8 @@ def pack(values: Array, where: str) -> tuple[Array, dict[str, Any]]:
     """``values`` as they are stored, and the note that ``unpack`` needs.
 
     Numbers that are whole, or whole counts of nanoseconds, become the smallest integers that hold them;
-    their bytes are then laid out plane by plane, which deflates to some 60% of the interleaved ones.
+    their bytes are then laid out plane by plane, which deflates to some 80% of the interleaved ones (20,000
+    latencies of 80 us: 44 kB, not 55; as floats they take 144).
 
     Raises:
         TypeError: an array of objects.

@@ -17,7 +17,6 @@ import zipfile
 import zlib
 from collections.abc import Mapping
 from enum import Enum
-from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -151,14 +150,9 @@ class _Decoder:
         cls = next((c for c in _classes(hint) if c.__name__ == name), None)
         if cls is None:
             raise ValueError(f"a record {name} where {hint} is expected")
-        hints = _hints(cls)
+        hints = get_type_hints(cls)
         known = [f.name for f in dataclasses.fields(cls) if f.init and f.name in node["fields"]]
         return cls(**{n: self.decode(node["fields"][n], hints[n]) for n in known})
-
-
-@cache
-def _hints(cls: type[Any]) -> dict[str, Any]:
-    return get_type_hints(cls)
 
 
 def _alternatives(hint: Any) -> tuple[Any, ...]:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from autopilot.artifact import Artifact
 from autopilot.budget import Budget
 from autopilot.contracts import Stage
+from autopilot.errors import Failure
 from autopilot.profile import Measurement, Profile
 from autopilot.recipe import Variant
 from autopilot.stats import enough_for
@@ -55,12 +56,17 @@ def cap_s(effort: Effort, budget: Budget, *, pair_s: float, timeout_s: float) ->
     return max(effort.cap_s, min(DEPENDENT * requests * pair_s, SLOW_SHARE * timeout_s))
 
 
+# One more attempt for endings that may be bad luck.
+RETRIED = (Failure.CRASH, Failure.TIMEOUT)
+
+
 @dataclass(slots=True)
 class Outcome:
     """What is known of one variant after its trial.
 
     ``stage`` is the last one that was run, ``broken`` the limits certainly violated, ``cut_short``
-    the reason why the trial ended before everything was measured.
+    the reason why the trial ended before everything was measured. ``baseline_samples`` names the kept
+    readings of the baseline that ratios were taken against; empty where this is the baseline itself.
     """
 
     variant: Variant
@@ -72,6 +78,7 @@ class Outcome:
     cut_short: str = ""
     seconds: dict[str, float] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
+    baseline_samples: str = ""
 
     @contextmanager
     def timed(self, key: str) -> Iterator[None]:
