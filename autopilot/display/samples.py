@@ -18,7 +18,7 @@ def render_samples(found: Mapping[str, Any], *, figures: bool = False) -> Group:
     if figures:
         for row in found["rows"]:
             if row["measured"]:
-                parts += ["", Text(f"trial {_name(row)}", style="bold"), _figures(row["measured"])]
+                parts += ["", Text(_name(row, "trial "), style="bold"), _figures(row["measured"])]
     style = "bold green" if found["agree"] else "bold red"
     return Group(*parts, "", Text(found["text"], style=style))
 
@@ -37,9 +37,11 @@ def _verdicts(rows: list[Mapping[str, Any]]) -> Table:
     return table
 
 
-def _name(row: Mapping[str, Any]) -> str:
-    what = {"trial": "", "check": " of a check", "verified": " again", "baseline": " baseline beside"}[row["what"]]
-    return f"{row['trial']}{what}"
+def _name(row: Mapping[str, Any], before: str = "") -> str:
+    if row["what"] == "check":
+        return "check"
+    what = {"trial": "", "verified": " again", "baseline": " baseline beside"}[row["what"]]
+    return f"{before}{row['trial']}{what}"
 
 
 def _verdict(said: Mapping[str, Any] | None) -> Text:
@@ -72,17 +74,17 @@ def _figures(measured: Mapping[str, Mapping[str, Any]]) -> Group:
     """Value, interval, ratio and n of every axis, then how it was taken; what has no value says why."""
     table = Table(box=None, pad_edge=False, padding=(0, 1), header_style="bold")
     table.add_column("axis", no_wrap=True)
-    for header in ("value", "95% interval", "to the baseline", "n"):
+    for header in ("n", "value", "95% interval", "to baseline"):
         table.add_column(header, justify="right", no_wrap=True)
     remarks = []
     for axis, m in measured.items():
         remarks.append(Text(f"{axis}: {m['how'] if m['value'] is not None else m.get('reason', '')}", style="dim"))
         if m["value"] is None:
-            table.add_row(Text(axis), "-", "", "", "")
+            table.add_row(Text(axis), "", "-", "", "")
             continue
         ratio = m.get("ratio")
-        to_baseline = f"{ratio['value']:.4g} ({_range(ratio)})" if ratio else ""
-        table.add_row(Text(axis), *(Text(c) for c in (f"{m['value']:.6g}", _range(m), to_baseline, str(m["n"]))))
+        to_baseline = f"{ratio['value']:.3g} ({_range(ratio)})" if ratio else ""
+        table.add_row(Text(axis), *(Text(c) for c in (str(m["n"]), f"{m['value']:.6g}", _range(m), to_baseline)))
     return Group(table, "", *remarks)
 
 
@@ -90,5 +92,5 @@ def _range(interval: Mapping[str, Any]) -> str:
     """``low..high``; an unbounded side is left open."""
     if "low" not in interval:
         return ""
-    low, high = ("" if interval[side] is None else f"{interval[side]:.4g}" for side in ("low", "high"))
+    low, high = ("" if interval[side] is None else f"{interval[side]:.3g}" for side in ("low", "high"))
     return low if low == high else f"{low}..{high}"

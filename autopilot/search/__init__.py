@@ -12,7 +12,8 @@ from autopilot.plugins import vocabulary
 from autopilot.result import Candidate, StudyResult
 from autopilot.search.check import CheckResult, check_model
 from autopilot.search.loop import run_study
-from autopilot.search.recompute import Recomputation, recompute_file, recompute_run
+from autopilot.search.recompute import recompute_file, recompute_run
+from autopilot.search.recomputed import Recomputation
 from autopilot.search.samples import WORK, Samples, samples_file, verified_name
 from autopilot.spec import Problem
 from autopilot.spec import load_spec as _load_spec

@@ -170,6 +170,7 @@ class FakeEvaluator:
     asked: list[tuple[str, bool]] = field(default_factory=list)  # variant, whether to verify it
     deadline: float | None = None
     on_event: Callable[[], None] = lambda: None
+    baseline_samples: str = "0"
 
     def __post_init__(self) -> None:
         variant = Variant(Recipe(), self.setup.space.default_deployment())

@@ -288,6 +288,21 @@ def test_check_exits_with_the_verdict(
     assert json.loads(capsys.readouterr().out)["status"] == status.value
 
 
+def test_check_hands_on_where_readings_go(spec: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """--samples FILE."""
+    seen: list[Any] = []
+
+    def checked(model: Path, problem: Problem, **more: Any) -> Checked:
+        seen.append(more["samples"])
+        return Checked(Status.IN_BUDGET)
+
+    monkeypatch.setattr("autopilot.search.check_model", checked)
+
+    assert main(["check", "model.onnx", "spec.yaml", "--samples", "out.npz", "--quiet"]) == 0
+    assert main(["check", "model.onnx", "spec.yaml", "--quiet"]) == 0
+    assert seen == [Path("out.npz"), None]
+
+
 def test_show_prints_a_folder_s_result_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Table or JSON; the exit code is the result's."""
     text = StudyResult.from_json(results.result("no_fit")).text()

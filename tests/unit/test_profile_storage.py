@@ -42,6 +42,8 @@ def values_of(hint: Any) -> st.SearchStrategy[Any]:
         if inner[-1] is Ellipsis:
             return st.lists(values_of(inner[0]), max_size=3).map(tuple)
         return st.tuples(*map(values_of, inner))
+    if origin in (list, set, frozenset):
+        return st.lists(values_of(inner[0]), max_size=3).map(origin)
     if origin in (dict, collections.abc.Mapping):
         return st.dictionaries(values_of(inner[0]), values_of(inner[1]), max_size=3)
     if dataclasses.is_dataclass(hint):

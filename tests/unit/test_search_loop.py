@@ -308,6 +308,20 @@ def test_samples_of_screening_and_verification_are_kept(tmp_path: Path) -> None:
         assert kept.verdict is not None
 
 
+def test_run_that_goes_on_keeps_the_readings_of_its_new_baseline(tmp_path: Path) -> None:
+    """Ratios after that are to those; trial 0's stay as they were."""
+    with contextlib.suppress(Killed):
+        run(tmp_path, lambda v: Facts(0.5), clock=Clock(60))
+    folder = tmp_path / "out" / loop.WORK / "samples"
+    first = (folder / "0.npz").read_bytes()
+    assert not list(folder.glob("baseline-*"))
+
+    _, (evaluator,) = run(tmp_path, lambda v: Facts(0.5))
+
+    assert [f.stem for f in folder.glob("baseline-*")] == [evaluator.baseline_samples]
+    assert (folder / "0.npz").read_bytes() == first
+
+
 def test_interrupted_run_says_how_long_it_took(tmp_path: Path) -> None:
     """The time of the first part counts: a resumed study has no fresh budget of time."""
     with contextlib.suppress(Killed):

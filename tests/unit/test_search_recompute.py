@@ -26,7 +26,7 @@ from autopilot.recipe import Deployment, Recipe, Step, Variant
 from autopilot.result import Candidate, Status, StudyResult, TrialRecord, TrialState
 from autopilot.search import recompute_file, recompute_run
 from autopilot.search.outcome import Outcome
-from autopilot.search.recompute import deviation
+from autopilot.search.recomputed import deviation
 from autopilot.search.samples import WORK, Samples, beside_name, save_samples, verified_name
 from autopilot.search.summary import summarise
 from tests.scoring_support import classifier
