@@ -172,6 +172,10 @@ def _facts(result: Mapping[str, Any], chosen: Mapping[str, Any] | None, folder: 
         if mlflow.get("model") and mlflow.get("version") is not None:
             where = f"model {mlflow['model']} version {mlflow['version']}, {where}"
         table.add_row("MLflow", Text(where))
+    noise = result.get("environment", {}).get("noise")
+    if noise:
+        apart = f"medians of the same model up to {noise['p50_percent']:.2g}% apart, p99 {noise['p99_percent']:.2g}%"
+        table.add_row("noise", Text(f"{apart}, in {noise['pairs'] + 1} processes"))
     trials = result.get("trials", [])
     table.add_row("search", Text(f"{len(trials)} trials in {result.get('elapsed_s', 0.0):.0f} s"))
     return table

@@ -10,6 +10,7 @@ import re
 
 from autopilot import stats
 from autopilot.contracts import Axis, Stage
+from autopilot.meters import _machine
 from autopilot.profile import Interval, Measurement, Profile
 
 _NAME = re.compile(r"latency_(?:p(?P<q>\d{1,2}(?:\.\d{1,3})?)|mean)_ms")
@@ -67,6 +68,7 @@ class LatencyMeter:
             found = stats.mean_interval(reading.latency_s, reading.block)
         else:
             found = stats.percentile_interval(reading.latency_s, reading.block, q)
+        found = _machine.absolute(found, profile, reading)
         n, blocks = reading.latency_s.size, reading.block_wall_s.size
         how = f"{n} requests of {reading.samples_per_request} in {blocks} blocks"
         if math.isinf(found.high) and q is not None:
@@ -74,6 +76,7 @@ class LatencyMeter:
         ratio = self._ratio(profile, q)
         if ratio is not None:
             how += ", interleaved with the baseline's"
+        how += _machine.said(profile)
         return Measurement(axis, found.value * _MS, found.low * _MS, found.high * _MS, n, how, ratio)
 
     @staticmethod
@@ -81,7 +84,8 @@ class LatencyMeter:
         a, b = profile.latency, profile.baseline_latency
         if a is None or b is None or b.latency_s.size == 0:
             return None
-        return stats.ratio_interval(a.latency_s, a.block, b.latency_s, b.block, q=q)
+        found = stats.ratio_interval(a.latency_s, a.block, b.latency_s, b.block, q=q)
+        return _machine.ratio(found, profile, a)
 
 
 METER = LatencyMeter()

@@ -10,6 +10,7 @@ from typing import Any
 
 from autopilot.artifact import Artifact
 from autopilot.budget import Judgement, Verdict
+from autopilot.errors import Failure
 from autopilot.outputs import write_outputs
 from autopilot.profile import Interval, Measurement
 from autopilot.recipe import Variant
@@ -35,7 +36,8 @@ def conclude(
     verification = verify(evaluator, records, ranking, out_of_time=lambda: time.monotonic() > deadline)
     winner = choose(verification.done, ranking)
     miss = None if winner else nearest(verification.done, records, ranking, failed=verification.failed)
-    status = _status(winner, miss)
+    is_unstable = bool(records) and records[-1].failure is Failure.UNSTABLE
+    status = Status.UNDECIDED if is_unstable and winner is None else _status(winner, miss)
     records = _with_verified(records, verification)
     chosen = winner or miss
     shown = _facts(chosen) if chosen is not None else None
@@ -57,14 +59,33 @@ def conclude(
             verified=[v.verdict for v in verification.done],
         ),
         budget=setup.problem.budget,
-        environment=setup.target.to_json(),
+        environment=_environment(evaluator),
         elapsed_s=time.monotonic() - started,
-        warnings=tuple(dict.fromkeys([*setup.splits.warnings, *(w for r in records for w in r.warnings)])),
+        warnings=_warnings(evaluator, records),
         budget_version=setup.problem.version,
         rationale=setup.problem.rationale or None,
     )
     evaluator.observer.phase("writing the result")
     return write_outputs(result, out, shown[0] if shown else None, preprocessing=_preprocessing(setup.problem))
+
+
+def _environment(evaluator: Evaluator) -> dict[str, Any]:
+    """The machine, and how far the same model differed from itself on it."""
+    control = evaluator.control
+    return evaluator.setup.target.to_json() | {"noise": control.to_json() if control is not None else None}
+
+
+def _warnings(evaluator: Evaluator, records: Sequence[TrialRecord]) -> tuple[str, ...]:
+    """What a reader should know: of the data, of each trial, and of a machine noisier than a limit's margin."""
+    found = [*evaluator.setup.splits.warnings, *(w for r in records for w in r.warnings)]
+    margins = [limit.margin for limit in evaluator.setup.problem.budget.limits if limit.axis.startswith("latency_")]
+    control = evaluator.control
+    if control is not None and margins and control.spread > (narrowest := min(margins)):
+        found.append(
+            f"two processes of one and the same model differ by {control.spread * 100:.2g}% here (one standard "
+            f"deviation), which is more than the margin of {narrowest * 100:g}%"
+        )
+    return tuple(dict.fromkeys(found))
 
 
 def _preprocessing(problem: Problem) -> dict[str, Any]:

@@ -8,21 +8,22 @@ from dataclasses import replace
 
 from autopilot.artifact import Artifact
 from autopilot.bench.child import ChildLimits
-from autopilot.bench.launcher import Server, measure_cold, measure_empty, measure_latency
+from autopilot.bench.launcher import measure_cold, measure_empty
 from autopilot.budget import Verdict
 from autopilot.build import build
 from autopilot.contracts import Stage
 from autopilot.data import Split
 from autopilot.errors import DataError, Failure, VariantFailed
 from autopilot.observer import Observer
-from autopilot.profile import LatencyReading, Measurement, Profile, QualityReading
-from autopilot.recipe import Deployment, Recipe, Variant
-from autopilot.search.decider import Decider
-from autopilot.search.outcome import BASELINE, SCREENING, VERIFYING, Effort, Outcome, cap_s
+from autopilot.profile import Control, Measurement, Profile, QualityReading
+from autopilot.recipe import Recipe, Variant
+from autopilot.search.outcome import BASELINE, SCREENING, VERIFYING, Effort, Outcome
 from autopilot.search.preflight import baseline_error
 from autopilot.search.prepare import Setup
 from autopilot.search.scored import QualityPass
+from autopilot.search.steadiness import Reading
 from autopilot.search.summary import environment, measurement, summarise
+from autopilot.search.timing import LatencyPass
 
 # A child may overrun the study's time by this much: with less, a build that was nearly done would be lost.
 GRACE_S = 30.0
@@ -47,7 +48,7 @@ class Evaluator:
         variant = Variant(Recipe(), setup.space.default_deployment())
         self.baseline = Outcome(variant, setup.model)
         self._quality = QualityPass(setup, self.baseline)
-        self._server: Server | None = None
+        self._timing = LatencyPass(setup, observer, self.baseline, lambda: self.limits)
         self._empty_bytes: int | None = None
 
     def __enter__(self) -> Evaluator:
@@ -66,9 +67,12 @@ class Evaluator:
 
     def close(self) -> None:
         """End the baseline's server."""
-        if self._server is not None:
-            self._server.close()
-            self._server = None
+        self._timing.close()
+
+    @property
+    def control(self) -> Control | None:
+        """The study's A/A reading; None before the baseline was measured."""
+        return self._timing.control
 
     def build(self, recipe: Recipe, seconds: dict[str, float]) -> Artifact:
         """The artifact of ``recipe``, from the cache where it was built before.
@@ -214,64 +218,26 @@ class Evaluator:
     def _latency(self, outcome: Outcome, effort: Effort, split: Split) -> None:
         """Blocks of requests beside the baseline's, on the same cores."""
         self.observer.doing("measuring latency" + ("" if outcome is self.baseline else " beside the baseline"))
-        with outcome.timed("profile"):
-            if not effort.ends_early:
-                self.close()  # verification starts both servers afresh
-            baseline = self._baseline_server(split)
-            if outcome is self.baseline:
-                reading, beside = self._read(outcome, baseline, None, effort)
-            else:
-                with self._start(outcome.artifact, outcome.variant.deployment, split) as candidate:
-                    reading, beside = self._read_beside(outcome, candidate, baseline, effort)
-        self._summarise(outcome, self._with_latency(outcome, reading, beside), Stage.LATENCY)
-
-    def _read_beside(
-        self, outcome: Outcome, candidate: Server, baseline: Server, effort: Effort
-    ) -> tuple[LatencyReading, LatencyReading | None]:
-        try:
-            return self._read(outcome, candidate, baseline, effort)
-        except VariantFailed as exc:
-            if baseline.is_alive:
-                raise
-            # A crash is tried again, with a new baseline.
-            message = f"the baseline's server ended beside it: {exc.message}"
-            raise VariantFailed(Failure.CRASH, message, log=exc.log) from exc
-
-    def _read(
-        self, outcome: Outcome, candidate: Server, other: Server | None, effort: Effort
-    ) -> tuple[LatencyReading, LatencyReading | None]:
         problem = self.setup.problem
         names = tuple(dict.fromkeys([*problem.budget.axes, problem.objective, "latency_p50_ms"]))
-        servers = [s for s in (candidate, other) if s is not None]
 
-        def known(reading: LatencyReading, beside: LatencyReading | None) -> Mapping[str, Measurement]:
-            profile = self._with_latency(outcome, reading, beside)
+        def known(reading: Reading) -> Mapping[str, Measurement]:
+            profile = self._with_latency(outcome, reading)
             return {n: m for n in names if (m := measurement(n, profile, Stage.LATENCY)) is not None}
 
-        for server in servers:
-            if server.request_s is None:
-                server.warm_up()
-        pair_s = sum(server.request_s or 0.0 for server in servers)
-        cap = cap_s(effort, problem.budget, pair_s=pair_s, timeout_s=problem.search.timeout_s)
-        decided = Decider(known, problem.budget, problem.objective, effort)
-        readings = measure_latency(candidate, other, decided=decided, cap_s=cap)
-        outcome.warnings.extend(w for w in candidate.warnings if w not in outcome.warnings)
-        return readings
+        with outcome.timed("profile"):
+            reading = self._timing.run(outcome, effort, split, known)
+        self._summarise(outcome, self._with_latency(outcome, reading), Stage.LATENCY)
 
-    @staticmethod
-    def _with_latency(outcome: Outcome, reading: LatencyReading, beside: LatencyReading | None) -> Profile:
+    def _with_latency(self, outcome: Outcome, reading: Reading) -> Profile:
         assert outcome.profile is not None
-        return replace(outcome.profile, latency=reading, baseline_latency=beside)
-
-    def _start(self, artifact: Artifact, deployment: Deployment, split: Split) -> Server:
-        return Server.start(artifact.path, deployment, split=split, limits=self.limits)
-
-    def _baseline_server(self, split: Split) -> Server:
-        if self._server is not None and not self._server.is_alive:
-            self.close()  # the kernel may have taken it while something else needed the memory
-        if self._server is None:
-            self._server = self._start(self.setup.model, self.baseline.variant.deployment, split)
-        return self._server
+        return replace(
+            outcome.profile,
+            latency=reading.latency,
+            baseline_latency=reading.beside,
+            control=self._timing.control,
+            drift=reading.drift,
+        )
 
     def _score(self, outcome: Outcome, split: Split, *, early: bool) -> None:
         """Quality against the baseline on the same samples; audits what claims to be int8."""

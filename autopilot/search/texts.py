@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from autopilot.budget import Budget, Judgement, Limit
-from autopilot.profile import Measurement
+from autopilot.profile import Control, Measurement
 from autopilot.recipe import Deployment, Recipe
 from autopilot.result import TrialRecord
 from autopilot.search.finalists import Ranking, line_up
@@ -42,6 +42,14 @@ def baseline_text(measured: Mapping[str, Measurement], metric: str, ranking: Ran
     if quality is not None and quality.value is not None:
         said.insert(0, f"{metric} {quality.value:.4g}")
     return f"the model as given: {', '.join(said)}"
+
+
+def control_text(control: Control) -> str:
+    """What the A/A reading found, in one line."""
+    return (
+        f"the same model in {control.pairs + 1} processes: medians up to {control.p50_percent:.2g}% apart, p99 up to "
+        f"{control.p99_percent:.2g}%; every interval carries that"
+    )
 
 
 def best_text(records: Sequence[TrialRecord], ranking: Ranking, budget: Budget, space: SearchSpace) -> str | None:

@@ -15,9 +15,11 @@ from __future__ import annotations
 from autopilot.stats.percentiles import effective_size, enough_for, order_ranks, percentile_interval
 from autopilot.stats.rates import mean_interval, rate_interval, rate_ratio_interval
 from autopilot.stats.ratios import ratio_interval
+from autopilot.stats.spread import carried, widened
 from autopilot.stats.student import t_quantile
 
 __all__ = [
+    "carried",
     "effective_size",
     "enough_for",
     "mean_interval",
@@ -27,4 +29,5 @@ __all__ = [
     "rate_ratio_interval",
     "ratio_interval",
     "t_quantile",
+    "widened",
 ]

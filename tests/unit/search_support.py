@@ -21,7 +21,7 @@ from autopilot.errors import Failure, VariantFailed
 from autopilot.model import ModelInfo
 from autopilot.model.inspect import TensorInfo
 from autopilot.observer import NullObserver
-from autopilot.profile import Interval, LatencyReading, Measurement, Profile
+from autopilot.profile import Control, Interval, LatencyReading, Measurement, Profile
 from autopilot.recipe import Recipe, Variant
 from autopilot.search.outcome import SCREENING, VERIFYING, Effort, Outcome
 from autopilot.search.prepare import Setup
@@ -169,6 +169,7 @@ class FakeEvaluator:
     world: World
     asked: list[tuple[str, bool]] = field(default_factory=list)  # variant, whether to verify it
     deadline: float | None = None
+    control: Control | None = None
     on_event: Callable[[], None] = lambda: None
 
     def __post_init__(self) -> None:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 
 from autopilot.meters import cost, cpu, energy, latency, load, memory, placement, size, throughput
-from autopilot.profile import Int8Audit, Interval, LatencyReading, Placement, Profile
+from autopilot.profile import Control, Int8Audit, Interval, LatencyReading, Placement, Profile
 
 
 def reading(request_s: float, *, blocks: int = 20, size: int = 40, batch: int = 1, seed: int = 0) -> LatencyReading:
@@ -162,3 +163,46 @@ def test_int8_share_counts_integer_kernels() -> None:
     found = placement.METER.summarise(Profile("v", int8=Int8Audit(claimed=6, executed=5, total=10)), "int8_node_share")
 
     assert found.value == 0.5
+
+
+CONTROL = Control(spread=0.02, pairs=4, p50_percent=3.0, p99_percent=9.0)
+
+
+@pytest.mark.parametrize(
+    ("meter", "axis"),
+    [(latency, "latency_p50_ms"), (latency, "latency_mean_ms"), (throughput, "throughput_rps"), (cpu, "cpu_ms")],
+)
+def test_timed_figures_carry_what_processes_differ_by(meter: Any, axis: str) -> None:
+    """With 2% between processes a figure from one is no nearer than 2.8 times that; three processes help."""
+    plain = meter.METER.summarise(PROFILE, axis)
+    one = meter.METER.summarise(replace(PROFILE, control=CONTROL), axis)
+    assert PROFILE.latency is not None
+    third = replace(PROFILE.latency, block_process=np.arange(20, dtype=np.int32) % 3)
+    three = meter.METER.summarise(replace(PROFILE, control=CONTROL, latency=third), axis)
+
+    def width(found: Any) -> float:
+        return math.log(found.high / found.low)
+
+    assert plain.value == one.value == three.value
+    assert width(plain) < width(three) < width(one)
+    assert width(plain.ratio) < width(three.ratio) < width(one.ratio)
+    assert width(one.ratio) > 2 * 2.77 * 0.02
+    assert "between processes" in one.how
+
+
+def test_absolute_figures_carry_drift_and_ratios_do_not() -> None:
+    """Measured while the machine was 20% slower: what it would have been otherwise lies inside too."""
+    slow = replace(PROFILE, drift=0.2)
+    before, found = (latency.METER.summarise(p, "latency_p50_ms") for p in (PROFILE, slow))
+    rate = throughput.METER.summarise(slow, "throughput_rps")
+
+    assert found.value == before.value
+    assert found.low is not None
+    assert found.value is not None
+    assert found.low < found.value / 1.2
+    assert found.high == before.high
+    assert found.ratio == before.ratio
+    assert rate.high is not None
+    assert rate.value is not None
+    assert rate.high > rate.value * 1.2
+    assert "drift of +20.0%" in found.how

@@ -111,3 +111,23 @@ def _simulated_pass(axis: str, budget: Budget, seed: int) -> Judgement:
         if blocks >= 300 or decide(taken, None):
             return budget.judge(figures(taken, None)).overall
         blocks = min(300, round(blocks * 1.25))
+
+
+def test_limit_that_more_requests_cannot_decide_is_not_waited_for() -> None:
+    """All of the interval's width is what processes of one model differ by: the verdict stays undecided."""
+    found = {"latency_p50_ms": Measurement("latency_p50_ms", 1.0, 0.95, 1.05, 9, ratio=Interval(1.0, 0.95, 1.05))}
+
+    def ends(floor: float) -> bool:
+        return Decider(lambda a, b: found, BUDGET, "latency_p50_ms", VERIFYING, floor=floor)(reading(1.0), None)
+
+    assert ends(0.05)
+    assert not ends(0.02)
+    assert not ends(0.0)
+
+
+def test_objective_is_sure_when_only_the_processes_differ() -> None:
+    """Precision is asked of the requests' own part."""
+    found = {"latency_p50_ms": Measurement("latency_p50_ms", 0.5, 0.485, 0.515, 9, ratio=Interval(0.5, 0.485, 0.515))}
+
+    assert Decider(lambda a, b: found, BUDGET, "latency_p50_ms", VERIFYING, floor=0.03)(reading(1.0), None)
+    assert not Decider(lambda a, b: found, BUDGET, "latency_p50_ms", VERIFYING)(reading(1.0), None)

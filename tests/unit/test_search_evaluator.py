@@ -11,15 +11,18 @@ from typing import Any
 import numpy as np
 import pytest
 
+from autopilot.bench import rounds
 from autopilot.bench.child import ChildLimits
 from autopilot.bench.launcher import ColdReading
+from autopilot.bench.live import Server
 from autopilot.budget import Budget, Judgement, Limit
 from autopilot.contracts import Stage
 from autopilot.errors import BaselineFailed, DataError, Failure, ModelError, VariantFailed
 from autopilot.observer import NullObserver
-from autopilot.profile import Int8Audit, Interval, Measurement, Placement, QualityReading
+from autopilot.profile import Control, Int8Audit, Interval, Measurement, Placement, QualityReading
 from autopilot.recipe import Deployment, Recipe, Step, Variant, params_of
 from autopilot.search import evaluator as module
+from autopilot.search import timing
 from autopilot.search.evaluator import GRACE_S, Evaluator
 from autopilot.search.outcome import VERIFYING
 from autopilot.search.summary import with_ratio
@@ -103,8 +106,9 @@ class Bench:
 @pytest.fixture
 def bench(monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
     fake = Bench()
-    monkeypatch.setattr(module.Server, "start", fake.start)
-    monkeypatch.setattr(module, "measure_latency", fake.measure_latency)
+    monkeypatch.setattr(Server, "start", fake.start)
+    monkeypatch.setattr(rounds, "measure_latency", fake.measure_latency)
+    monkeypatch.setattr(timing, "measure_control", lambda live, start: Control(0.002, 4, 0.3, 2.0))
     monkeypatch.setattr(module, "measure_cold", fake.measure_cold)
     monkeypatch.setattr(module, "measure_empty", lambda deployment, limits: 20_000_000)
     monkeypatch.setattr(module.QualityPass, "run", lambda self, *a, **k: fake.run_quality(*a, **k))
@@ -161,8 +165,11 @@ def test_verification_takes_everything_on_held_back_data_with_fresh_servers(tmp_
     outcome = evaluator.measure(WANTED, artifact_of(WANTED.recipe), VERIFYING)
 
     assert outcome.stage is Stage.QUALITY
-    assert [s.name.split()[1] for s in bench.servers] == ["validation", "test", "test"]
+    assert [s.name.split()[1] for s in bench.servers] == ["validation", *["test"] * 6]
     assert not bench.servers[0].is_alive
+    assert outcome.profile is not None
+    assert outcome.profile.latency is not None
+    assert outcome.profile.latency.processes == 3
     assert bench.scored == [("baseline", "test"), ("variant", "test")]
     beside = evaluator.baseline_beside(outcome)
     assert beside.measured["latency_p50_ms"].ratio == Interval(1.0, 1.0, 1.0)
