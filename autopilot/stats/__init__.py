@@ -12,22 +12,27 @@ of blocks where the data carry it, else combine two intervals by MOVER (Zou and 
 
 from __future__ import annotations
 
+from autopilot.stats.drift import carried, change_within, has_moved
 from autopilot.stats.percentiles import effective_size, enough_for, order_ranks, percentile_interval
 from autopilot.stats.rates import mean_interval, rate_interval, rate_ratio_interval
 from autopilot.stats.ratios import ratio_interval
-from autopilot.stats.spread import carried, widened
+from autopilot.stats.spread import process_spread, ratio_over_processes, widened
 from autopilot.stats.student import t_quantile
 
 __all__ = [
     "carried",
+    "change_within",
     "effective_size",
     "enough_for",
+    "has_moved",
     "mean_interval",
     "order_ranks",
     "percentile_interval",
+    "process_spread",
     "rate_interval",
     "rate_ratio_interval",
     "ratio_interval",
+    "ratio_over_processes",
     "t_quantile",
     "widened",
 ]
