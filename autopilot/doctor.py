@@ -102,8 +102,8 @@ def _measuring(target: Mapping[str, Any], noise: Mapping[str, Any]) -> Table:
 
 def _noise_text(noise: Mapping[str, Any]) -> str:
     return (
-        f"the same model differs from itself by {noise['p50_percent']:.2g}% at the median, "
-        f"{noise['p99_percent']:.2g}% at p99, its short runs by {noise['spread_percent']:.2g}%; "
+        f"{noise['processes']} processes of one model differ by up to {noise['p50_percent']:.2g}% at the median, "
+        f"{noise['p99_percent']:.2g}% at p99, short runs of one by {noise['spread_percent']:.2g}%; "
         "limits nearer than that come out undecided"
     )
 

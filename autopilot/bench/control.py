@@ -23,6 +23,9 @@ PAIR_S = 0.8
 CAP_S = 8.0
 
 
+Pairs = Sequence[tuple[LatencyReading, LatencyReading]]
+
+
 def measure_control(live: Server, start: Callable[[], Server]) -> Control:
     """How far ``live`` and fresh processes of the same model and deployment differ.
 
@@ -33,17 +36,31 @@ def measure_control(live: Server, start: Callable[[], Server]) -> Control:
     Raises:
         VariantFailed: a server doesn't start or ends.
     """
+    return summarise(read_pairs(live, start))
+
+
+def read_pairs(live: Server, start: Callable[[], Server], *, pair_s: float = PAIR_S) -> Pairs:
+    """Interleaved readings of fresh processes, one after the other, each (its own, the live one's beside it).
+
+    Args:
+        live: a server.
+        start: gives another server of the same model and deployment; it is closed here.
+        pair_s: seconds of measuring a pair.
+
+    Raises:
+        VariantFailed: a server doesn't start or ends.
+    """
     deadline = time.monotonic() + CAP_S
     readings: list[tuple[LatencyReading, LatencyReading]] = []
     while len(readings) < PROCESSES and (len(readings) < FEWEST or time.monotonic() < deadline):
         with start() as other:
-            mine, beside = measure_latency(other, live, decided=lambda *_: False, cap_s=PAIR_S)
+            mine, beside = measure_latency(other, live, decided=lambda *_: False, cap_s=pair_s)
             assert beside is not None
             readings.append((mine, beside))
-    return summarise(readings)
+    return readings
 
 
-def summarise(readings: Sequence[tuple[LatencyReading, LatencyReading]]) -> Control:
+def summarise(readings: Pairs) -> Control:
     """The control that pairs of readings (a fresh process, the live one beside it) show.
 
     All are compared with the same live process: the variance of the logarithms, the live process's

@@ -9,10 +9,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
 from autopilot.artifact import Artifact
-from autopilot.budget import Budget
 from autopilot.contracts import Stage
 from autopilot.profile import Measurement, Profile
 from autopilot.recipe import Variant
+from autopilot.spec import Problem
 from autopilot.stats import enough_for
 
 _PERCENTILE = re.compile(r"latency_p(?P<q>\d{1,2}(?:\.\d{1,3})?)_ms")
@@ -44,17 +44,18 @@ DEPENDENT = 1.5
 SLOW_SHARE = 0.2
 
 
-def cap_s(effort: Effort, budget: Budget, *, pair_s: float, timeout_s: float) -> float:
+def cap_s(effort: Effort, problem: Problem, *, pair_s: float) -> float:
     """How long latency may be sampled, in seconds: for verifying slow models longer than usual.
 
     With two servers of 60 ms a request, the 368 requests that bound a p99 take 44 s: any fixed cap
     would leave such a limit undecided for ever. ``pair_s``: seconds of one request of all servers.
     """
     if effort is not VERIFYING:
-        return effort.cap_s
-    percentiles = [float(m["q"]) for axis in budget.axes if (m := _PERCENTILE.fullmatch(axis))]
+        return min(effort.cap_s, problem.search.measure_cap_s)
+    percentiles = [float(m["q"]) for axis in problem.budget.axes if (m := _PERCENTILE.fullmatch(axis))]
     requests = max((enough_for(q) for q in percentiles), default=0)
-    return max(effort.cap_s, min(DEPENDENT * requests * pair_s, SLOW_SHARE * timeout_s))
+    needed_s = min(DEPENDENT * requests * pair_s, SLOW_SHARE * problem.search.timeout_s)
+    return max(problem.search.measure_cap_s, needed_s)
 
 
 @dataclass(slots=True)

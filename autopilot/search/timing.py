@@ -111,9 +111,8 @@ class LatencyPass:
         return t * self.control.spread / math.sqrt(effort.rounds)
 
     def _plan(self, effort: Effort, pair: Servers) -> Plan:
-        problem = self._setup.problem
         pair_s = sum(server.request_s or 0.0 for server in pair if server is not None)
-        cap = cap_s(effort, problem.budget, pair_s=pair_s, timeout_s=problem.search.timeout_s)
+        cap = cap_s(effort, self._setup.problem, pair_s=pair_s)
         # A round of a slow model takes its blocks whatever the cap is.
         affordable = int(cap / max(pair_s * MIN_BLOCKS * MIN_BLOCK_REQUESTS, 1e-9))
         return Plan(max(1, min(effort.rounds, affordable)), cap)

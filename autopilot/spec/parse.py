@@ -191,6 +191,7 @@ class _Parser(DataParser):
             seed=given.seed,
             memory_limit_mb=float(given.memory_limit_mb) if given.memory_limit_mb is not None else None,
             step_timeout_s=self.duration("step_timeout", given.step_timeout),
+            measure_cap_s=self.duration("measure_cap", given.measure_cap),
         )
 
     def duration(self, key: str, raw: Any) -> float:

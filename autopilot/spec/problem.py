@@ -131,13 +131,16 @@ class TargetSpec:
 
 @dataclass(frozen=True, slots=True)
 class SearchSpec:
-    """How long to look. ``step_timeout_s`` and ``memory_limit_mb`` hold for one child process."""
+    """How long to look. ``step_timeout_s`` and ``memory_limit_mb`` hold for one child process, ``measure_cap_s`` for
+    the requests of one latency pass.
+    """
 
     trials: int = 60
     timeout_s: float = 900.0
     seed: int = 0
     memory_limit_mb: float | None = None
     step_timeout_s: float = 600.0
+    measure_cap_s: float = 30.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -98,6 +98,7 @@ class SearchShape(Shape):
     seed: Annotated[StrictInt, Field(ge=0, lt=2**32)] = 0
     memory_limit_mb: Positive | None = None
     step_timeout: Any = "10m"
+    measure_cap: Any = "30s"
 
 
 class SpecShape(Shape):

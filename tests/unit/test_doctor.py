@@ -57,7 +57,7 @@ def test_noise_and_missing_energy_are_told() -> None:
     """What can't be measured has its reason; what can has its figure."""
     text = shown(report())
 
-    assert "3.2% at the median" in text
+    assert "2 processes of one model" in text
     assert "11% at p99" in " ".join(text.split())
     assert "not measurable: no counter" in text
     assert "int8 gains little" in text

@@ -147,7 +147,7 @@ margin: 5%
 traffic: {scenario: server, rate_rps: 200, arrivals: trace.csv}
 target: {providers: [openvino, cpu], threads: 2, price_per_hour: 0.20}
 space: my.yaml
-search: {trials: 7, timeout: 1h30m, seed: 3, memory_limit_mb: 500, step_timeout: 20s}
+search: {trials: 7, timeout: 1h30m, seed: 3, memory_limit_mb: 500, step_timeout: 20s, measure_cap: 9s}
 version: 3
 rationale: "p99 tightened after the June review"
 """
@@ -170,6 +170,7 @@ rationale: "p99 tightened after the June review"
     assert (limits["peak_memory_mb"].margin, limits["latency_p99_ms"].margin) == (0.10, 0.05)
     assert problem.traffic.arrivals == str(folder / "trace.csv")
     assert problem.target.providers == ("openvino", "cpu")
+    assert problem.search.measure_cap_s == 9
     assert (problem.search.timeout_s, problem.search.step_timeout_s, problem.search.memory_limit_mb) == (5400, 20, 500)
     assert (problem.space, problem.version) == (folder / "my.yaml", 3)
 

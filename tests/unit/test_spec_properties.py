@@ -161,7 +161,7 @@ FULL: dict[str, Any] = {
     "budget": {"latency_p50_ms": {"max": 3, "margin": "5%"}, "size_mb": 3},
     "traffic": {"scenario": "server", "rate_rps": 3, "arrivals": "poisson"},
     "target": {"providers": ["cpu"], "threads": 2, "price_per_hour": 0.1},
-    "search": {"trials": 3, "timeout": "5m", "seed": 1, "memory_limit_mb": 3, "step_timeout": 3},
+    "search": {"trials": 3, "timeout": "5m", "seed": 1, "memory_limit_mb": 3, "step_timeout": 3, "measure_cap": 3},
 }
 
 
