@@ -179,6 +179,19 @@ def processor_s(pid: int) -> float:
 # ---- latency ---------------------------------------------------------------------------------------
 
 
+def test_parent_sleeps_while_requests_are_timed(folder: Path, split: Split) -> None:
+    """It waits in the kernel: its own processor time is what sending a command and reading figures take."""
+    deep = dense(folder / "deep.onnx", width=WIDTH, layers=400)
+    with Server.start(deep, ONE_THREAD, split=split, limits=LIMITS) as server:
+        server.warm_up()
+        assert server.request_s is not None
+        own_s = time.process_time()
+        block = server.block(max(4, round(0.5 / server.request_s)))
+        own_s = time.process_time() - own_s
+
+    assert own_s < 0.1 * block.wall_s
+
+
 def test_latency_is_read_in_paired_blocks(model: Path, split: Split) -> None:
     """Both readings have the same blocks; ``decided`` ends it after the first look."""
     looks: list[int] = []

@@ -19,7 +19,7 @@ from autopilot.budget import Budget, Judgement, Limit
 from autopilot.contracts import Stage
 from autopilot.errors import BaselineFailed, DataError, Failure, ModelError, VariantFailed
 from autopilot.observer import NullObserver
-from autopilot.profile import Control, Int8Audit, Interval, Measurement, Placement, QualityReading
+from autopilot.profile import Control, Int8Audit, Interval, LatencyReading, Measurement, Placement, QualityReading
 from autopilot.recipe import Deployment, Recipe, Step, Variant, params_of
 from autopilot.search import evaluator as module
 from autopilot.search import timing
@@ -69,6 +69,7 @@ class Bench:
         self.audit: Int8Audit | None = None
         self.scored_n: int | None = None
         self.kill_baseline = False
+        self.spoilt: list[tuple[LatencyReading, LatencyReading]] = []
 
     def start(self, artifact: Path, deployment: Deployment, *, split: Any, limits: ChildLimits) -> FakeServer:
         self.limits.append(limits)
@@ -83,6 +84,8 @@ class Bench:
             if self.kill_baseline and other is not None:
                 other.close()
             raise self.latency_error.pop()
+        if self.spoilt:
+            return self.spoilt.pop(0)
         mine = reading(self.latency_ms if other is not None else 1.0)
         return mine, reading(1.0) if other is not None else None
 
@@ -174,6 +177,47 @@ def test_verification_takes_everything_on_held_back_data_with_fresh_servers(tmp_
     beside = evaluator.baseline_beside(outcome)
     assert beside.measured["latency_p50_ms"].ratio == Interval(1.0, 1.0, 1.0)
     assert beside.measured["quality"].how.startswith("accuracy on test")
+
+
+def swinging() -> tuple[LatencyReading, LatencyReading]:
+    """Readings whose ratio doubles half-way."""
+    beside = reading(1.0)
+    return replace(beside, latency_s=beside.latency_s * np.where(beside.block < 10, 0.5, 1.0)), beside
+
+
+def test_reading_that_the_machine_spoilt_is_taken_again(tmp_path: Path, bench: Bench) -> None:
+    """The second one counts."""
+    evaluator = begun(tmp_path)
+    bench.spoilt = [swinging()]
+    outcome = evaluator.measure(WANTED, artifact_of(WANTED.recipe))
+
+    assert outcome.stage is Stage.QUALITY
+    assert len(bench.caps) == 3
+
+
+def test_machine_that_spoils_two_readings_in_a_row_is_unstable(tmp_path: Path, bench: Bench) -> None:
+    """No figure is better than a wrong one."""
+    evaluator = begun(tmp_path)
+    bench.spoilt = [swinging(), swinging()]
+
+    with pytest.raises(VariantFailed, match="twice in a row") as caught:
+        evaluator.measure(WANTED, artifact_of(WANTED.recipe))
+
+    assert caught.value.failure is Failure.UNSTABLE
+
+
+def test_absolute_limit_is_measured_again_when_the_machine_moved(tmp_path: Path, bench: Bench) -> None:
+    """Slower by more than the margin: once more, and what is kept then carries the drift."""
+    evaluator = begun(tmp_path, budget=Budget((Limit("latency_p50_ms", 0.6, margin=0.05),)))
+    slow = (reading(0.65), reading(1.3))
+    bench.spoilt = [slow, slow]
+    outcome = evaluator.measure(WANTED, artifact_of(WANTED.recipe))
+
+    assert len(bench.caps) == 3
+    assert outcome.profile is not None
+    assert outcome.profile.drift == pytest.approx(0.3)
+    assert evaluator.verdict(outcome).overall is Judgement.UNDECIDED
+    assert any("30% slower" in w for w in outcome.warnings)
 
 
 def test_dead_baseline_server_is_started_again(tmp_path: Path, bench: Bench) -> None:
