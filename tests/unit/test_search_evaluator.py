@@ -19,6 +19,7 @@ from autopilot.errors import BaselineFailed, DataError, Failure, ModelError, Var
 from autopilot.observer import NullObserver
 from autopilot.profile import Int8Audit, Interval, Measurement, Placement, QualityReading
 from autopilot.recipe import Deployment, Recipe, Step, Variant, params_of
+from autopilot.search import cold
 from autopilot.search import evaluator as module
 from autopilot.search.evaluator import GRACE_S, Evaluator
 from autopilot.search.outcome import VERIFYING
@@ -105,8 +106,8 @@ def bench(monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
     fake = Bench()
     monkeypatch.setattr(module.Server, "start", fake.start)
     monkeypatch.setattr(module, "measure_latency", fake.measure_latency)
-    monkeypatch.setattr(module, "measure_cold", fake.measure_cold)
-    monkeypatch.setattr(module, "measure_empty", lambda deployment, limits: 20_000_000)
+    monkeypatch.setattr(cold, "measure_cold", fake.measure_cold)
+    monkeypatch.setattr(cold, "measure_empty", lambda deployment, limits, *, split: 20_000_000)
     monkeypatch.setattr(module.QualityPass, "run", lambda self, *a, **k: fake.run_quality(*a, **k))
     return fake
 
