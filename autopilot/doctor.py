@@ -13,6 +13,11 @@ from autopilot.contracts import Provider
 from autopilot.errors import AutopilotError
 from autopilot.target import Target
 
+_PACKAGES = "RAPL, the processor packages (all processes on them, no DRAM)"
+_BOARDS = "NVML, whole NVIDIA devices"
+_SOURCES = {"rapl": _PACKAGES, "nvml": _BOARDS + "; nothing counts the CPU", "rapl+nvml": f"{_PACKAGES}; {_BOARDS}"}
+_SOURCES_GPU = {"nvml": "NVML, per process"}
+
 
 def examine() -> dict[str, Any]:
     """The whole report as JSON; measures noise for a few seconds."""
@@ -95,8 +100,9 @@ def _measuring(target: Mapping[str, Any], noise: Mapping[str, Any]) -> Table:
     else:
         table.add_row("noise", Text(_noise_text(noise)))
     energy = target["energy"]
-    table.add_row("energy", Text(energy["source"] or f"not measurable: {energy['reason']}"))
-    table.add_row("gpu memory", Text("NVML" if target["gpus"] else "not measurable: no NVIDIA device"))
+    table.add_row("energy", Text(_SOURCES.get(energy["source"]) or f"not measurable: {energy['reason']}"))
+    gpu = target["gpu_memory"]
+    table.add_row("gpu memory", Text(_SOURCES_GPU.get(gpu["source"]) or f"not measurable: {gpu['reason']}"))
     return table
 
 

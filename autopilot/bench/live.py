@@ -115,9 +115,15 @@ class Server:
         return cls._launch(wanted, deployment, limits)
 
     @classmethod
-    def start_empty(cls, deployment: Deployment, limits: ChildLimits) -> Server:
-        """The same process with no model: what its memory is compared with."""
-        return cls._launch({"artifact": None, "split": None, "requests": 0}, deployment, limits)
+    def start_empty(
+        cls, deployment: Deployment, limits: ChildLimits, *, split: Split | None = None, requests: int = 0
+    ) -> Server:
+        """The same process with no model: what its memory is compared with.
+
+        It imports the same, holds the same requests of ``split`` and has brought the same runtime up.
+        """
+        folder = None if split is None else str(split.folder.absolute())
+        return cls._launch({"artifact": None, "split": folder, "requests": requests}, deployment, limits)
 
     @classmethod
     def _launch(cls, wanted: Mapping[str, Any], deployment: Deployment, limits: ChildLimits) -> Server:
@@ -182,9 +188,27 @@ class Server:
         if self.deployment.threads > 1:
             self._ask({"do": "settle"})
 
+    def serve_for(self, seconds: float) -> int:
+        """Serve for so long, at least one request and none of them timed; how many samples were answered."""
+        return int(self._ask({"do": "serve_for", "seconds": seconds})["requests"]) * self.deployment.batch
+
     def peak_memory_bytes(self) -> int:
         """The kernel's high-water mark of the process's resident memory since its start."""
         return int(self._ask({"do": "memory"})["peak_memory_bytes"])
+
+    def resident_memory_bytes(self) -> int | None:
+        """What is resident of the process now, shared libraries included; None where the system doesn't tell."""
+        found = self._ask({"do": "memory"}).get("resident_memory_bytes")
+        return None if found is None else int(found)
+
+    def modules(self) -> frozenset[str]:
+        """Names of the Python modules that the process has loaded."""
+        return frozenset(self._ask({"do": "modules"})["modules"])
+
+    @property
+    def pid(self) -> int:
+        """The process's number in this namespace."""
+        return self._process.pid
 
     @property
     def stages_s(self) -> dict[str, float]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from autopilot.profile.control import Control
+from autopilot.profile.energy import EnergyReading
 from autopilot.profile.latency import LatencyReading
 from autopilot.profile.measurement import Floats, Interval, Ints, Measurement
 from autopilot.profile.placement import Int8Audit, Placement
@@ -11,6 +12,7 @@ from autopilot.profile.record import Profile
 
 __all__ = [
     "Control",
+    "EnergyReading",
     "Floats",
     "Int8Audit",
     "Interval",

@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from autopilot.profile.control import Control
+from autopilot.profile.energy import EnergyReading
 from autopilot.profile.latency import LatencyReading
-from autopilot.profile.measurement import Floats, Interval
+from autopilot.profile.measurement import Floats
 from autopilot.profile.placement import Int8Audit, Placement
 from autopilot.profile.quality import QualityReading
 
@@ -17,6 +18,9 @@ from autopilot.profile.quality import QualityReading
 class Profile:
     """Everything read about one variant; None where the pass was not run.
 
+    ``peak_memory_starts_bytes`` holds the high-water mark of each fresh process, ``peak_memory_bytes`` the
+    highest; ``empty_memory_bytes`` is that of the same process with no model. The two reasons say why there
+    is no energy or GPU memory.
     ``control`` is the study's A/A reading; ``drift`` the baseline's median beside this variant over its
     reference in this study, less 1 (0.05: the machine was 5% slower than when the study began).
     """
@@ -25,11 +29,14 @@ class Profile:
     size_bytes: int | None = None
     load_s: Floats | None = None
     peak_memory_bytes: int | None = None
+    peak_memory_starts_bytes: tuple[int, ...] = ()
+    resident_memory_bytes: int | None = None
     empty_memory_bytes: int | None = None
     gpu_memory_bytes: int | None = None
+    gpu_memory_reason: str = ""
     latency: LatencyReading | None = None
     baseline_latency: LatencyReading | None = None
-    energy_mj: Interval | None = None
+    energy: EnergyReading | None = None
     energy_reason: str = ""
     quality: QualityReading | None = None
     placement: Placement | None = None

@@ -5,10 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 
 from autopilot.artifact import Artifact
 from autopilot.bench.child import ChildLimits
-from autopilot.bench.launcher import measure_cold, measure_empty
+from autopilot.bench.live import Server
 from autopilot.budget import Verdict
 from autopilot.build import build
 from autopilot.contracts import Stage
@@ -17,20 +18,20 @@ from autopilot.errors import DataError, Failure, VariantFailed
 from autopilot.observer import Observer
 from autopilot.profile import Control, Measurement, Profile, QualityReading
 from autopilot.recipe import Recipe, Variant
+from autopilot.search import energy
+from autopilot.search.cold import ColdPass
 from autopilot.search.outcome import BASELINE, SCREENING, VERIFYING, Effort, Outcome
 from autopilot.search.preflight import baseline_error
 from autopilot.search.prepare import Setup
 from autopilot.search.scored import QualityPass
 from autopilot.search.steadiness import Reading
-from autopilot.search.summary import environment, measurement, summarise
+from autopilot.search.summary import measurement, summarise
 from autopilot.search.timing import LatencyPass
 
 # A child may overrun the study's time by this much: with less, a build that was nearly done would be lost.
 GRACE_S = 30.0
 # Why a trial can't tell anything that matters, from what was measured so far; None to go on.
 GiveUp = Callable[[Mapping[str, Measurement]], str | None]
-# The fewest starts whose spread gives an interval worth having.
-COLD_STARTS = 5
 
 
 class Evaluator:
@@ -49,7 +50,7 @@ class Evaluator:
         self.baseline = Outcome(variant, setup.model)
         self._quality = QualityPass(setup, self.baseline)
         self._timing = LatencyPass(setup, observer, self.baseline, lambda: self.limits)
-        self._empty_bytes: int | None = None
+        self._cold_pass = ColdPass(setup)
 
     def __enter__(self) -> Evaluator:
         return self
@@ -106,10 +107,9 @@ class Evaluator:
         """
         outcome = self.baseline
         try:
-            with outcome.timed("load"):
-                self._empty_bytes = measure_empty(outcome.variant.deployment, self.limits)
             self._cold(outcome)
             self._latency(outcome, BASELINE, self.setup.splits.validation)
+            self._energy(outcome, BASELINE, self.setup.splits.validation)
             self._score(outcome, self.setup.splits.validation, early=False)
         except VariantFailed as exc:
             raise baseline_error(exc, self.setup.info) from exc
@@ -137,6 +137,7 @@ class Evaluator:
         passes: tuple[tuple[Stage, Callable[[], None]], ...] = (
             (Stage.SMOKE, lambda: self._cold(outcome)),
             (Stage.LATENCY, lambda: self._latency(outcome, effort, split)),
+            (Stage.LATENCY, lambda: self._energy(outcome, effort, split)),
             (Stage.QUALITY, lambda: self._score(outcome, split, early=effort.ends_early)),
         )
         if effort is VERIFYING:
@@ -166,7 +167,12 @@ class Evaluator:
         split = self.setup.splits.test
         reading = self._baseline_quality(split)
         beside = replace(self.baseline, measured={}, profile=None)
-        profile = replace(self.baseline.profile, latency=outcome.profile.baseline_latency, quality=reading)
+        profile = replace(
+            self.baseline.profile,
+            latency=outcome.profile.baseline_latency,
+            drift=outcome.profile.drift,
+            quality=reading,
+        )
         self._summarise(beside, profile, Stage.QUALITY, own_baseline=True)
         return beside
 
@@ -186,34 +192,23 @@ class Evaluator:
     def _cold(self, outcome: Outcome) -> None:
         """Start, load, first answers, exit: load time, peak memory, placement."""
         self.observer.doing("starting and loading")
-        deployment = outcome.variant.deployment
+        baseline = None if outcome is self.baseline else self.baseline.measured
         with outcome.timed("load"):
-            cold = measure_cold(
-                outcome.artifact.path,
-                deployment,
-                split=self.setup.splits.validation,
-                limits=self.limits,
-                repeats=self._starts,
-            )
-        outcome.warnings.extend(cold.warnings)
-        profile = Profile(
-            outcome.variant.id,
-            size_bytes=outcome.artifact.size_bytes,
-            load_s=cold.load_s,
-            peak_memory_bytes=cold.peak_memory_bytes,
-            empty_memory_bytes=self._empty_bytes,
-            placement=cold.placement,
-            price_per_hour=self.setup.problem.target.price_per_hour,
-            energy_reason=self.setup.target.energy_reason,
-            environment=environment(deployment),
-        )
+            profile, warnings = self._cold_pass.run(outcome, limits=self.limits, baseline=baseline)
+        outcome.warnings.extend(warnings)
         self._summarise(outcome, profile, Stage.SMOKE)
 
-    @property
-    def _starts(self) -> int:
-        """Fresh processes to start: several where start time is judged, since one has no interval."""
-        problem = self.setup.problem
-        return COLD_STARTS if "load_s" in (*problem.budget.axes, problem.objective) else 1
+    def _energy(self, outcome: Outcome, effort: Effort, split: Split) -> None:
+        """Energy a sample, in a process of its own; nothing where no counter is there or nobody asks."""
+        if not energy.is_wanted(self.setup.problem, self.setup.target, effort):
+            return
+        self.observer.doing("measuring energy")
+        assert outcome.profile is not None
+        with outcome.timed("energy"):
+            path, deployment = outcome.artifact.path, outcome.variant.deployment
+            start = partial(Server.start, path, deployment, split=split, limits=self.limits)
+            profile = energy.with_energy(outcome.profile, start)
+        self._summarise(outcome, profile, Stage.LATENCY)
 
     def _latency(self, outcome: Outcome, effort: Effort, split: Split) -> None:
         """Blocks of requests beside the baseline's, on the same cores."""

@@ -13,6 +13,7 @@ of blocks where the data carry it, else combine two intervals by MOVER (Zou and 
 from __future__ import annotations
 
 from autopilot.stats.drift import carried, change_within, has_moved
+from autopilot.stats.excess import excess_interval
 from autopilot.stats.percentiles import effective_size, enough_for, order_ranks, percentile_interval
 from autopilot.stats.rates import mean_interval, rate_interval, rate_ratio_interval
 from autopilot.stats.ratios import ratio_interval
@@ -24,6 +25,7 @@ __all__ = [
     "change_within",
     "effective_size",
     "enough_for",
+    "excess_interval",
     "has_moved",
     "mean_interval",
     "order_ranks",

@@ -63,6 +63,17 @@ def test_noise_and_missing_energy_are_told() -> None:
     assert "int8 gains little" in text
 
 
+def test_sources_of_energy_and_gpu_memory_are_told() -> None:
+    """What a counter includes stands beside its name; what isn't there has the machine's own reason."""
+    without = " ".join(shown(report(gpu_memory_reason="pynvml is not installed")).split())
+    found = report(energy_source="rapl+nvml", energy_reason="", gpu_memory_source="nvml")
+    text = " ".join(shown(found).split())
+
+    assert "gpu memory not measurable: pynvml is not installed" in without
+    assert "energy RAPL, the processor packages (all processes on them, no DRAM); NVML, whole NVIDIA devices" in text
+    assert "gpu memory NVML, per process" in text
+
+
 def test_clash_of_runtimes_is_told() -> None:
     """Both packages together break each other; pip doesn't say so."""
     text = shown(report(versions={"onnxruntime": "1", "onnxruntime-gpu": "1"}))

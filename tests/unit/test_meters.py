@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from autopilot.meters import cost, cpu, energy, latency, load, memory, placement, size, throughput
-from autopilot.profile import Control, Int8Audit, Interval, LatencyReading, Placement, Profile
+from autopilot.profile import Control, EnergyReading, Int8Audit, LatencyReading, Placement, Profile
 
 
 def reading(request_s: float, *, blocks: int = 20, size: int = 40, batch: int = 1, seed: int = 0) -> LatencyReading:
@@ -94,7 +94,7 @@ def test_memory_reports_the_whole_process_and_names_the_empty_one() -> None:
         Profile("v", peak_memory_bytes=80_000_000, empty_memory_bytes=50_500_000), "peak_memory_mb"
     )
 
-    assert (found.value, found.low, found.high) == (80.0, 80.0, 80.0)
+    assert found.value == 80.0
     assert "50.5 MB" in found.how
 
 
@@ -141,11 +141,17 @@ def test_energy_without_a_counter_gives_the_machines_reason() -> None:
     assert found.reason == "no RAPL counter"
 
 
-def test_energy_passes_a_reading_on() -> None:
-    """A counter's reading keeps its interval."""
-    found = energy.METER.summarise(Profile("v", energy_mj=Interval(5.0, 4.0, 6.0)), "energy_mj")
+def test_energy_is_what_serving_adds_above_idle() -> None:
+    """30 W busy less 10 W idle over 4 s is 80 J: 20 mJ for each of 4,000 samples."""
+    one = np.ones(4)
+    e = EnergyReading(30e3 * one, one, 20e3 * one, 2 * one, 1000 * one, "rapl", "the package", 0.001)
+    found = energy.METER.summarise(Profile("v", energy=e), "energy_mj")
 
-    assert (found.value, found.low, found.high) == (5.0, 4.0, 6.0)
+    assert found.value == pytest.approx(20.0)
+    assert found.low == pytest.approx(20.0)
+    assert found.n == 4000
+    for said in ("rapl counter (the package)", "4000 counter updates", "idle power of 10.00 W subtracted"):
+        assert said in found.how
 
 
 def test_placement_is_the_share_on_the_provider_asked_for() -> None:

@@ -21,8 +21,8 @@ from autopilot.errors import BaselineFailed, DataError, Failure, ModelError, Var
 from autopilot.observer import NullObserver
 from autopilot.profile import Control, Int8Audit, Interval, LatencyReading, Measurement, Placement, QualityReading
 from autopilot.recipe import Deployment, Recipe, Step, Variant, params_of
+from autopilot.search import cold, timing
 from autopilot.search import evaluator as module
-from autopilot.search import timing
 from autopilot.search.evaluator import GRACE_S, Evaluator
 from autopilot.search.outcome import VERIFYING
 from autopilot.search.summary import with_ratio
@@ -112,8 +112,8 @@ def bench(monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
     monkeypatch.setattr(Server, "start", fake.start)
     monkeypatch.setattr(rounds, "measure_latency", fake.measure_latency)
     monkeypatch.setattr(timing, "measure_control", lambda live, start: Control(0.002, 4, 0.3, 2.0))
-    monkeypatch.setattr(module, "measure_cold", fake.measure_cold)
-    monkeypatch.setattr(module, "measure_empty", lambda deployment, limits: 20_000_000)
+    monkeypatch.setattr(cold, "measure_cold", fake.measure_cold)
+    monkeypatch.setattr(cold, "measure_empty", lambda deployment, limits, *, split: 20_000_000)
     monkeypatch.setattr(module.QualityPass, "run", lambda self, *a, **k: fake.run_quality(*a, **k))
     return fake
 
