@@ -86,6 +86,9 @@ def run(
 def check(
     model: Annotated[Path, typer.Argument(metavar="MODEL", help="An ONNX file, or a bundle such as runs/NAME/best.")],
     spec: Spec,
+    samples: Annotated[
+        Path | None, typer.Option("--samples", metavar="FILE", help="Write all raw readings to FILE.npz.")
+    ] = None,
     as_json: AsJson = False,
     quiet: Quiet = False,
     debug: Debug = False,
@@ -100,7 +103,7 @@ def check(
     with watching(quiet) as observer:
         from autopilot.search import check_model
 
-        result = check_model(model, problem, observer=observer)
+        result = check_model(model, problem, observer=observer, samples=samples)
     if as_json:
         print_json(result.to_json())
     else:
@@ -145,10 +148,29 @@ def doctor(as_json: AsJson = False, debug: Debug = False) -> int:
 @app.command(epilog=EPILOG, short_help="Show a finished run's result again.")
 def show(
     source: Annotated[str, typer.Argument(metavar="DIR_OR_RUN", help="A run's folder, or an MLflow run id.")],
+    samples: Annotated[
+        bool, typer.Option("--samples", help="Recompute all from the raw readings; exit code 1 where it differs.")
+    ] = False,
+    trial: Annotated[
+        int | None, typer.Option(min=0, metavar="N", help="With --samples: all figures of trial N.")
+    ] = None,
+    csv: Annotated[
+        Path | None, typer.Option("--csv", metavar="FILE", help="With --samples --trial: its requests, a line each.")
+    ] = None,
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> int:
-    """Show a finished run's result again, as a table; the exit code is the result's."""
+    """Show a finished run's result again, as a table; the exit code is the result's.
+
+    With --samples: every figure and verdict is computed again from the raw readings, and the exit code
+    is 0 where all agree with what was stored, 1 where one differs.
+    """
+    if samples:
+        from autopilot.cli.samples import show_samples
+
+        return show_samples(Path(source), trial, csv, as_json=as_json)
+    if trial is not None or csv is not None:
+        raise BadInput("--trial and --csv need --samples.", "Write: autopilot show DIR --samples --trial N.")
     from autopilot.display import render_result
     from autopilot.result import StudyResult
 

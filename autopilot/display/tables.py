@@ -42,6 +42,8 @@ def render_check(check: Mapping[str, Any]) -> Group:
     parts: list[RenderableType] = [
         Text.assemble((str(check["model"]), "bold"), ": ", (_CHECKED[check["status"]], style))
     ]
+    if check.get("failure"):
+        parts.append(Text(f"it failed ({check['failure']}): {check['reason']}"))
     parts += ["", _limits({"budget": check["budget"]}, check, "model")]
     parts += _below(check["budget"], check)
     facts = _two_columns()

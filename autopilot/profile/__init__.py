@@ -7,7 +7,7 @@ from autopilot.profile.energy import EnergyReading
 from autopilot.profile.latency import LatencyReading
 from autopilot.profile.measurement import Floats, Interval, Ints, Measurement
 from autopilot.profile.placement import Int8Audit, Placement
-from autopilot.profile.quality import QualityReading
+from autopilot.profile.quality import QualityReading, RawScores, ScoreKind
 from autopilot.profile.record import Profile
 
 __all__ = [
@@ -22,4 +22,6 @@ __all__ = [
     "Placement",
     "Profile",
     "QualityReading",
+    "RawScores",
+    "ScoreKind",
 ]

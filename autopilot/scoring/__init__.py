@@ -5,6 +5,7 @@ from __future__ import annotations
 from autopilot.scoring.early import can_reject
 from autopilot.scoring.kinds import BoundedMetric, FunctionMetric, SumMetric, resolve_metric, scored_output
 from autopilot.scoring.quality import check_outputs, score
+from autopilot.scoring.raw import recompute
 
 __all__ = [
     "BoundedMetric",
@@ -12,6 +13,7 @@ __all__ = [
     "SumMetric",
     "can_reject",
     "check_outputs",
+    "recompute",
     "resolve_metric",
     "score",
     "scored_output",

@@ -67,6 +67,22 @@ def tango(losses: int, gains: int, n: int) -> Interval:
     return Interval(value, solve(value, -1.0), solve(value, 1.0))
 
 
+def mcnemar(losses: int, gains: int) -> float:
+    """Two-sided p-value of McNemar's exact test: are losses and gains equally likely?
+
+    Each disagreement is a fair coin under the hypothesis (McNemar 1947; the exact form is the sign test):
+    twice the smaller binomial tail, 1 at most.
+
+    >>> mcnemar(0, 0), round(mcnemar(10, 2), 4)
+    (1.0, 0.0386)
+    """
+    n, fewer = losses + gains, min(losses, gains)
+    logs = np.concatenate([[0.0], np.cumsum(np.log(np.arange(1, n + 1)))])
+    k = np.arange(fewer + 1)
+    tail = float(np.exp(logs[n] - logs[k] - logs[n - k] - n * math.log(2)).sum())
+    return min(1.0, 2 * tail)
+
+
 def unseen(n: int) -> float:
     """The largest share of a kind of sample that ``n`` random samples may all miss, with probability 2.5%."""
     return float(1 - (0.5 - LEVEL / 2) ** (1 / n))

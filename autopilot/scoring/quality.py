@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -12,17 +12,17 @@ import numpy.typing as npt
 
 from autopilot.contracts import Metric
 from autopilot.errors import DataError, Failure, VariantFailed
-from autopilot.profile import Floats, Interval, QualityReading
-from autopilot.scoring.intervals import bootstrap, mean_interval, percentile_of, resampled_sums, tango, unseen, wilson
+from autopilot.profile import Floats, QualityReading, RawScores, ScoreKind
+from autopilot.scoring.intervals import bootstrap
 from autopilot.scoring.kinds import BoundedMetric, FunctionMetric, SumMetric
+from autopilot.scoring.raw import RESAMPLED_VALUES, Asked, interpret, summed
 
 Array = npt.NDArray[Any]
 Outputs = Mapping[str, Array]
 
 MIN_RESAMPLES, MAX_RESAMPLES = 200, 500
-SUM_RESAMPLES = 2000
-# A resample costs about as much as there are output values: this keeps cheap metrics below a second.
-_RESAMPLED_VALUES = 20_000_000
+# Summands of more samples and kinds than this are not kept: 16 MB a model, and some 100 kB compressed.
+_KEPT_PARTS = 2_000_000
 _SOFT_S, _HARD_S, _HARD_RESAMPLES = 1.0, 10.0, 50
 
 
@@ -102,10 +102,10 @@ def score(
     if reference is not None:
         metric.check(baseline, reference, pair.options)
     rng = np.random.default_rng(seed)
-    value, base, drop, how = _by_sample(pair, rng) if metric.per_sample is not None else _by_bootstrap(pair, rng)
-    if same_model or _identical(outputs, baseline, pair):
-        drop, how = Interval(0.0, 0.0, 0.0), "outputs identical to the baseline's"
-    return QualityReading(metric.name, split_name, len(outputs), value, base, drop, how)
+    whole, raw = _by_sample(pair) if metric.per_sample is not None else _by_resampling(pair, rng)
+    identical = same_model or _identical(outputs, baseline, pair)
+    raw = replace(raw, identical=identical, seed=seed)
+    return interpret(raw, Asked(metric.name, split_name, len(outputs)), metric, whole)
 
 
 def check_outputs(outputs: Array, baseline: Array) -> None:
@@ -146,62 +146,40 @@ def _identical(outputs: Array, baseline: Array, pair: _Pair) -> bool:
     return same and len(np.unique(head)) > min(64, len(head) // 2)
 
 
-def _by_sample(pair: _Pair, rng: np.random.Generator) -> tuple[Interval, float, Interval, str]:
+def _by_sample(pair: _Pair) -> tuple[tuple[float, float], RawScores]:
     mine, theirs = pair.per_sample(candidate=True), pair.per_sample(candidate=False)
-    n = len(mine)
-    binary = bool(np.isin(mine, (0.0, 1.0)).all() and np.isin(theirs, (0.0, 1.0)).all())
-    loss = theirs - mine if pair.metric.higher_is_better else mine - theirs
-    if binary and isinstance(pair.metric, BoundedMetric):
-        losses, gains = int((loss > 0).sum()), int((loss < 0).sum())
-        return wilson(int(mine.sum()), n), float(theirs.mean()), tango(losses, gains, n), "paired, Tango score interval"
-    drop = mean_interval(loss, rng)
-    if isinstance(pair.metric, BoundedMetric) and not loss.any():
-        low, high = pair.metric.sample_range
-        drop = _widened(drop, (high - low) * unseen(n))
-    return mean_interval(mine, rng), float(theirs.mean()), drop, "paired t and BCa bootstrap"
+    span = pair.metric.sample_range if isinstance(pair.metric, BoundedMetric) else None
+    whole = float(mine.mean()), float(theirs.mean())
+    return whole, RawScores(ScoreKind.VALUES, mine, theirs, pair.metric.higher_is_better, span)
 
 
-def _widened(interval: Interval, half: float) -> Interval:
-    return Interval(interval.value, min(interval.low, -half), max(interval.high, half))
-
-
-def _by_bootstrap(pair: _Pair, rng: np.random.Generator) -> tuple[Interval, float, Interval, str]:
-    value, base = pair.score_of(candidate=True), pair.score_of(candidate=False)
-    if not (np.isfinite(value) and np.isfinite(base)):
+def _by_resampling(pair: _Pair, rng: np.random.Generator) -> tuple[tuple[float, float], RawScores]:
+    whole = pair.score_of(candidate=True), pair.score_of(candidate=False)
+    if not np.isfinite(whole).all():
         raise DataError(f"the metric {pair.metric.name} is undefined on these {len(pair.outputs)} samples.")
-    scores = _summed(pair, pair.metric, rng) if isinstance(pair.metric, SumMetric) else _rescored(pair, rng)
-    if len(scores) < _HARD_RESAMPLES // 2:
-        raise DataError(
-            f"the metric {pair.metric.name} is undefined on most random subsets of these {len(pair.outputs)} samples.",
-            "Give more samples of the rare class.",
-        )
-    sign = 1.0 if pair.metric.higher_is_better else -1.0
-    drops = sign * (scores[:, 1] - scores[:, 0])
-    drop = percentile_of(drops, sign * (base - value))
-    if not drops.any():  # no resample shows a change: one that n samples may have missed is still possible
-        drop = _widened(drop, unseen(len(pair.outputs)) * max(1.0, abs(base)))
-    return percentile_of(scores[:, 0], value), base, drop, f"paired bootstrap over samples, {len(scores)} resamples"
+    better = pair.metric.higher_is_better
+    if isinstance(pair.metric, SumMetric):
+        mine, theirs = _parts(pair, pair.metric)
+        if mine.size <= _KEPT_PARTS:
+            return whole, RawScores(ScoreKind.PARTS, mine, theirs, better)
+        scores = summed(pair.metric, mine, theirs, rng)
+    else:
+        scores = _rescored(pair, rng)
+    return whole, RawScores(ScoreKind.RESAMPLED, scores[:, 0], scores[:, 1], better)
 
 
-def _summed(pair: _Pair, metric: SumMetric, rng: np.random.Generator) -> Floats:
-    """Bootstrapped (candidate, baseline) scores, shape (r, 2), from sums over samples."""
+def _parts(pair: _Pair, metric: SumMetric) -> tuple[Floats, Floats]:
+    """The summands of every sample, of candidate and baseline: float64, shape (n, k)."""
     reference = pair.baseline if metric.against_baseline else pair.labels
     assert metric.parts is not None
-    assert metric.combine is not None
     assert reference is not None
-    mine = metric.parts(pair.outputs, reference, pair.options)
-    theirs = metric.parts(pair.baseline, reference, pair.options)
-    resamples = int(np.clip(_RESAMPLED_VALUES // len(mine), MIN_RESAMPLES, SUM_RESAMPLES))
-    sums = resampled_sums(np.hstack([mine, theirs]), resamples, rng)
-    k = mine.shape[1]
-    scores = np.stack([metric.combine(sums[:, :k]), metric.combine(sums[:, k:])], axis=1)
-    return scores[np.isfinite(scores).all(axis=1)]
+    return metric.parts(pair.outputs, reference, pair.options), metric.parts(pair.baseline, reference, pair.options)
 
 
 def _rescored(pair: _Pair, rng: np.random.Generator) -> Floats:
     """Bootstrapped (candidate, baseline) scores, shape (r, 2), each by scoring the resampled outputs."""
     n = len(pair.outputs)
-    resamples = int(np.clip(_RESAMPLED_VALUES // max(1, pair.outputs.size), MIN_RESAMPLES, MAX_RESAMPLES))
+    resamples = int(np.clip(RESAMPLED_VALUES // max(1, pair.outputs.size), MIN_RESAMPLES, MAX_RESAMPLES))
     started = time.monotonic()
 
     def enough(done: int) -> bool:

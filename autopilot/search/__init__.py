@@ -12,11 +12,15 @@ from autopilot.plugins import vocabulary
 from autopilot.result import Candidate, StudyResult
 from autopilot.search.check import CheckResult, check_model
 from autopilot.search.loop import run_study
+from autopilot.search.recompute import Recomputation, recompute_file, recompute_run
+from autopilot.search.samples import WORK, Samples, samples_file, verified_name
 from autopilot.spec import Problem
 from autopilot.spec import load_spec as _load_spec
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from autopilot.profile import Profile
 
 
 def load_spec(path: str | Path) -> Problem:
@@ -54,9 +58,26 @@ def run(
     return Study(run_study(problem, folder, fresh=fresh, observer=observer or NullObserver()), folder)
 
 
-def check(model: str | Path, spec: str | Path, *, observer: Observer | None = None) -> CheckResult:
-    """The command ``autopilot check``: one model or bundle against the spec's budget, no search."""
-    return check_model(Path(model), load_spec(spec), observer=observer or NullObserver())
+def check(
+    model: str | Path,
+    spec: str | Path | Problem,
+    *,
+    samples: str | Path | None = None,
+    observer: Observer | None = None,
+) -> CheckResult:
+    """The command ``autopilot check``: one model or bundle against the spec's budget, no search.
+
+    ``model`` is an ONNX file or a bundle's folder, ``spec`` a spec file (or what ``load_spec`` gave);
+    ``samples`` names a file (.npz) that all readings are written to. A model that fails to run has no
+    verdict but a ``failure``.
+
+    Raises:
+        BadInput: spec, data or model are wrong, or the model can't be loaded or takes other inputs.
+        BaselineFailed: the spec's own model can't be measured.
+    """
+    problem = spec if isinstance(spec, Problem) else load_spec(spec)
+    file = None if samples is None else Path(samples)
+    return check_model(Path(model), problem, observer=observer or NullObserver(), samples=file)
 
 
 class Study:
@@ -90,8 +111,32 @@ class Study:
         """One row a trial, the columns of trials.csv."""
         return self.result.trials_dataframe()
 
+    def samples(self, trial: int, *, verified: bool = False) -> Profile:
+        """All raw readings of a trial, or with ``verified`` of the second measurement of a finalist.
+
+        Raises:
+            BadInput: none were kept.
+        """
+        name = verified_name(trial) if verified else str(trial)
+        return Samples.load(samples_file(self.folder / WORK, name)).profile
+
+    def recomputed(self) -> Recomputation:
+        """All figures and verdicts again, from the raw readings: the command ``autopilot show --samples``."""
+        return recompute_run(self.folder)
+
     def __repr__(self) -> str:
         return f"<autopilot.Study {self.result.name!r}: {self.result.status.value}, {len(self.result.trials)} trials>"
 
 
-__all__ = ["CheckResult", "Study", "check", "check_model", "load_spec", "run", "run_study"]
+__all__ = [
+    "CheckResult",
+    "Recomputation",
+    "Study",
+    "check",
+    "check_model",
+    "load_spec",
+    "recompute_file",
+    "recompute_run",
+    "run",
+    "run_study",
+]

@@ -98,7 +98,7 @@ class Book:
             artifact=outcome.artifact,
             warnings=tuple(outcome.warnings),
         )
-        save_samples(self._work, str(record.number), outcome.profile)
+        save_samples(self._work, str(record.number), outcome, verdict)
         self._tell(trial, record)
 
     def failed(

@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from autopilot import plugins
 from autopilot.artifact import Artifact
 from autopilot.budget import Budget, Judgement, Verdict
-from autopilot.errors import BadInput, ModelError, VariantFailed
+from autopilot.errors import BadInput, Failure, ModelError, VariantFailed
 from autopilot.model import ModelInfo, inspect
 from autopilot.observer import Observer
 from autopilot.profile import Measurement
@@ -20,23 +20,29 @@ from autopilot.recipe import Deployment, Recipe, Variant
 from autopilot.result import Status
 from autopilot.result.jsonable import measured_to_json, verdict_to_json
 from autopilot.search.evaluator import Evaluator
-from autopilot.search.outcome import VERIFYING
+from autopilot.search.outcome import RETRIED, VERIFYING, Outcome
 from autopilot.search.prepare import Setup, prepare
+from autopilot.search.samples import save_check
 from autopilot.spec import Problem
 
 
 @dataclass(frozen=True, slots=True)
 class CheckResult:
-    """What ``check`` found: the model's figures and its verdict."""
+    """What ``check`` found: the model's figures and its verdict, or the ``failure`` that left it without.
+
+    ``reason`` says in a sentence what the failure was.
+    """
 
     status: Status
     model: Path
     sha256: str
     deployment: Deployment
     measured: Mapping[str, Measurement]
-    verdict: Verdict
+    verdict: Verdict | None
     budget: Budget
     warnings: tuple[str, ...] = ()
+    failure: Failure | None = None
+    reason: str = ""
 
     @property
     def exit_code(self) -> int:
@@ -52,19 +58,25 @@ class CheckResult:
             "measured": measured_to_json(self.measured),
             **verdict_to_json(self.verdict),
             "budget": self.budget.to_json(),
+            "failure": self.failure.value if self.failure else None,
+            "reason": self.reason,
             "warnings": list(self.warnings),
         }
 
 
-def check_model(model: Path, problem: Problem, *, observer: Observer) -> CheckResult:
+def check_model(model: Path, problem: Problem, *, observer: Observer, samples: Path | None = None) -> CheckResult:
     """Measure ``model`` beside the spec's own model, on the held-back data.
 
     ``model`` is an ONNX file, or a bundle: a folder with ``variant.json``, which is then run in its
-    own deployment. Relative limits and the loss of quality are against the spec's model.
+    own deployment. Relative limits and the loss of quality are against the spec's model. A model that
+    crashes, hangs, runs out of memory or answers with what is no number doesn't meet the budget: it gets
+    no verdict, but its ``failure``. ``samples``: a file that all readings are written to.
 
     Raises:
-        BadInput: the model can't be run or doesn't take the spec's inputs, or spec or data are wrong.
+        BadInput: the model can't be loaded or doesn't take the spec's inputs, or spec or data are wrong.
     """
+    if samples is not None and (samples.suffix != ".npz" or not samples.parent.is_dir()):
+        raise BadInput(f"readings can't be written to {samples}.", "Name a file FILE.npz in a folder that exists.")
     path, deployment = _open(model)
     info = inspect(path)
     with tempfile.TemporaryDirectory(prefix="autopilot-check-") as folder:
@@ -79,16 +91,48 @@ def check_model(model: Path, problem: Problem, *, observer: Observer) -> CheckRe
             evaluator.measure_baseline()
             observer.phase("measuring the model against the budget")
             try:
-                outcome = evaluator.measure(Variant(Recipe(), chosen), artifact, VERIFYING)
+                outcome = _measure(evaluator, Variant(Recipe(), chosen), artifact)
             except VariantFailed as exc:
-                raise ModelError(f"{path}: can't be run ({exc.failure.value}): {exc.message}", exc.hint) from exc
+                return _failed(exc, CheckResult(Status.NO_FIT, path, artifact.sha256, chosen, {}, None, problem.budget))
             verdict = evaluator.verdict(outcome)
+            if samples is not None:
+                save_check(samples, evaluator, outcome, verdict)
         observer.finished()
         warnings = tuple(dict.fromkeys([*setup.splits.warnings, *outcome.warnings]))
         return CheckResult(
             _STATUS[verdict.overall], path, artifact.sha256, chosen, outcome.measured, verdict, problem.budget, warnings
         )
 
+
+def _measure(evaluator: Evaluator, variant: Variant, artifact: Artifact) -> Outcome:
+    """The model's measurement; one more attempt where the failure may be bad luck.
+
+    Raises:
+        VariantFailed: it failed (again).
+    """
+    try:
+        return evaluator.measure(variant, artifact, VERIFYING)
+    except VariantFailed as exc:
+        if exc.failure not in RETRIED:
+            raise
+        evaluator.observer.note(f"{exc.failure.value}: {exc.message} Trying once more.")
+    return evaluator.measure(variant, artifact, VERIFYING)
+
+
+def _failed(exc: VariantFailed, result: CheckResult) -> CheckResult:
+    """What a model that fails while it runs comes to.
+
+    Raises:
+        ModelError: it can't be loaded at all.
+    """
+    if exc.failure not in _MISSES:
+        message = f"{result.model}: can't be run ({exc.failure.value}): {exc.message}"
+        raise ModelError(message, exc.hint) from exc
+    return replace(result, failure=exc.failure, reason=exc.message, measured={})
+
+
+# A model that ends like this was loaded and has the right inputs, but can't be served: no budget is met.
+_MISSES = (Failure.CRASH, Failure.OOM, Failure.TIMEOUT, Failure.WRONG_NUMERICS)
 
 _STATUS = {
     Judgement.IN: Status.IN_BUDGET,

@@ -18,6 +18,7 @@ from autopilot.result import Candidate, Status, StudyResult, TrialRecord
 from autopilot.search.evaluator import Evaluator
 from autopilot.search.explain import explain
 from autopilot.search.finalists import Ranking, Verification, Verified, choose, nearest, pareto, verify
+from autopilot.search.samples import beside_name, save_samples
 from autopilot.spec import Problem
 
 
@@ -168,6 +169,8 @@ def _baseline(evaluator: Evaluator, chosen: Verified | TrialRecord | None) -> Ca
         outcome = evaluator.baseline_beside(chosen.outcome)
     ranking = Ranking("latency_p50_ms", maximize=False)
     verdict = evaluator.setup.problem.budget.judge(outcome.measured)
+    if isinstance(chosen, Verified):
+        save_samples(evaluator.setup.work, beside_name(chosen.record.number), outcome, verdict)
     return candidate(outcome.variant, outcome.artifact, outcome.measured, verdict, ranking=ranking, folder="", number=0)
 
 

@@ -48,6 +48,7 @@ class Evaluator:
         self.deadline: float | None = None
         variant = Variant(Recipe(), setup.space.default_deployment())
         self.baseline = Outcome(variant, setup.model)
+        self.baseline_samples = "0"  # the baseline is trial 0, but for a run that goes on: see the loop
         self._quality = QualityPass(setup, self.baseline)
         self._timing = LatencyPass(setup, observer, self.baseline, lambda: self.limits)
         self._cold_pass = ColdPass(setup)
@@ -132,7 +133,7 @@ class Evaluator:
             VariantFailed: the variant can't run, or isn't what it claims to be.
             DataError: the held-back data don't fit the metric.
         """
-        outcome = Outcome(variant, artifact)
+        outcome = Outcome(variant, artifact, baseline_samples=self.baseline_samples)
         split = self.setup.splits.test if effort is VERIFYING else self.setup.splits.validation
         passes: tuple[tuple[Stage, Callable[[], None]], ...] = (
             (Stage.SMOKE, lambda: self._cold(outcome)),

@@ -12,7 +12,7 @@ from autopilot.profile import Interval, Measurement
 from autopilot.result import TrialRecord, TrialState
 from autopilot.search.evaluator import Evaluator
 from autopilot.search.outcome import VERIFYING, Outcome
-from autopilot.search.samples import save_samples
+from autopilot.search.samples import save_samples, verified_name
 
 # Variants whose objective can't be told apart are all verified, up to this many.
 MOST_TIED = 3
@@ -119,8 +119,9 @@ def _worth_verifying(record: TrialRecord, done: list[Verified], ranking: Ranking
 def _verify_one(evaluator: Evaluator, record: TrialRecord) -> Verified:
     artifact = evaluator.build(record.variant.recipe, {})
     outcome = evaluator.measure(record.variant, artifact, VERIFYING)
-    save_samples(evaluator.setup.work, f"{record.number}-verify", outcome.profile)
-    return Verified(replace(record, stage="verify"), outcome, evaluator.verdict(outcome))
+    verdict = evaluator.verdict(outcome)
+    save_samples(evaluator.setup.work, verified_name(record.number), outcome, verdict)
+    return Verified(replace(record, stage="verify"), outcome, verdict)
 
 
 def choose(done: Sequence[Verified], ranking: Ranking) -> Verified | None:

@@ -22,22 +22,20 @@ from autopilot.search.book import Book
 from autopilot.search.conclude import conclude
 from autopilot.search.evaluator import Evaluator
 from autopilot.search.finalists import Ranking
-from autopilot.search.outcome import Outcome
+from autopilot.search.outcome import RETRIED, Outcome
 from autopilot.search.prepare import Setup, identity, prepare, resolve_model
 from autopilot.search.sampler import Sampler
 from autopilot.search.samples import FOLDER as SAMPLES
+from autopilot.search.samples import WORK, save_samples
 from autopilot.search.state import FolderLock, RunState
 from autopilot.search.texts import against_budget, baseline_text, best_text, control_text, deployment_text, recipe_text
 from autopilot.spec import Problem
 from autopilot.tracking import Tracker
 
-# One more attempt for endings that may be bad luck.
-RETRIED = (Failure.CRASH, Failure.TIMEOUT)
 # A sampler that keeps repeating itself is helped out with a random variant after this many.
 REPEATS = 2
 # Queued known-good variants take at most this share of the trials.
 KNOWN_GOOD_SHARE = 0.5
-WORK = ".autopilot"
 
 
 def run_study(problem: Problem, out: Path, *, fresh: bool, observer: Observer) -> StudyResult:
@@ -145,7 +143,10 @@ class _Study:
             baseline_text(baseline.measured, self.setup.metric.name, self.ranking, self.setup.problem.budget)
         )
         space = self.setup.space
-        if not self.book.records:
+        if self.book.records:  # measured anew: ratios from here on are to these figures, not to trial 0's
+            self.evaluator.baseline_samples = f"baseline-{len(self.book.records)}"
+            save_samples(self.setup.work, self.evaluator.baseline_samples, baseline, self.evaluator.verdict(baseline))
+        else:
             self._sampler.enqueue(space, baseline.variant, once=False)
             trial, variant = self._sampler.ask(space)
             if variant != baseline.variant:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 
 from autopilot.artifact import Artifact
 from autopilot.contracts import Stage
+from autopilot.errors import Failure
 from autopilot.profile import Measurement, Profile
 from autopilot.recipe import Variant
 from autopilot.spec import Problem
@@ -58,12 +59,17 @@ def cap_s(effort: Effort, problem: Problem, *, pair_s: float) -> float:
     return max(problem.search.measure_cap_s, needed_s)
 
 
+# One more attempt for endings that may be bad luck.
+RETRIED = (Failure.CRASH, Failure.TIMEOUT)
+
+
 @dataclass(slots=True)
 class Outcome:
     """What is known of one variant after its trial.
 
     ``stage`` is the last one that was run, ``broken`` the limits certainly violated, ``cut_short``
-    the reason why the trial ended before everything was measured.
+    the reason why the trial ended before everything was measured. ``baseline_samples`` names the kept
+    readings of the baseline that ratios were taken against; empty where this is the baseline itself.
     """
 
     variant: Variant
@@ -75,6 +81,7 @@ class Outcome:
     cut_short: str = ""
     seconds: dict[str, float] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
+    baseline_samples: str = ""
 
     @contextmanager
     def timed(self, key: str) -> Iterator[None]:

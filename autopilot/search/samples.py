@@ -2,36 +2,94 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from autopilot.contracts import Array
-from autopilot.profile import LatencyReading, Profile
+from autopilot.budget import Budget, Verdict
+from autopilot.contracts import Stage
+from autopilot.errors import BadInput
+from autopilot.profile import Measurement, Profile
+from autopilot.profile.storage import load_record, save_record
+from autopilot.search.outcome import Outcome
 
+if TYPE_CHECKING:
+    from autopilot.search.evaluator import Evaluator
+
+# Where a run keeps everything that is no result, inside of its folder.
+WORK = ".autopilot"
 FOLDER = "samples"
 
 
-def save_samples(work: Path, name: str, profile: Profile | None) -> None:
-    """Write the timed requests of ``profile``, and the baseline's beside them, to ``work/samples/NAME.npz``."""
-    if profile is None or profile.latency is None:
+@dataclass(frozen=True, slots=True)
+class Samples:
+    """Everything read about one variant in one trial (or check), and what was made of it then.
+
+    ``stage`` is the last one that was run. ``baseline`` names the file, beside this one, with the readings
+    of the baseline that ratios are taken against; empty where these are the baseline's own. What ``check``
+    writes has no files beside it: it carries ``baseline_profile``, ``budget`` and ``objective`` itself.
+    """
+
+    profile: Profile
+    stage: Stage
+    measured: Mapping[str, Measurement] = field(default_factory=dict)
+    verdict: Verdict | None = None
+    baseline: str = ""
+    baseline_profile: Profile | None = None
+    budget: Budget | None = None
+    objective: str = ""
+
+    @classmethod
+    def load(cls, path: Path) -> Samples:
+        """Read what ``save_samples`` or ``check --samples`` wrote.
+
+        Raises:
+            BadInput: there is no such file, or it is none of these.
+        """
+        return load_record(path, cls)
+
+
+def verified_name(number: int) -> str:
+    """The name under which the second measurement of trial ``number`` is kept."""
+    return f"{number}-verify"
+
+
+def beside_name(number: int) -> str:
+    """The name of the baseline's readings beside trial ``number``'s second measurement."""
+    return f"{number}-baseline"
+
+
+def samples_file(work: Path, name: str) -> Path:
+    return work / FOLDER / f"{name}.npz"
+
+
+def save_samples(work: Path, name: str, outcome: Outcome, verdict: Verdict) -> None:
+    """Write all readings of ``outcome`` to ``work/samples/NAME.npz``."""
+    if outcome.profile is None:
         return
-    arrays = _arrays("", profile.latency)
-    if profile.baseline_latency is not None:
-        arrays |= _arrays("baseline_", profile.baseline_latency)
-    folder = work / FOLDER
-    folder.mkdir(exist_ok=True)
-    np.savez_compressed(folder / f"{name}.npz", **arrays)  # type: ignore[arg-type]
+    path = samples_file(work, name)
+    path.parent.mkdir(exist_ok=True)
+    save_record(
+        path, Samples(outcome.profile, outcome.stage, dict(outcome.measured), verdict, outcome.baseline_samples)
+    )
 
 
-def _arrays(prefix: str, reading: LatencyReading) -> dict[str, Array]:
-    return {
-        f"{prefix}latency_s": reading.latency_s,
-        f"{prefix}block": reading.block,
-        f"{prefix}block_wall_s": reading.block_wall_s,
-        f"{prefix}block_cpu_s": reading.block_cpu_s,
-        f"{prefix}samples_per_request": np.array(reading.samples_per_request),
-    }
+def save_check(path: Path, evaluator: Evaluator, outcome: Outcome, verdict: Verdict) -> None:
+    """Write all readings of a check to ``path``, with the baseline's and the question: it stands alone."""
+    problem = evaluator.setup.problem
+    kept = Samples(
+        outcome.profile or Profile(outcome.variant.id),
+        outcome.stage,
+        dict(outcome.measured),
+        verdict,
+        baseline_profile=evaluator.baseline.profile,
+        budget=problem.budget,
+        objective=problem.objective,
+    )
+    save_record(path, kept)
 
 
 def drop_samples(work: Path, first: int) -> None:
@@ -40,3 +98,25 @@ def drop_samples(work: Path, first: int) -> None:
         number = path.stem.partition("-")[0]
         if number.isdigit() and int(number) >= first:
             path.unlink(missing_ok=True)
+
+
+def write_requests(path: Path, profile: Profile) -> None:
+    """Write ``profile``'s timed requests as CSV, a line each: who answered, block, process, latency.
+
+    Raises:
+        BadInput: no request was timed, or the file can't be written.
+    """
+    readings = {"candidate": profile.latency, "baseline": profile.baseline_latency}
+    lines = ["who,block,process,latency_ms"]
+    for who, reading in readings.items():
+        if reading is None:
+            continue
+        process = reading.block_process if reading.block_process is not None else np.zeros_like(reading.block)
+        for block, latency_s in zip(reading.block.tolist(), reading.latency_s.tolist(), strict=True):
+            lines.append(f"{who},{block},{process[block]},{latency_s * 1e3:.6f}")
+    if len(lines) == 1:
+        raise BadInput("no request of this trial was timed: it ended before that.", "Choose another trial.")
+    try:
+        path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    except OSError as exc:
+        raise BadInput(f"{path} can't be written: {exc.strerror}.", "Name a file in a folder that exists.") from exc

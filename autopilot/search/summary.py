@@ -4,18 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import Protocol
 
 from autopilot import plugins
+from autopilot.budget import Budget
 from autopilot.contracts import Stage
 from autopilot.profile import Interval, Measurement, Profile
 from autopilot.recipe import Deployment
-from autopilot.spec import Problem
 
 _ORDER = tuple(Stage)
 
 
+class Question(Protocol):
+    """What names axes besides the declared ones: a problem, or the result of an earlier run."""
+
+    @property
+    def budget(self) -> Budget: ...
+
+    @property
+    def objective(self) -> str: ...
+
+
 def summarise(
-    problem: Problem, profile: Profile, stage: Stage, baseline: Mapping[str, Measurement] | None
+    problem: Question, profile: Profile, stage: Stage, baseline: Mapping[str, Measurement] | None
 ) -> dict[str, Measurement]:
     """Every axis that is known after ``stage``, by name.
 
@@ -29,7 +40,7 @@ def summarise(
     return found
 
 
-def _axis_names(problem: Problem) -> tuple[str, ...]:
+def _axis_names(problem: Question) -> tuple[str, ...]:
     """Declared axes, then those that the spec alone names (an odd percentile)."""
     return tuple(dict.fromkeys([*plugins.axis_names(), *problem.budget.axes, problem.objective]))
 

@@ -280,7 +280,7 @@ def test_check_exits_with_the_verdict(
     spec: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], status: Status, code: int
 ) -> None:
     """A gate for CI: the code says whether the model fits, as a table or as JSON."""
-    monkeypatch.setattr("autopilot.search.check_model", lambda model, problem, *, observer: Checked(status))
+    monkeypatch.setattr("autopilot.search.check_model", lambda model, problem, **more: Checked(status))
 
     assert main(["check", "model.onnx", "spec.yaml"]) == code
     assert "m.onnx" in capsys.readouterr().out
@@ -349,7 +349,7 @@ def test_variant_failure_in_check_is_one_paragraph(
     """A model that can't be run ends the gate with words, not with a traceback."""
     from autopilot.errors import Failure
 
-    def broken(model: Path, problem: Problem, *, observer: Observer) -> Checked:
+    def broken(model: Path, problem: Problem, *, observer: Observer, samples: Path | None) -> Checked:
         raise VariantFailed(Failure.CRASH, "the server died.", "Look at it.")
 
     monkeypatch.setattr("autopilot.search.check_model", broken)

@@ -3,26 +3,40 @@
 from __future__ import annotations
 
 import importlib
+import io
 import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from autopilot.artifact import Artifact
-from autopilot.errors import BadInput, Failure, ModelError
+from autopilot.display import render_check
+from autopilot.errors import BadInput, Failure, ModelError, VariantFailed
 from autopilot.model import ModelInfo
 from autopilot.observer import NullObserver
 from autopilot.recipe import Recipe
 from autopilot.result import Status
 from autopilot.search.check import check_model
+from autopilot.search.outcome import Outcome
 from autopilot.search.prepare import Setup
+from autopilot.search.samples import Samples
 from autopilot.spec import TargetSpec
 from tests.unit.search_support import Facts, FakeEvaluator, artifact_of, info_of, setup_of
 
 # The package exports a function of the module's name.
 module = importlib.import_module("autopilot.search.check")
+
+
+def text_of(renderable: Any) -> str:
+    """What is printed."""
+    console = Console(width=100, record=True, file=io.StringIO())
+    console.print(renderable)
+    return console.export_text()
+
+
 BUNDLE = {"provider": "cpu", "threads": 1, "batch": 1, "arena": True}
 
 
@@ -33,6 +47,7 @@ def checked(
     setup: Setup | None = None,
     info: ModelInfo | None = None,
     facts: Facts | None = None,
+    samples: Path | None = None,
 ) -> Any:
     """``check_model`` with a simulated measurement."""
     setup = setup or setup_of(model.parent)
@@ -40,7 +55,7 @@ def checked(
     monkeypatch.setattr(module, "prepare", lambda problem, work, observer: setup)
     monkeypatch.setattr(Artifact, "of", lambda files, **more: artifact_of(Recipe()))
     monkeypatch.setattr(module, "Evaluator", lambda s, o: FakeEvaluator(s, o, lambda v: facts or Facts()))
-    return check_model(model, setup.problem, observer=NullObserver())
+    return check_model(model, setup.problem, observer=NullObserver(), samples=samples)
 
 
 def bundle(folder: Path, **changes: Any) -> Path:
@@ -114,10 +129,80 @@ def test_model_with_other_inputs_is_refused(tmp_path: Path, monkeypatch: pytest.
         checked(tmp_path / "model.onnx", monkeypatch, info=info_of(inputs=("image",)))
 
 
-def test_model_that_does_not_run_is_bad_input(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("failure", [Failure.CRASH, Failure.OOM, Failure.TIMEOUT, Failure.WRONG_NUMERICS])
+def test_model_that_fails_while_it_runs_does_not_meet_the_budget(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failure: Failure
+) -> None:
+    """Exit 3 with the failure's class and no figures: a gate must not take it for a wrong command line."""
+    found = checked(tmp_path / "model.onnx", monkeypatch, facts=Facts(failure_later=failure))
+
+    assert (found.status, found.exit_code) == (Status.NO_FIT, 3)
+    told = found.to_json()
+    assert (told["failure"], told["reason"], told["measured"], told["verdict"]) == (failure, "simulated.", {}, {})
+    assert failure.value in text_of(render_check(told))
+
+
+def test_model_that_can_not_be_loaded_is_bad_input(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The failure's class is in the message."""
-    with pytest.raises(ModelError, match="crash"):
-        checked(tmp_path / "model.onnx", monkeypatch, facts=Facts(failure_later=Failure.CRASH))
+    with pytest.raises(ModelError, match="unsupported"):
+        checked(tmp_path / "model.onnx", monkeypatch, facts=Facts(failure_later=Failure.UNSUPPORTED))
+
+
+def test_crash_that_does_not_come_again_is_bad_luck(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A crash is tried once more, as in a search."""
+    measure = FakeEvaluator.measure
+    left = [VariantFailed(Failure.CRASH, "bad luck.")]
+
+    def once(self: FakeEvaluator, *args: Any, **more: Any) -> Outcome:
+        if left:
+            raise left.pop()
+        return measure(self, *args, **more)
+
+    monkeypatch.setattr(FakeEvaluator, "measure", once)
+
+    assert checked(tmp_path / "model.onnx", monkeypatch).status is Status.IN_BUDGET
+
+
+def test_readings_are_written_where_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With budget, objective and the baseline's own, so that the file stands alone."""
+    found = checked(tmp_path / "model.onnx", monkeypatch, samples=tmp_path / "check.npz")
+
+    kept = Samples.load(tmp_path / "check.npz")
+    assert kept.budget == found.budget
+    assert kept.objective == "latency_p50_ms"
+    assert kept.verdict == found.verdict
+    assert kept.profile.latency is not None
+    assert kept.baseline_profile is not None
+
+
+@pytest.mark.parametrize("name", ["check.json", "gone/check.npz"])
+def test_readings_that_can_not_be_written_are_refused_before_anything_is_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """Not after minutes of measuring."""
+    monkeypatch.setattr(FakeEvaluator, "measure_baseline", lambda self: pytest.fail("measured"))
+
+    with pytest.raises(BadInput, match=r"can't be written"):
+        checked(tmp_path / "model.onnx", monkeypatch, samples=tmp_path / name)
+
+
+def test_check_from_python_takes_paths_text_or_a_problem(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """``autopilot.check`` is the command as a function."""
+    import autopilot
+    from autopilot import search
+
+    seen: list[Any] = []
+    monkeypatch.setattr(search, "load_spec", lambda spec: f"loaded {spec}")
+    monkeypatch.setattr(search, "check_model", lambda model, problem, **more: seen.append((model, problem, more)))
+    problem = setup_of(tmp_path).problem
+
+    autopilot.check("model.onnx", "spec.yaml", samples="out.npz")
+    autopilot.check(Path("model.onnx"), problem)
+
+    assert [(m, p, more["samples"]) for m, p, more in seen] == [
+        (Path("model.onnx"), "loaded spec.yaml", Path("out.npz")),
+        (Path("model.onnx"), problem, None),
+    ]
 
 
 @pytest.mark.parametrize("text", ["{", "[]", '{"deployment": {"threads": 1}}'])

@@ -11,7 +11,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import optuna
 import pytest
 from hypothesis import Phase, given, settings
@@ -25,6 +24,7 @@ from autopilot.recipe import Variant
 from autopilot.result import Status, StudyResult, TrialState
 from autopilot.search import conclude, loop
 from autopilot.search.sampler import RUNNABLE
+from autopilot.search.samples import Samples
 from autopilot.search.state import RunState
 from autopilot.space import SearchSpace
 from autopilot.spec import SearchSpec
@@ -318,8 +318,10 @@ def test_samples_of_screening_and_verification_are_kept(tmp_path: Path) -> None:
     assert result.best is not None
     folder = tmp_path / "out" / loop.WORK / "samples"
     for name in (f"{result.best.number}.npz", f"{result.best.number}-verify.npz"):
-        with np.load(folder / name) as kept:
-            assert {"latency_s", "block", "block_wall_s", "baseline_latency_s"} <= set(kept.files)
+        kept = Samples.load(folder / name)
+        assert kept.profile.latency is not None
+        assert kept.profile.baseline_latency is not None
+        assert kept.verdict is not None
 
 
 def test_interrupted_run_says_how_long_it_took(tmp_path: Path) -> None:
