@@ -17,9 +17,9 @@ MODEL = Axis("model_memory_mb", False, Stage.SMOKE, "peak_memory_mb less the sam
 RESIDENT = Axis("resident_memory_mb", False, Stage.SMOKE, "the serving process's resident memory after some requests")
 GPU = Axis("gpu_memory_mb", False, Stage.SMOKE, "memory of the serving process on the GPU")
 _MB = 1e6
-# Two starts of one model differ. The standard deviation over 12 starts each of six model and thread settings was
-# 0.02 to 0.05 MB and the furthest start 0.15 MB from its mean (Linux, ONNX Runtime 1.32): a single start stands
-# for the next one within this many MB, with room for a less tidy allocator; larger models get a share of their size.
+# Two starts of one model differ. The standard deviation over 5 to 12 starts each of seven model and thread settings
+# (65 to 465 MB) was 0.02 to 0.09 MB, the furthest start 0.15 MB from its mean (Linux, ONNX Runtime 1.32): a single
+# start stands for the next one within this many MB, with room for a less tidy allocator, or within a share of its size.
 ONE_START_MB = 0.5
 ONE_START_SHARE = 0.005
 # The fewest starts that say something of their own spread.

@@ -88,6 +88,24 @@ def test_cpu_is_processor_time_a_sample() -> None:
     assert "1.50 cores" in found.how
 
 
+def test_cpu_time_counts_all_threads() -> None:
+    """Four busy threads for 2 ms a request are 8 ms of processor time a sample, whatever the wall clock says."""
+    r = reading(0.002)
+    found = cpu.METER.summarise(Profile("v", latency=replace(r, block_cpu_s=4 * r.block_wall_s)), "cpu_ms")
+
+    assert found.value == pytest.approx(8.0, rel=0.02)
+    assert "4.00 cores" in found.how
+
+
+def test_cpu_ratio_is_a_sample_too_when_batches_differ() -> None:
+    """Batches of 8 in 2 ms against single samples in 4 ms: one sixteenth of the processor time a sample."""
+    found = cpu.METER.summarise(replace(PROFILE, latency=reading(0.002, batch=8)), "cpu_ms")
+
+    assert found.ratio is not None
+    assert found.ratio.value == pytest.approx(1 / 16, rel=0.03)
+    assert found.ratio.low <= found.ratio.value <= found.ratio.high
+
+
 def test_memory_reports_the_whole_process_and_names_the_empty_one() -> None:
     """The figure is not less the empty server's; that one stands beside it."""
     found = memory.METER.summarise(
@@ -96,6 +114,67 @@ def test_memory_reports_the_whole_process_and_names_the_empty_one() -> None:
 
     assert found.value == 80.0
     assert "50.5 MB" in found.how
+
+
+def starts(*peaks_mb: float) -> Profile:
+    """A variant whose fresh processes reached these high-water marks; 50 MB without a model."""
+    told = tuple(round(p * 1e6) for p in peaks_mb)
+    return Profile("v", peak_memory_bytes=max(told), peak_memory_starts_bytes=told, empty_memory_bytes=50_000_000)
+
+
+def test_one_start_has_the_spread_that_other_models_showed() -> None:
+    """A single process is no exact figure: half a MB, or half a percent of a large one; the text says so."""
+    small = memory.METER.summarise(starts(80.0), "peak_memory_mb")
+    large = memory.METER.summarise(starts(800.0), "peak_memory_mb")
+
+    assert (small.low, small.high, small.n) == (79.5, 80.5, 1)
+    assert (large.low, large.high) == (796.0, 804.0)
+    assert "other models" in small.how
+
+
+def test_three_starts_bound_a_further_one() -> None:
+    """Student's prediction interval: 4.303 standard deviations times the root of 4/3 around the mean."""
+    found = memory.METER.summarise(starts(79.0, 80.0, 81.0), "peak_memory_mb")
+
+    assert (found.value, found.n) == (80.0, 3)
+    assert found.high == pytest.approx(80 + 4.303 * math.sqrt(4 / 3), rel=1e-3)
+    assert found.low == pytest.approx(80 - 4.303 * math.sqrt(4 / 3), rel=1e-3)
+
+
+def test_bounds_hold_a_further_start_as_often_as_they_say() -> None:
+    """Of 500 simulated variants about 95% start once more inside the bounds of their first three starts."""
+    rng = np.random.default_rng(0)
+    hits = 0
+    for _ in range(500):
+        *first, later = rng.normal(100, 1, 4)
+        found = memory.METER.summarise(starts(*first), "peak_memory_mb")
+        hits += found.low <= later <= found.high  # type: ignore[operator]
+
+    assert 0.92 <= hits / 500 <= 0.98
+
+
+def test_models_memory_is_what_the_empty_process_lacks() -> None:
+    """80 MB less 50 MB; wider than either bound alone, since both starts vary."""
+    found = memory.METER.summarise(starts(80.0), "model_memory_mb")
+
+    assert found.value == 30.0
+    assert found.high == pytest.approx(30 + math.hypot(0.5, 0.5))
+    assert memory.METER.summarise(replace(starts(80.0), empty_memory_bytes=None), "model_memory_mb").value is None
+
+
+def test_resident_memory_is_a_figure_of_its_own() -> None:
+    """What a process keeps after loading is often half of its peak; where the system doesn't tell, a reason."""
+    profile = replace(starts(464.0), resident_memory_bytes=265_000_000)
+
+    assert memory.METER.summarise(profile, "resident_memory_mb").value == 265.0
+    assert "doesn't tell" in memory.METER.summarise(starts(464.0), "resident_memory_mb").reason
+
+
+def test_missing_gpu_memory_keeps_the_drivers_reason() -> None:
+    """What the cold pass was told is what the table shows."""
+    profile = replace(starts(80.0), gpu_memory_reason="pynvml is not installed")
+
+    assert memory.METER.summarise(profile, "gpu_memory_mb").reason == "pynvml is not installed"
 
 
 def test_size_is_in_millions_of_bytes() -> None:
@@ -123,6 +202,17 @@ def test_cost_follows_price_and_throughput() -> None:
     assert found.ratio is not None
     assert found.ratio.low <= found.ratio.value <= found.ratio.high
     assert found.ratio.value == pytest.approx(0.5, rel=0.02)
+
+
+def test_cost_is_a_sample_in_offline_traffic() -> None:
+    """Batches of 8 make a sample an eighth as dear as single requests of the same length."""
+    single = cost.METER.summarise(Profile("v", latency=reading(0.002), price_per_hour=0.36), "cost_per_million")
+    batched = cost.METER.summarise(
+        Profile("v", latency=reading(0.002, batch=8), price_per_hour=0.36), "cost_per_million"
+    )
+
+    assert batched.value == pytest.approx(single.value / 8)  # type: ignore[operator]
+    assert "fully used" in batched.how
 
 
 def test_cost_without_a_price_is_missing() -> None:

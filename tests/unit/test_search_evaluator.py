@@ -17,11 +17,20 @@ from autopilot.bench.launcher import ColdReading
 from autopilot.bench.live import Server
 from autopilot.budget import Budget, Judgement, Limit
 from autopilot.contracts import Stage
-from autopilot.errors import BaselineFailed, DataError, Failure, ModelError, VariantFailed
+from autopilot.errors import BaselineFailed, DataError, Failure, ModelError, NotMeasurable, VariantFailed
 from autopilot.observer import NullObserver
-from autopilot.profile import Control, Int8Audit, Interval, LatencyReading, Measurement, Placement, QualityReading
+from autopilot.profile import (
+    Control,
+    EnergyReading,
+    Int8Audit,
+    Interval,
+    LatencyReading,
+    Measurement,
+    Placement,
+    QualityReading,
+)
 from autopilot.recipe import Deployment, Recipe, Step, Variant, params_of
-from autopilot.search import cold, timing
+from autopilot.search import cold, energy, timing
 from autopilot.search import evaluator as module
 from autopilot.search.evaluator import GRACE_S, Evaluator
 from autopilot.search.outcome import VERIFYING
@@ -39,6 +48,7 @@ class FakeServer:
         self.is_alive = True
         self.request_s: float | None = None
         self.warnings: tuple[str, ...] = ()
+        self.pid = 1
 
     def warm_up(self) -> None:
         self.request_s = 0.001
@@ -365,3 +375,86 @@ def test_ratio_without_interleaving_takes_the_unlucky_sides(
         assert (found.ratio.value, found.ratio.low, found.ratio.high) == pytest.approx(expected)
     else:
         assert Limit("load_s", 0.9, relative=True).judge(found) is Judgement.NOT_MEASURABLE
+
+
+# ---- energy ----------------------------------------------------------------------------------------
+
+
+def with_counter(folder: Path, source: str | None, **changes: Any) -> Evaluator:
+    """An evaluator on a machine with (or without) an energy counter, its baseline measured."""
+    reason = "" if source else "no RAPL counter"
+    setup = setup_of(folder, **changes)
+    target = replace(setup.target, energy_source=source, energy_reason=reason)
+    evaluator = Evaluator(replace(setup, target=target), NullObserver())
+    evaluator.measure_baseline()
+    return evaluator
+
+
+@pytest.fixture
+def energy_pass(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Servers whose energy was read: 5 mJ a sample above idle."""
+    read: list[str] = []
+    one = np.ones(12)
+
+    def measure(server: FakeServer, counter: Any) -> EnergyReading:
+        assert server.request_s is not None  # warm
+        read.append(server.name)
+        return EnergyReading(25e3 * one, one, 20e3 * one, one, 1000 * one, "rapl", "packages", 0.001)
+
+    monkeypatch.setattr(energy, "open_counter", lambda pid, placement: object())
+    monkeypatch.setattr(energy, "measure_energy", measure)
+    return read
+
+
+ENERGY = Budget((Limit("energy_mj", 6.0),))
+
+
+def test_energy_is_read_of_every_variant_where_the_spec_names_it(
+    tmp_path: Path, bench: Bench, energy_pass: list[str]
+) -> None:
+    """Baseline and variant, each in a process of its own that is ended again."""
+    evaluator = with_counter(tmp_path, "rapl", budget=ENERGY)
+    outcome = evaluator.measure(WANTED, artifact_of(WANTED.recipe))
+
+    assert len(energy_pass) == 2
+    assert outcome.measured["energy_mj"].value == pytest.approx(5.0)
+    assert evaluator.verdict(outcome).per_limit == {"energy_mj": Judgement.IN}
+    assert sum(server.is_alive for server in bench.servers) == 1  # the baseline's, between trials
+
+
+def test_energy_of_finalists_alone_is_read_where_the_spec_does_not_name_it(
+    tmp_path: Path, bench: Bench, energy_pass: list[str]
+) -> None:
+    """Screening doesn't pay for it; the table of the winner has it all the same."""
+    evaluator = with_counter(tmp_path, "rapl")
+    screened = evaluator.measure(WANTED, artifact_of(WANTED.recipe))
+
+    assert energy_pass == []
+    assert "finalists only" in screened.measured["energy_mj"].reason
+
+    verified = evaluator.measure(WANTED, artifact_of(WANTED.recipe), VERIFYING)
+
+    assert verified.measured["energy_mj"].value == pytest.approx(5.0)
+
+
+def test_machine_without_counter_starts_no_process_for_it(tmp_path: Path, bench: Bench, energy_pass: list[str]) -> None:
+    """The reason is the machine's; no seconds are spent."""
+    outcome = with_counter(tmp_path, None, budget=ENERGY).measure(WANTED, artifact_of(WANTED.recipe))
+
+    assert energy_pass == []
+    assert outcome.measured["energy_mj"].reason == "no RAPL counter"
+
+
+def test_counter_that_fails_in_the_pass_is_a_reason(
+    tmp_path: Path, bench: Bench, energy_pass: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A counter that stops leaves the axis without a figure, and the trial goes on."""
+
+    def fails(pid: int, placement: Placement) -> object:
+        raise NotMeasurable("the counter stood still.")
+
+    monkeypatch.setattr(energy, "open_counter", fails)
+    outcome = with_counter(tmp_path, "rapl", budget=ENERGY).measure(WANTED, artifact_of(WANTED.recipe))
+
+    assert outcome.measured["energy_mj"].reason == "the counter stood still."
+    assert outcome.stage is Stage.QUALITY
