@@ -17,16 +17,20 @@ from autopilot.stats.excess import excess_interval
 from autopilot.stats.percentiles import effective_size, enough_for, order_ranks, percentile_interval
 from autopilot.stats.rates import mean_interval, rate_interval, rate_ratio_interval
 from autopilot.stats.ratios import ratio_interval
+from autopilot.stats.sequential import crossing, level_at_looks, look_sizes
 from autopilot.stats.spread import process_spread, ratio_over_processes, widened
 from autopilot.stats.student import t_quantile
 
 __all__ = [
     "carried",
     "change_within",
+    "crossing",
     "effective_size",
     "enough_for",
     "excess_interval",
     "has_moved",
+    "level_at_looks",
+    "look_sizes",
     "mean_interval",
     "order_ranks",
     "percentile_interval",

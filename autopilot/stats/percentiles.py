@@ -8,7 +8,7 @@ from statistics import NormalDist
 import numpy as np
 
 from autopilot.profile import Floats, Interval, Ints
-from autopilot.stats.blocks import long_run_variance, per_block
+from autopilot.stats.blocks import long_run, per_block
 from autopilot.stats.student import t_quantile
 
 
@@ -61,9 +61,9 @@ def effective_size(below: np.ndarray, block: Ints, p: float, level: float = 0.95
     counts, hits = per_block(below.astype(np.float64), block)
     if counts.size < 2:
         return 0.0
-    variance = long_run_variance((hits - counts * below.mean()) / below.size)
+    variance, freedom = long_run((hits - counts * below.mean()) / below.size)
     independent = p * (1 - p) / below.size
-    few = (t_quantile((1 + level) / 2, counts.size - 1) / NormalDist().inv_cdf((1 + level) / 2)) ** 2
+    few = (t_quantile((1 + level) / 2, freedom) / NormalDist().inv_cdf((1 + level) / 2)) ** 2
     return float(below.size / max(1.0, few * variance / independent))
 
 
