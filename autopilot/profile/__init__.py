@@ -5,9 +5,11 @@ from __future__ import annotations
 from autopilot.profile.control import Control
 from autopilot.profile.latency import LatencyReading
 from autopilot.profile.measurement import Floats, Interval, Ints, Measurement
+from autopilot.profile.operators import OperatorCost, OperatorTable
 from autopilot.profile.placement import Int8Audit, Placement
 from autopilot.profile.quality import QualityReading
 from autopilot.profile.record import Profile
+from autopilot.profile.stages import StageShare, StageShares
 
 __all__ = [
     "Control",
@@ -17,7 +19,11 @@ __all__ = [
     "Ints",
     "LatencyReading",
     "Measurement",
+    "OperatorCost",
+    "OperatorTable",
     "Placement",
     "Profile",
     "QualityReading",
+    "StageShare",
+    "StageShares",
 ]

@@ -9,8 +9,10 @@ from typing import Any
 from autopilot.profile.control import Control
 from autopilot.profile.latency import LatencyReading
 from autopilot.profile.measurement import Floats, Interval
+from autopilot.profile.operators import OperatorTable
 from autopilot.profile.placement import Int8Audit, Placement
 from autopilot.profile.quality import QualityReading
+from autopilot.profile.stages import StageShares
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +36,8 @@ class Profile:
     quality: QualityReading | None = None
     placement: Placement | None = None
     int8: Int8Audit | None = None
+    stages: StageShares | None = None
+    operators: OperatorTable | None = None
     price_per_hour: float | None = None
     control: Control | None = None
     drift: float = 0.0

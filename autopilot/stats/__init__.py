@@ -15,6 +15,7 @@ from __future__ import annotations
 from autopilot.stats.percentiles import effective_size, enough_for, order_ranks, percentile_interval
 from autopilot.stats.rates import mean_interval, rate_interval, rate_ratio_interval
 from autopilot.stats.ratios import ratio_interval
+from autopilot.stats.stages import stage_shares
 from autopilot.stats.student import t_quantile
 
 __all__ = [
@@ -26,5 +27,6 @@ __all__ = [
     "rate_interval",
     "rate_ratio_interval",
     "ratio_interval",
+    "stage_shares",
     "t_quantile",
 ]
