@@ -15,10 +15,10 @@ from autopilot.budget import Budget, Judgement, Verdict
 from autopilot.errors import BadInput, ModelError, VariantFailed
 from autopilot.model import ModelInfo, inspect
 from autopilot.observer import Observer
-from autopilot.profile import Measurement
+from autopilot.profile import Measurement, OperatorTable, StageShares
 from autopilot.recipe import Deployment, Recipe, Variant
 from autopilot.result import Status
-from autopilot.result.jsonable import measured_to_json, verdict_to_json
+from autopilot.result.jsonable import measured_to_json, plain, verdict_to_json
 from autopilot.search.evaluator import Evaluator
 from autopilot.search.outcome import VERIFYING
 from autopilot.search.prepare import Setup, prepare
@@ -37,6 +37,8 @@ class CheckResult:
     verdict: Verdict
     budget: Budget
     warnings: tuple[str, ...] = ()
+    stages: StageShares | None = None
+    operators: OperatorTable | None = None
 
     @property
     def exit_code(self) -> int:
@@ -53,6 +55,8 @@ class CheckResult:
             **verdict_to_json(self.verdict),
             "budget": self.budget.to_json(),
             "warnings": list(self.warnings),
+            "stages": plain(self.stages.to_json()) if self.stages else None,
+            "operators": plain(self.operators.to_json()) if self.operators else None,
         }
 
 
@@ -83,10 +87,20 @@ def check_model(model: Path, problem: Problem, *, observer: Observer) -> CheckRe
             except VariantFailed as exc:
                 raise ModelError(f"{path}: can't be run ({exc.failure.value}): {exc.message}", exc.hint) from exc
             verdict = evaluator.verdict(outcome)
+            evaluator.take_costs(outcome)
         observer.finished()
         warnings = tuple(dict.fromkeys([*setup.splits.warnings, *outcome.warnings]))
         return CheckResult(
-            _STATUS[verdict.overall], path, artifact.sha256, chosen, outcome.measured, verdict, problem.budget, warnings
+            _STATUS[verdict.overall],
+            path,
+            artifact.sha256,
+            chosen,
+            outcome.measured,
+            verdict,
+            problem.budget,
+            warnings,
+            stages=outcome.profile.stages if outcome.profile else None,
+            operators=outcome.profile.operators if outcome.profile else None,
         )
 
 
