@@ -99,7 +99,15 @@ class _Collector:
             block_wall_s=np.array([b.wall_s for b in self._blocks]),
             block_cpu_s=np.array([b.cpu_s for b in self._blocks]),
             samples_per_request=self._server.deployment.batch,
+            preprocess_s=in_a_row([b.preprocess_s for b in self._blocks]),
+            postprocess_s=in_a_row([b.postprocess_s for b in self._blocks]),
         )
+
+
+def in_a_row(parts: list[Floats | None]) -> Floats | None:
+    """A hook's seconds of all parts of a reading; None without that hook."""
+    known = [part for part in parts if part is not None]
+    return np.concatenate(known) if len(known) == len(parts) else None
 
 
 def _orders() -> Iterator[bool]:

@@ -11,7 +11,7 @@ from itertools import accumulate
 
 import numpy as np
 
-from autopilot.bench.launcher import Decided, measure_latency
+from autopilot.bench.launcher import Decided, in_a_row, measure_latency
 from autopilot.bench.live import Server
 from autopilot.profile import LatencyReading
 
@@ -33,6 +33,8 @@ def joined(readings: Sequence[LatencyReading]) -> LatencyReading:
         block_cpu_s=np.concatenate([r.block_cpu_s for r in readings]),
         samples_per_request=first.samples_per_request,
         block_process=np.repeat(np.arange(len(readings), dtype=np.int32), blocks),
+        preprocess_s=in_a_row([r.preprocess_s for r in readings]),
+        postprocess_s=in_a_row([r.postprocess_s for r in readings]),
     )
 
 

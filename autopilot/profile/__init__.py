@@ -6,9 +6,11 @@ from autopilot.profile.control import Control
 from autopilot.profile.energy import EnergyReading
 from autopilot.profile.latency import LatencyReading
 from autopilot.profile.measurement import Floats, Interval, Ints, Measurement
+from autopilot.profile.operators import OperatorCost, OperatorTable
 from autopilot.profile.placement import Int8Audit, Placement
 from autopilot.profile.quality import QualityReading, RawScores, ScoreKind
 from autopilot.profile.record import Profile
+from autopilot.profile.stages import StageShare, StageShares
 
 __all__ = [
     "Control",
@@ -19,9 +21,13 @@ __all__ = [
     "Ints",
     "LatencyReading",
     "Measurement",
+    "OperatorCost",
+    "OperatorTable",
     "Placement",
     "Profile",
     "QualityReading",
     "RawScores",
     "ScoreKind",
+    "StageShare",
+    "StageShares",
 ]

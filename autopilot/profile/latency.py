@@ -18,6 +18,8 @@ class LatencyReading:
     samples_per_request: the batch size of one request.
     block_process: int32, shape (n_blocks,), which of several serving processes of the same variant, started
         one after the other, a block ran in; None for one process.
+    preprocess_s, postprocess_s: float64, shape (n_requests,), seconds of ``latency_s`` that the hooks
+        took; None without hooks.
     """
 
     latency_s: Floats
@@ -26,6 +28,8 @@ class LatencyReading:
     block_cpu_s: Floats
     samples_per_request: int = 1
     block_process: Ints | None = None
+    preprocess_s: Floats | None = None
+    postprocess_s: Floats | None = None
 
     @property
     def processes(self) -> int:

@@ -10,8 +10,10 @@ from autopilot.profile.control import Control
 from autopilot.profile.energy import EnergyReading
 from autopilot.profile.latency import LatencyReading
 from autopilot.profile.measurement import Floats
+from autopilot.profile.operators import OperatorTable
 from autopilot.profile.placement import Int8Audit, Placement
 from autopilot.profile.quality import QualityReading
+from autopilot.profile.stages import StageShares
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +43,8 @@ class Profile:
     quality: QualityReading | None = None
     placement: Placement | None = None
     int8: Int8Audit | None = None
+    stages: StageShares | None = None
+    operators: OperatorTable | None = None
     price_per_hour: float | None = None
     control: Control | None = None
     drift: float = 0.0

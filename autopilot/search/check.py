@@ -15,10 +15,10 @@ from autopilot.budget import Budget, Judgement, Verdict
 from autopilot.errors import BadInput, Failure, ModelError, VariantFailed
 from autopilot.model import ModelInfo, inspect
 from autopilot.observer import Observer
-from autopilot.profile import Measurement
+from autopilot.profile import Measurement, OperatorTable, StageShares
 from autopilot.recipe import Deployment, Recipe, Variant
 from autopilot.result import Status
-from autopilot.result.jsonable import measured_to_json, verdict_to_json
+from autopilot.result.jsonable import measured_to_json, plain, verdict_to_json
 from autopilot.search.evaluator import Evaluator
 from autopilot.search.outcome import RETRIED, VERIFYING, Outcome
 from autopilot.search.prepare import Setup, prepare
@@ -43,6 +43,8 @@ class CheckResult:
     warnings: tuple[str, ...] = ()
     failure: Failure | None = None
     reason: str = ""
+    stages: StageShares | None = None
+    operators: OperatorTable | None = None
 
     @property
     def exit_code(self) -> int:
@@ -61,6 +63,8 @@ class CheckResult:
             "failure": self.failure.value if self.failure else None,
             "reason": self.reason,
             "warnings": list(self.warnings),
+            "stages": plain(self.stages.to_json()) if self.stages else None,
+            "operators": plain(self.operators.to_json()) if self.operators else None,
         }
 
 
@@ -97,10 +101,20 @@ def check_model(model: Path, problem: Problem, *, observer: Observer, samples: P
             verdict = evaluator.verdict(outcome)
             if samples is not None:
                 save_check(samples, evaluator, outcome, verdict)
+            evaluator.take_costs(outcome)
         observer.finished()
         warnings = tuple(dict.fromkeys([*setup.splits.warnings, *outcome.warnings]))
         return CheckResult(
-            _STATUS[verdict.overall], path, artifact.sha256, chosen, outcome.measured, verdict, problem.budget, warnings
+            _STATUS[verdict.overall],
+            path,
+            artifact.sha256,
+            chosen,
+            outcome.measured,
+            verdict,
+            problem.budget,
+            warnings,
+            stages=outcome.profile.stages if outcome.profile else None,
+            operators=outcome.profile.operators if outcome.profile else None,
         )
 
 

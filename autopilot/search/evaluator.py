@@ -15,11 +15,14 @@ from autopilot.build import build
 from autopilot.contracts import Stage
 from autopilot.data import Split
 from autopilot.errors import DataError, Failure, VariantFailed
+from autopilot.meters.placement import TIME_SHARE
 from autopilot.observer import Observer
 from autopilot.profile import Control, Measurement, Profile, QualityReading
 from autopilot.recipe import Recipe, Variant
 from autopilot.search import energy
+from autopilot.search.audit import fake_int8, hold, provider_fallback
 from autopilot.search.cold import ColdPass
+from autopilot.search.costs import take_costs
 from autopilot.search.outcome import BASELINE, SCREENING, VERIFYING, Effort, Outcome
 from autopilot.search.preflight import baseline_error
 from autopilot.search.prepare import Setup
@@ -177,6 +180,13 @@ class Evaluator:
         self._summarise(beside, profile, Stage.QUALITY, own_baseline=True)
         return beside
 
+    def take_costs(self, outcome: Outcome) -> None:
+        """Where the time of a measured variant goes, on the held-back data; it may fail without harm."""
+        take_costs(outcome, self.setup.splits.test, self.limits, self.observer)
+        assert outcome.profile is not None
+        if (found := measurement(TIME_SHARE.name, outcome.profile, Stage.QUALITY)) is not None:
+            outcome.measured[TIME_SHARE.name] = found
+
     def _baseline_quality(self, split: Split) -> QualityReading:
         """The baseline's score on ``split``: where that fails, no variant is to blame."""
         try:
@@ -198,6 +208,10 @@ class Evaluator:
             profile, warnings = self._cold_pass.run(outcome, limits=self.limits, baseline=baseline)
         outcome.warnings.extend(warnings)
         self._summarise(outcome, profile, Stage.SMOKE)
+        self._hold(outcome, Failure.PROVIDER_FALLBACK, provider_fallback(profile))
+
+    def _hold(self, outcome: Outcome, failure: Failure, found: str | None) -> None:
+        hold(self.setup.problem, outcome, failure, found, is_baseline=outcome is self.baseline)
 
     def _energy(self, outcome: Outcome, effort: Effort, split: Split) -> None:
         """Energy a sample, in a process of its own; nothing where no counter is there or nobody asks."""
@@ -240,16 +254,13 @@ class Evaluator:
         self.observer.doing("scoring")
         with outcome.timed("evaluate"):
             reading, audit = self._quality.run(outcome, split, limits=self.limits, early=early)
+        if TIME_SHARE.name in (*self.setup.problem.budget.axes, self.setup.problem.objective):
+            take_costs(outcome, split, self.limits, self.observer)
         assert outcome.profile is not None
         self._summarise(outcome, replace(outcome.profile, quality=reading, int8=audit), Stage.QUALITY)
         if reading.n < split.n:
             outcome.cut_short = f"certain violation of quality_drop on the first {reading.n} samples"
-        if audit is not None and audit.is_fake:
-            raise VariantFailed(
-                Failure.FAKE_INT8,
-                f"only {audit.executed} of {audit.claimed} nodes that should be int8 run in int8 on "
-                f"{outcome.variant.deployment.provider}.",
-            )
+        self._hold(outcome, Failure.FAKE_INT8, fake_int8(audit, outcome.variant.deployment.provider))
 
     def _summarise(self, outcome: Outcome, profile: Profile, stage: Stage, *, own_baseline: bool = False) -> None:
         """Measurements of every axis that is known after ``stage``."""

@@ -60,6 +60,7 @@ class _Parser(DataParser):
             version=shape.version,
             rationale=shape.rationale,
             raw=self.source.raw,
+            audit=shape.audit,
         )
 
     def model(self, raw: Any) -> Path | str:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 PerChannel = float | tuple[float, ...]
 Scenario = Literal["single_stream", "offline", "server"]
 Direction = Literal["maximize", "minimize"]
+AuditPolicy = Literal["fail", "warn"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +146,10 @@ class SearchSpec:
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """The user's whole question. ``model`` is a file, or an MLflow URI as text; ``raw`` the YAML as loaded."""
+    """The user's whole question. ``model`` is a file, or an MLflow URI as text; ``raw`` the YAML as loaded.
+
+    ``audit`` says whether a variant that isn't what it claims to be fails or is warned about.
+    """
 
     name: str
     path: Path
@@ -161,6 +165,7 @@ class Problem:
     version: int | None
     rationale: str
     raw: Mapping[str, Any]
+    audit: AuditPolicy = "fail"
 
     @property
     def digest(self) -> str:

@@ -113,6 +113,7 @@ class SpecShape(Shape):
     target: TargetShape = TargetShape()
     space: Text = "cpu"
     search: SearchShape = SearchShape()
+    audit: Literal["fail", "warn"] = "fail"
     version: Annotated[StrictInt, Field(ge=0)] | None = None
     rationale: StrictStr = ""
 

@@ -19,6 +19,7 @@ from autopilot.stats.rates import mean_interval, rate_interval, rate_ratio_inter
 from autopilot.stats.ratios import ratio_interval
 from autopilot.stats.sequential import crossing, level_at_looks, look_sizes
 from autopilot.stats.spread import process_spread, ratio_over_processes, widened
+from autopilot.stats.stages import stage_shares
 from autopilot.stats.student import t_quantile
 
 __all__ = [
@@ -39,6 +40,7 @@ __all__ = [
     "rate_ratio_interval",
     "ratio_interval",
     "ratio_over_processes",
+    "stage_shares",
     "t_quantile",
     "widened",
 ]

@@ -15,6 +15,8 @@ from autopilot.profile import (
     Interval,
     LatencyReading,
     Measurement,
+    OperatorCost,
+    OperatorTable,
     Placement,
     Profile,
     QualityReading,
@@ -52,7 +54,8 @@ def full_profile() -> Profile:
             "accuracy", "test", 100, Interval(0.9, 0.85, 0.95), 0.91, Interval(0.01, 0.0, 0.02), "x"
         ),
         placement=Placement({"CPUExecutionProvider": 7}),
-        int8=Int8Audit(2, 2, 4),
+        int8=Int8Audit(2, 2, 4, 0.5),
+        operators=OperatorTable((OperatorCost("Conv", "CPUExecutionProvider", "float32", 2.0, 0.001),), 50),
         price_per_hour=0.2,
         environment={"execution_provider": "CPUExecutionProvider"},
     )

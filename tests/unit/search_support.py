@@ -168,6 +168,7 @@ class FakeEvaluator:
     observer: Any
     world: World
     asked: list[tuple[str, bool]] = field(default_factory=list)  # variant, whether to verify it
+    costed: list[str] = field(default_factory=list)  # variants whose operators were timed
     deadline: float | None = None
     control: Control | None = None
     on_event: Callable[[], None] = lambda: None
@@ -212,6 +213,9 @@ class FakeEvaluator:
 
     def baseline_beside(self, outcome: Outcome) -> Outcome:
         return replace(self.baseline)
+
+    def take_costs(self, outcome: Outcome) -> None:
+        self.costed.append(outcome.variant.id)
 
     def verdict(self, outcome: Outcome) -> Verdict:
         return self.setup.problem.budget.judge(outcome.measured)

@@ -22,11 +22,24 @@ from autopilot.spec import Vocabulary, format_duration, load_spec, parse_duratio
 
 AXES = ("latency_p50_ms", "size_mb", "throughput_rps")
 TOP = ["name", "model", "data", "metric", "budget", "objective", "margin", "traffic", "target", "space", "search"]
-TOP += ["version", "rationale"]
+TOP += ["version", "rationale", "audit"]
 INNER = ["validation", "test", "label", "inputs", "batched", "preprocess", "trials", "timeout", "seed", "providers"]
 INNER += ["threads", "scenario", "rate_rps", "arrivals", "max", "min", "function", "direction", "from", "scale", "code"]
 KEYS = [*TOP, *INNER]
-WORDS = [*KEYS, *AXES, "accuracy", "cpu", "model.onnx", "valid.npz", "60% of baseline", "5%", "15m", "", "server"]
+WORDS = [
+    *KEYS,
+    *AXES,
+    "accuracy",
+    "cpu",
+    "model.onnx",
+    "valid.npz",
+    "60% of baseline",
+    "5%",
+    "15m",
+    "",
+    "server",
+    "warn",
+]
 
 
 @pytest.fixture(scope="module")
