@@ -26,7 +26,20 @@ TOP += ["version", "rationale", "audit"]
 INNER = ["validation", "test", "label", "inputs", "batched", "preprocess", "trials", "timeout", "seed", "providers"]
 INNER += ["threads", "scenario", "rate_rps", "arrivals", "max", "min", "function", "direction", "from", "scale", "code"]
 KEYS = [*TOP, *INNER]
-WORDS = [*KEYS, *AXES, "accuracy", "cpu", "model.onnx", "valid.npz", "60% of baseline", "5%", "15m", "", "server", "warn"]
+WORDS = [
+    *KEYS,
+    *AXES,
+    "accuracy",
+    "cpu",
+    "model.onnx",
+    "valid.npz",
+    "60% of baseline",
+    "5%",
+    "15m",
+    "",
+    "server",
+    "warn",
+]
 
 
 @pytest.fixture(scope="module")
