@@ -111,7 +111,7 @@ def _remarks(tables: Mapping[str, Mapping[str, Any]]) -> list[RenderableType]:
     known = [f"{title} {_percent(t['covered'])}" for title, t in tables.items() if t.get("covered") is not None]
     if not known:
         return []
-    lines = [f"operators' time over the latency without the profiler: {', '.join(known)}"]
+    lines = [f"operators over latency without profiler: {', '.join(known)}"]
     if any((t.get("covered") or 0.0) > _SLOWED for t in tables.values()):
         lines.append("(far above 100%: nodes so short that timing them takes longer than running them)")
     return [Text(line, style="dim") for line in lines]

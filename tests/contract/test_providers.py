@@ -114,8 +114,7 @@ def test_operators_are_timed_when_asked(name: str, provider: Provider, model: Pa
     try:
         session = provider.open(model, Deployment(name), profile_to=folder / "p")
     except Unsupported as refused:
-        assert len(refused.message) > 10
-        return
+        pytest.skip(f"{name} has no profiler and says so: {refused.message}")
     for _ in range(5):
         session.run({"x": x})
     rows = session.operator_costs(3)

@@ -73,7 +73,8 @@ def info_of(batch: int | None = None, *, inputs: tuple[str, ...] = ("x",), path:
 
 def split(name: str = "validation", n: int = 600, *, batched: bool = True) -> Any:
     """What the search needs to know of a split."""
-    return SimpleNamespace(name=name, n=n, digest=name, batched=batched, labels=np.zeros(n, int), folder=Path(name))
+    known = {"name": name, "n": n, "digest": name, "batched": batched, "labels": np.zeros(n, int), "folder": Path(name)}
+    return SimpleNamespace(**known, preprocess=None, postprocess=None)
 
 
 def setup_of(

@@ -10,7 +10,16 @@ import numpy as np
 import pytest
 
 from autopilot.meters import cost, cpu, energy, latency, load, memory, placement, size, throughput
-from autopilot.profile import Control, EnergyReading, Int8Audit, LatencyReading, Placement, Profile
+from autopilot.profile import (
+    Control,
+    EnergyReading,
+    Int8Audit,
+    LatencyReading,
+    OperatorCost,
+    OperatorTable,
+    Placement,
+    Profile,
+)
 
 
 def reading(request_s: float, *, blocks: int = 20, size: int = 40, batch: int = 1, seed: int = 0) -> LatencyReading:
@@ -302,3 +311,34 @@ def test_absolute_figures_carry_drift_and_ratios_do_not() -> None:
     assert rate.value is not None
     assert rate.high > rate.value * 1.2
     assert "drift of +20.0%" in found.how
+
+
+def test_time_share_is_of_the_operators_time_on_the_provider_asked_for() -> None:
+    """A quarter of the nodes may take most of the time."""
+    rows = (
+        OperatorCost("Conv", "CPUExecutionProvider", "float32", 1.0, 0.009),
+        OperatorCost("Relu", "CUDAExecutionProvider", "float32", 3.0, 0.001),
+    )
+    environment = {"execution_provider": "CUDAExecutionProvider"}
+    profile = Profile("v", operators=OperatorTable(rows, 50), environment=environment)
+    found = placement.METER.summarise(profile, "provider_time_share")
+
+    assert found.value == pytest.approx(0.1)
+    assert "90.0% of the time on CPUExecutionProvider" in found.how
+
+
+def test_time_share_without_a_table_or_without_time_is_missing() -> None:
+    """Not a share of 0 or 1."""
+    environment = {"execution_provider": "CPUExecutionProvider"}
+    timeless = OperatorTable((OperatorCost("Relu", "CPUExecutionProvider", "float32", 1.0, 0.0),), 50)
+    for profile in (Profile("v", environment=environment), Profile("v", operators=timeless, environment=environment)):
+        assert placement.METER.summarise(profile, "provider_time_share").value is None
+
+
+def test_mac_share_is_the_audits_or_missing() -> None:
+    """Shapes that can't be told leave it unknown, not 0."""
+    known = Profile("v", int8=Int8Audit(claimed=6, executed=5, total=10, mac_share=0.25))
+    unknown = Profile("v", int8=Int8Audit(claimed=6, executed=5, total=10))
+
+    assert placement.METER.summarise(known, "int8_mac_share").value == 0.25
+    assert "shapes" in placement.METER.summarise(unknown, "int8_mac_share").reason

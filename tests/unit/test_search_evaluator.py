@@ -26,11 +26,13 @@ from autopilot.profile import (
     Interval,
     LatencyReading,
     Measurement,
+    OperatorCost,
+    OperatorTable,
     Placement,
     QualityReading,
 )
 from autopilot.recipe import Deployment, Recipe, Step, Variant, params_of
-from autopilot.search import cold, energy, timing
+from autopilot.search import cold, costs, energy, timing
 from autopilot.search import evaluator as module
 from autopilot.search.evaluator import GRACE_S, Evaluator
 from autopilot.search.outcome import VERIFYING
@@ -303,6 +305,81 @@ def test_fake_int8_fails(tmp_path: Path, bench: Bench) -> None:
         evaluator.measure(WANTED, artifact_of(WANTED.recipe))
 
     assert caught.value.failure is Failure.FAKE_INT8
+
+
+def fallen(bench: Bench, nodes: dict[str, int]) -> None:
+    """Every later variant has its nodes so."""
+    usual = bench.measure_cold
+
+    def elsewhere(path: Path, deployment: Deployment, **more: Any) -> ColdReading:
+        return replace(usual(path, deployment, **more), placement=Placement(nodes))
+
+    bench.measure_cold = elsewhere  # type: ignore[method-assign]
+
+
+FALLEN = {"CPUExecutionProvider": 3, "OtherExecutionProvider": 1}
+
+
+@pytest.fixture
+def falling(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> Bench:
+    fallen(bench, FALLEN)
+    monkeypatch.setattr(cold, "measure_cold", bench.measure_cold)
+    return bench
+
+
+def test_nodes_on_another_provider_fail_the_variant(tmp_path: Path, falling: Bench) -> None:
+    """With its share of nodes; before anything is timed."""
+    evaluator = begun(tmp_path)
+    falling.caps.clear()
+
+    with pytest.raises(VariantFailed, match=r"1 of 4 nodes \(25.0%\) run on OtherExecutionProvider") as caught:
+        evaluator.measure(WANTED, artifact_of(WANTED.recipe))
+
+    assert caught.value.failure is Failure.PROVIDER_FALLBACK
+    assert "audit: warn" in caught.value.hint
+    assert falling.caps == []
+
+
+def test_baseline_with_nodes_on_another_provider_is_warned_about(tmp_path: Path, falling: Bench) -> None:
+    """Without it there is nothing to compare with; as a finalist it is held to the rule like every other."""
+    evaluator = begun(tmp_path)
+
+    assert [w for w in evaluator.baseline.warnings if w.startswith("provider_fallback: ")]
+    with pytest.raises(VariantFailed):
+        evaluator.measure(evaluator.baseline.variant, artifact_of(Recipe()), VERIFYING)
+
+
+def test_audit_warns_where_the_spec_says_so(tmp_path: Path, falling: Bench) -> None:
+    """The variant is measured to the end and carries both warnings, once each."""
+    evaluator = begun(tmp_path)
+    evaluator.setup = replace(evaluator.setup, problem=replace(evaluator.setup.problem, audit="warn"))
+    falling.audit = Int8Audit(claimed=4, executed=1, total=4)
+    outcome = evaluator.measure(WANTED, artifact_of(WANTED.recipe))
+
+    assert outcome.stage is Stage.QUALITY
+    assert [w.partition(":")[0] for w in outcome.warnings] == ["provider_fallback", "fake_int8"]
+
+
+def test_operators_are_timed_in_a_trial_only_where_their_share_is_judged(
+    tmp_path: Path, bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A limit on provider_time_share needs the figure of every variant; without one the pass waits for the end."""
+    table = OperatorTable((OperatorCost("Conv", "CPUExecutionProvider", "float32", 1.0, 0.001),), 50)
+    timed: list[str] = []
+
+    def measure(path: Path, deployment: Deployment, **more: Any) -> OperatorTable:
+        timed.append(more["split"].name)
+        return table
+
+    monkeypatch.setattr(costs, "measure_operators", measure)
+    begun(tmp_path)
+    assert timed == []
+    limits = (Limit("provider_time_share", 0.9, upper=False), Limit("quality_drop", 0.01))
+    evaluator = begun(tmp_path, budget=Budget(limits))
+    outcome = evaluator.measure(WANTED, artifact_of(WANTED.recipe))
+
+    assert timed == ["validation", "validation"]
+    assert evaluator.verdict(outcome).overall is Judgement.IN
 
 
 def test_prefix_that_rules_a_variant_out_cuts_it_short(tmp_path: Path, bench: Bench) -> None:

@@ -116,6 +116,13 @@ def test_smallest_spec_takes_the_documented_defaults(parse: Parse, folder: Path)
     assert (problem.search.trials, problem.search.timeout_s, problem.search.seed) == (60, 900.0, 0)
     assert problem.space.name == "cpu.yaml"
     assert problem.objective == "latency_p99_ms"
+    assert problem.audit == "fail"
+
+
+def test_audit_may_warn(parse: Parse) -> None:
+    """A policy is part of the question: another one starts anew."""
+    assert parse(audit="warn").audit == "warn"
+    assert parse(audit="warn").digest != parse().digest
 
 
 def test_whole_spec_of_the_interface_is_read(load: Callable[[str], Problem], folder: Path) -> None:
@@ -346,6 +353,7 @@ def test_file_with_byte_order_mark_is_read(load: Callable[[bytes], Problem]) -> 
         (GOOD + "target:\n  threads: 1\n  providers:\n    - cpu\n    - openvin\n", 12, ["openvin", "'openvino'"]),
         (GOOD + "objective: sise_mb\n", 8, ["unknown axis", "'size_mb'"]),
         (GOOD + "traffic: {scenario: singlestream}\n", 8, ["single_stream"]),
+        (GOOD + "audit: wran\n", 8, ["audit should be one of fail, warn", "'warn'"]),
         (GOOD + "search:\n  trials: 3\n  timout: 3m\n", 10, ["search.timout", "'timeout'"]),
         (GOOD.replace("z\n", "z\n  inputs:\n    x: {scal: 1}\n", 1), 6, ["data.inputs.x.scal", "'scale'"]),
         (GOOD.replace("z\n", "z\n  inputs:\n    x: {dtype: float23}\n", 1), 6, ["'float32'"]),
