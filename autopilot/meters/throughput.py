@@ -13,6 +13,8 @@ THROUGHPUT = Axis("throughput_rps", True, Stage.LATENCY, "samples answered a sec
 
 def samples_and_seconds(reading: LatencyReading) -> tuple[Floats, Floats]:
     """Samples answered and wall seconds of each block; float64, shape (n_blocks,) both."""
+    if reading.traffic is not None:
+        return reading.traffic.answered.astype(np.float64) * reading.samples_per_request, reading.block_wall_s
     counts = np.bincount(reading.block, minlength=reading.block_wall_s.size)
     return counts.astype(np.float64) * reading.samples_per_request, reading.block_wall_s
 

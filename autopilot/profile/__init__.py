@@ -8,6 +8,7 @@ from autopilot.profile.measurement import Floats, Interval, Ints, Measurement
 from autopilot.profile.placement import Int8Audit, Placement
 from autopilot.profile.quality import QualityReading
 from autopilot.profile.record import Profile
+from autopilot.profile.traffic import RateReading, TrafficReading
 
 __all__ = [
     "Control",
@@ -20,4 +21,6 @@ __all__ = [
     "Placement",
     "Profile",
     "QualityReading",
+    "RateReading",
+    "TrafficReading",
 ]

@@ -11,6 +11,7 @@ from autopilot.profile.latency import LatencyReading
 from autopilot.profile.measurement import Floats, Interval
 from autopilot.profile.placement import Int8Audit, Placement
 from autopilot.profile.quality import QualityReading
+from autopilot.profile.traffic import TrafficReading
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,3 +40,8 @@ class Profile:
     drift: float = 0.0
     warnings: tuple[str, ...] = ()
     environment: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def traffic(self) -> TrafficReading | None:
+        """What is known of scheduled requests; None in other traffic than the server's."""
+        return self.latency.traffic if self.latency is not None else None

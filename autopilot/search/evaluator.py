@@ -23,6 +23,7 @@ from autopilot.search.preflight import baseline_error
 from autopilot.search.prepare import Setup
 from autopilot.search.scored import QualityPass
 from autopilot.search.summary import environment, measurement, summarise
+from autopilot.search.traffic import read_traffic
 
 # A child may overrun the study's time by this much: with less, a build that was nearly done would be lost.
 GRACE_S = 30.0
@@ -254,7 +255,10 @@ class Evaluator:
         pair_s = sum(server.request_s or 0.0 for server in servers)
         cap = cap_s(effort, problem.budget, pair_s=pair_s, timeout_s=problem.search.timeout_s)
         decided = Decider(known, problem.budget, problem.objective, effort)
-        readings = measure_latency(candidate, other, decided=decided, cap_s=cap)
+        if problem.traffic.is_server:
+            readings = read_traffic(self.setup, candidate, other, decided=decided, effort=effort)
+        else:
+            readings = measure_latency(candidate, other, decided=decided, cap_s=cap)
         outcome.warnings.extend(w for w in candidate.warnings if w not in outcome.warnings)
         return readings
 

@@ -12,6 +12,7 @@ of blocks where the data carry it, else combine two intervals by MOVER (Zou and 
 
 from __future__ import annotations
 
+from autopilot.stats.overload import is_overloaded
 from autopilot.stats.percentiles import effective_size, enough_for, order_ranks, percentile_interval
 from autopilot.stats.rates import mean_interval, rate_interval, rate_ratio_interval
 from autopilot.stats.ratios import ratio_interval
@@ -20,6 +21,7 @@ from autopilot.stats.student import t_quantile
 __all__ = [
     "effective_size",
     "enough_for",
+    "is_overloaded",
     "mean_interval",
     "order_ranks",
     "percentile_interval",
