@@ -110,7 +110,7 @@ def in_a_row(parts: list[Floats | None]) -> Floats | None:
     return np.concatenate(known) if len(known) == len(parts) else None
 
 
-def _orders() -> Iterator[bool]:
+def orders() -> Iterator[bool]:
     """Whether the candidate goes first: A B B A, so that a steady drift favours neither."""
     while True:
         yield from (True, False, False, True)
@@ -150,7 +150,7 @@ def measure_latency(
 
     start = time.monotonic()
     next_look = MIN_BLOCKS
-    for taken, candidate_first in enumerate(_orders(), start=1):
+    for taken, candidate_first in enumerate(orders(), start=1):
         for collector in collectors if candidate_first else reversed(collectors):
             collector.run()
         elapsed = time.monotonic() - start

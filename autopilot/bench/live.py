@@ -103,7 +103,7 @@ class Server:
 
         Args:
             artifact: the model file.
-            deployment: how it is run; the process is pinned to ``deployment.threads`` cores.
+            deployment: how it is run; the process is pinned to ``deployment.cores`` cores.
             split: real samples; a prefix of it is served in turn.
             limits: ``wall_s`` bounds the start and every later command.
             requests: how many different requests to hold at most (bounded to some MB as well).
@@ -131,7 +131,7 @@ class Server:
         request = {
             **wanted,
             "deployment": deployment.to_json(),
-            "cores": server_cores(deployment.threads),
+            "cores": server_cores(deployment.cores),
             "limit_bytes": REQUEST_BYTES,
         }
         path = write_request(folder, request, limits)
@@ -178,6 +178,36 @@ class Server:
         self._cpu_total += block.cpu_s
         return block
 
+    def open_traffic(self, *, fixed: bool = False) -> Path:
+        """Get ready for scheduled requests of one sample each; the pipe they are written to.
+
+        ``fixed``: the model runs whole batches only, so that smaller ones are filled up.
+        """
+        d = self.deployment
+        told = {"batch": d.batch, "max_delay_ms": d.max_delay_ms, "fixed": fixed}
+        return Path(self._ask({"do": "open_traffic", "requests": 256, "limit_bytes": REQUEST_BYTES, **told})["queue"])
+
+    def window(self, number: int, *, count_ns: int, stop_ns: int, drain_ns: int) -> Mapping[str, Any]:
+        """Serve one window of scheduled requests; all times on CLOCK_MONOTONIC.
+
+        Args:
+            number: the one that its requests carry.
+            count_ns: the end of the ramp; processor time is counted from here to ``stop_ns``.
+            stop_ns: no request is due from here on.
+            drain_ns: what isn't started by then is left unanswered.
+
+        Returns:
+            ``runs`` (request numbers, start ns, end ns), ``cpu_ns`` and ``ended_ns``.
+
+        Raises:
+            WorkerDied: the process ended, or gave no answer long after the window.
+        """
+        told = {"number": number, "count_ns": count_ns, "stop_ns": stop_ns, "drain_ns": drain_ns}
+        reply = self._ask({"do": "window", **told})
+        self._wall_total += (stop_ns - count_ns) / 1e9
+        self._cpu_total += reply["cpu_ns"] / 1e9
+        return reply
+
     @property
     def is_alive(self) -> bool:
         """Whether the process is there to be asked."""
@@ -219,7 +249,7 @@ class Server:
     def warnings(self) -> tuple[str, ...]:
         """What was odd about the process: cores it could not be bound to, threads it didn't keep to."""
         found = []
-        threads = self.deployment.threads
+        threads = self.deployment.cores
         if len(self.cores) != threads:
             held = f"{len(self.cores)} cores" if self.cores else "no particular cores"
             found.append(f"the server was bound to {held}, not to its {threads} threads' worth")

@@ -47,7 +47,7 @@ def profile(request: Mapping[str, Any]) -> dict[str, Any]:
     split = Split.load(Path(request["split"]))
     held = make_requests(split, deployment.batch, MOST_REQUESTS, request["limit_bytes"])
     session = provider.open(Path(request["artifact"]), deployment, profile_to=Path(request["folder"]) / "profile")
-    serving = Serving(session, split, held)
+    serving = Serving([session], split, held)
     _answer(serving, WARM_UP_REQUESTS, WARM_UP_S)
     done = _answer(serving, requests_for(sum(session.placement().nodes.values())), PROFILED_S)
     costs = session.operator_costs(done)

@@ -6,17 +6,24 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate
+from typing import Any, Protocol
 
 import numpy as np
 
 from autopilot.bench.launcher import Decided, in_a_row, measure_latency
 from autopilot.bench.live import Server
-from autopilot.profile import LatencyReading
+from autopilot.profile import LatencyReading, TrafficReading
 
 Servers = tuple[Server, Server | None]
 Readings = tuple[LatencyReading, LatencyReading | None]
+
+
+class Measure(Protocol):
+    """Takes one reading of a candidate and, where there is one, a baseline."""
+
+    def __call__(self, candidate: Server, baseline: Server | None, *, decided: Decided, cap_s: float) -> Readings: ...
 
 
 def joined(readings: Sequence[LatencyReading]) -> LatencyReading:
@@ -35,6 +42,32 @@ def joined(readings: Sequence[LatencyReading]) -> LatencyReading:
         block_process=np.repeat(np.arange(len(readings), dtype=np.int32), blocks),
         preprocess_s=in_a_row([r.preprocess_s for r in readings]),
         postprocess_s=in_a_row([r.postprocess_s for r in readings]),
+        traffic=_joined_traffic([r.traffic for r in readings if r.traffic is not None]),
+    )
+
+
+def _joined_traffic(readings: Sequence[TrafficReading]) -> TrafficReading | None:
+    """All windows of the readings; the highest rate is that of the reading it was looked for in."""
+    if not readings:
+        return None
+
+    def row(name: str) -> Any:
+        return np.concatenate([getattr(r, name) for r in readings])
+
+    most = max(r.batch_sizes.size for r in readings)
+    return replace(
+        readings[0],
+        offered=row("offered"),
+        answered=row("answered"),
+        dropped=row("dropped"),
+        unanswered=row("unanswered"),
+        busy_s=row("busy_s"),
+        batch_sizes=np.sum([np.pad(r.batch_sizes, (0, most - r.batch_sizes.size)) for r in readings], axis=0),
+        queue_s=row("queue_s"),
+        service_s=row("service_s"),
+        send_lag_s=row("send_lag_s"),
+        lost_from_s=min(r.lost_from_s for r in readings),
+        max_rate=next((r.max_rate for r in readings if r.max_rate is not None), None),
     )
 
 
@@ -47,7 +80,11 @@ class Plan:
 
 
 def measure_rounds(
-    servers: Callable[[], AbstractContextManager[Servers]], *, plan: Callable[[Servers], Plan], decided: Decided
+    servers: Callable[[], AbstractContextManager[Servers]],
+    *,
+    plan: Callable[[Servers], Plan],
+    decided: Decided,
+    measure: Measure | None = None,
 ) -> Readings:
     """Interleaved blocks of one or more pairs of processes, one pair after the other.
 
@@ -55,6 +92,7 @@ def measure_rounds(
         servers: starts (or lends) a candidate and, where there is one, a baseline, for one round.
         plan: asked with the first pair, warmed up; each round gets an equal part of what is left of its cap.
         decided: asked with all readings so far, as ``measure_latency`` does; every round takes some blocks.
+        measure: takes one round's reading; ``measure_latency`` where it is None.
 
     Raises:
         VariantFailed: a server doesn't start, or ends.
@@ -74,7 +112,7 @@ def measure_rounds(
                 planned = plan(pair)
             start = time.monotonic()
             cap_s = max(0.0, planned.cap_s - spent_s) / (planned.rounds - len(mine))
-            reading, beside = measure_latency(*pair, decided=enough, cap_s=cap_s)
+            reading, beside = (measure or measure_latency)(*pair, decided=enough, cap_s=cap_s)
             spent_s += time.monotonic() - start
         mine.append(reading)
         if beside is not None:

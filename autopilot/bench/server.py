@@ -28,6 +28,7 @@ from autopilot.errors import AutopilotError, DataError, Failure, VariantFailed
 from autopilot.recipe import Deployment
 
 if TYPE_CHECKING:
+    from autopilot.bench.batching import Batcher
     from autopilot.contracts import Array, Provider, Session
     from autopilot.data import Split
 
@@ -136,11 +137,13 @@ def make_requests(split: Split, batch: int, count: int, limit_bytes: int) -> lis
 class Serving:
     """A loaded model with its requests; each request takes the next samples."""
 
-    def __init__(self, session: Session, split: Split, requests: list[dict[str, Array]]) -> None:
-        self.session = session
+    def __init__(self, sessions: list[Session], split: Split, requests: list[dict[str, Array]]) -> None:
+        self.session = sessions[0]
+        self._sessions = sessions
         self._split = split
         self._requests = requests
         self._next = 0
+        self._batcher: Batcher | None = None
         self.has_hooks = split.preprocess is not None or split.postprocess is not None
 
     def _take(self) -> dict[str, Array]:
@@ -193,6 +196,24 @@ class Serving:
         gc.enable()
         return {"requests": n}
 
+    def open_traffic(self, told: Mapping[str, Any]) -> dict[str, Any]:
+        """Get ready for scheduled requests, each one sample; where they are to be written."""
+        from autopilot.bench.batching import batcher
+
+        if self._batcher is None:
+            singles = make_requests(self._split, 1, int(told["requests"]), int(told["limit_bytes"]))
+            self._batcher = batcher(self._sessions, self._split, singles, told)
+        return {"queue": str(self._batcher.path)}
+
+    def window(self, told: Mapping[str, Any]) -> dict[str, Any]:
+        """Serve one window of scheduled requests."""
+        from autopilot.bench.batching import Window
+
+        assert self._batcher is not None, "open_traffic comes first"
+        return self._batcher.serve(
+            Window(int(told["number"]), int(told["count_ns"]), int(told["stop_ns"]), int(told["drain_ns"]))
+        )
+
     def warm_up(self, cap_s: float) -> dict[str, Any]:
         """Answer requests until latency is steady or ``cap_s`` seconds are over."""
         deadline = time.perf_counter() + cap_s
@@ -243,7 +264,8 @@ def load(request: Mapping[str, Any]) -> tuple[Serving | None, dict[str, Any]]:
         open_idle(provider, deployment)
         return None, {"distinct_requests": len(requests)}
     assert split is not None
-    serving = Serving(provider.open(Path(request["artifact"]), deployment), split, requests)
+    sessions = [provider.open(Path(request["artifact"]), deployment) for _ in range(deployment.instances)]
+    serving = Serving(sessions, split, requests)
     serving.answer()
     first_answer = time.monotonic_ns()
     return serving, {
@@ -268,6 +290,8 @@ def _commands(serving: Serving | None) -> dict[str, Callable[[dict[str, Any]], d
         "block": lambda c: serving.block(int(c["n"])),
         "serve_for": lambda c: serving.serve_for(float(c["seconds"])),
         "settle": lambda c: settle(),
+        "open_traffic": serving.open_traffic,
+        "window": serving.window,
     }
 
 

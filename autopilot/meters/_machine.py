@@ -3,31 +3,60 @@
 from __future__ import annotations
 
 import math
+from enum import Enum
 
 from autopilot import stats
 from autopilot.profile import Interval, LatencyReading, Profile
 
+# Busier than this a queue has no steady length to speak of, and what is answered is what the server can.
+_FULL = 0.95
+# Below this a drift is not to be told from the medians' own scatter.
+_WORTH_SAYING = 0.005
 
-def absolute(found: Interval, profile: Profile, reading: LatencyReading, *, is_rate: bool = False) -> Interval:
-    """``found`` of ``reading`` with the spread between processes and the drift that the study saw.
 
-    ``is_rate``: more is faster, so that a slower machine makes it smaller.
-    """
+class Kind(Enum):
+    """How a figure follows from the speed of the server process."""
+
+    LATENCY = "waiting included"
+    RATE = "more is faster"
+    WORK = "processor time of a sample"
+
+
+def absolute(found: Interval, profile: Profile, reading: LatencyReading, kind: Kind) -> Interval:
+    """``found`` of ``reading`` with the spread between processes and the drift that the study saw."""
+    weight = _weight(reading, kind)
     control = profile.control
     if control is not None:
         # The control's spread is that of a ratio of two processes.
-        one = control.spread / math.sqrt(2)
+        one = weight * control.spread / math.sqrt(2)
         found = stats.widened(found, one, processes=reading.processes, pairs=control.pairs)
-    drift = 1 / (1 + profile.drift) - 1 if is_rate else profile.drift
-    return stats.carried(found, drift)
+    if not weight:
+        return found
+    return stats.carried(found, 1 / (1 + profile.drift) - 1 if kind is Kind.RATE else profile.drift)
 
 
-def ratio(found: Interval, profile: Profile, reading: LatencyReading) -> Interval:
+def ratio(found: Interval, profile: Profile, reading: LatencyReading, kind: Kind) -> Interval:
     """``found``, an interleaved ratio to the baseline, with the spread between processes; drift cancels."""
     control = profile.control
     if control is None:
         return found
-    return stats.widened(found, control.spread, processes=reading.processes, pairs=control.pairs)
+    spread = _weight(reading, kind) * control.spread
+    return stats.widened(found, spread, processes=reading.processes, pairs=control.pairs)
+
+
+def _weight(reading: LatencyReading, kind: Kind) -> float:
+    """How many percent one percent of a run's time is in the figure.
+
+    Under scheduled load waiting multiplies it: the mean wait goes with S * rho / (1 - rho), and rho with
+    the time of a run S, so that one percent of S is 1 / (1 - rho) percent of the wait (Pollaczek 1930,
+    Khinchine 1932). What is answered is what comes, as long as the server keeps up.
+    """
+    if reading.traffic is None or kind is Kind.WORK:
+        return 1.0
+    busy = reading.traffic.busy_share
+    if kind is Kind.RATE:
+        return 1.0 if busy >= _FULL else 0.0
+    return 1 / (1 - min(busy, _FULL))
 
 
 def said(profile: Profile) -> str:
@@ -38,7 +67,3 @@ def said(profile: Profile) -> str:
     if abs(profile.drift) >= _WORTH_SAYING:
         parts.append(f"drift of {profile.drift * 100:+.1f}% included")
     return "".join(f", {part}" for part in parts)
-
-
-# Below this a drift is not to be told from the medians' own scatter.
-_WORTH_SAYING = 0.005

@@ -11,6 +11,7 @@ import re
 from autopilot import stats
 from autopilot.contracts import Axis, Stage
 from autopilot.meters import _machine
+from autopilot.meters.traffic import beside_lost, endless, is_overloaded, seen, with_lost
 from autopilot.profile import Interval, Measurement, Profile
 
 _NAME = re.compile(r"latency_(?:p(?P<q>\d{1,2}(?:\.\d{1,3})?)|mean)_ms")
@@ -64,13 +65,17 @@ class LatencyMeter:
         if reading is None or reading.latency_s.size == 0:
             return Measurement.missing(axis, "latency was not measured: the trial ended before that")
         q = percentile_of(axis)
+        if is_overloaded(reading.traffic):
+            return endless(axis, reading)
         if q is None:
             found = stats.mean_interval(reading.latency_s, reading.block)
         else:
             found = stats.percentile_interval(reading.latency_s, reading.block, q)
-        found = _machine.absolute(found, profile, reading)
         n, blocks = reading.latency_s.size, reading.block_wall_s.size
         how = f"{n} requests of {reading.samples_per_request} in {blocks} blocks"
+        if reading.traffic is not None:
+            found, how = with_lost(found, reading.traffic, q), how + seen(reading.traffic)
+        found = _machine.absolute(found, profile, reading, _machine.Kind.LATENCY)
         if math.isinf(found.high) and q is not None:
             how += f"; an upper bound needs {stats.enough_for(q)} independent requests"
         ratio = self._ratio(profile, q)
@@ -85,7 +90,7 @@ class LatencyMeter:
         if a is None or b is None or b.latency_s.size == 0:
             return None
         found = stats.ratio_interval(a.latency_s, a.block, b.latency_s, b.block, q=q)
-        return _machine.ratio(found, profile, a)
+        return _machine.ratio(beside_lost(found, a.traffic, b.traffic, q), profile, a, _machine.Kind.LATENCY)
 
 
 METER = LatencyMeter()

@@ -11,6 +11,7 @@ from autopilot.profile.placement import Int8Audit, Placement
 from autopilot.profile.quality import QualityReading, RawScores, ScoreKind
 from autopilot.profile.record import Profile
 from autopilot.profile.stages import StageShare, StageShares
+from autopilot.profile.traffic import RateReading, TrafficReading
 
 __all__ = [
     "Control",
@@ -26,8 +27,10 @@ __all__ = [
     "Placement",
     "Profile",
     "QualityReading",
+    "RateReading",
     "RawScores",
     "ScoreKind",
     "StageShare",
     "StageShares",
+    "TrafficReading",
 ]

@@ -14,6 +14,7 @@ from autopilot.profile.operators import OperatorTable
 from autopilot.profile.placement import Int8Audit, Placement
 from autopilot.profile.quality import QualityReading
 from autopilot.profile.stages import StageShares
+from autopilot.profile.traffic import TrafficReading
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,3 +51,8 @@ class Profile:
     drift: float = 0.0
     warnings: tuple[str, ...] = ()
     environment: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def traffic(self) -> TrafficReading | None:
+        """What is known of scheduled requests; None in other traffic than the server's."""
+        return self.latency.traffic if self.latency is not None else None

@@ -175,4 +175,7 @@ class Book:
 def deployment_text(variant: Variant) -> str:
     """``cpu threads=1 batch=1 arena=True …``."""
     d = variant.deployment
-    return " ".join([d.provider, f"threads={d.threads}", f"batch={d.batch}", *(f"{k}={v}" for k, v in d.options)])
+    served = d.serving_json().items()
+    return " ".join(
+        [d.provider, f"threads={d.threads}", f"batch={d.batch}", *(f"{k}={v}" for k, v in (*served, *d.options))]
+    )

@@ -192,9 +192,9 @@ def _usable(deployment: Deployment, setup: Setup) -> None:
                 "Run the study again with this version.",
             )
     allowed = min(setup.problem.target.threads or setup.target.cores, setup.target.cores)
-    if deployment.threads > allowed:
+    if deployment.cores > allowed:
         raise BadInput(
-            f"the bundle runs in {deployment.threads} threads; here {allowed} are allowed "
+            f"the bundle runs in {deployment.cores} threads; here {allowed} are allowed "
             f"(target.threads, and the machine's {setup.target.cores} cores).",
             "Check it against a spec, and on a machine, with as many.",
         )
@@ -202,11 +202,22 @@ def _usable(deployment: Deployment, setup: Setup) -> None:
 
 def _takes_batch(info: ModelInfo, deployment: Deployment, setup: Setup) -> None:
     """Refuse a request size that isn't the spec's, or that the model can't take."""
-    wants, batched = deployment.batch, setup.splits.validation.batched
+    wants, batched, traffic = deployment.batch, setup.splits.validation.batched, setup.problem.traffic
+    if deployment.serving_json() and not traffic.is_server:
+        raise BadInput(
+            "the bundle was made for server traffic (several instances, or a delay for batches); "
+            f"the spec's traffic is {traffic.scenario}.",
+            "Check it against a spec with the traffic it was made for.",
+        )
+    if traffic.is_server and info.batch not in (None, 1, setup.fixed_batch):
+        raise BadInput(
+            f"{info.path}: its batch size is fixed at {info.batch}, the spec's model's is not.",
+            "Export it with a free batch dimension, or write a spec for this model.",
+        )
     if setup.batches is not None and wants not in setup.batches:
         raise BadInput(
             f"the bundle takes {wants} samples a request; in the spec's traffic "
-            f"({setup.problem.traffic.scenario}) a request holds {setup.batches[0]}.",
+            f"({traffic.scenario}) a request holds {setup.batches[0]}.",
             "Check it against a spec with the traffic it was made for.",
         )
     if batched and info.batch is not None and info.batch != wants:

@@ -107,8 +107,8 @@ def swing(reading: Reading) -> str | None:
 
     Drift that hits both cancels; what hits one of them alone makes the ratio worthless.
     """
-    if reading.beside is None:
-        return None
+    if reading.beside is None or reading.latency.traffic is not None:
+        return None  # scheduled traffic changes by itself, and so may its ratio
     blocks = min(reading.latency.block_wall_s.size, reading.beside.block_wall_s.size)
     if blocks < 2 * _FEWEST_BLOCKS:
         return None
@@ -129,4 +129,7 @@ def _part(reading: LatencyReading, blocks: slice) -> tuple[np.ndarray, np.ndarra
 
 
 def _median(reading: LatencyReading) -> float:
+    """What tells the machine's speed: of scheduled requests the time of a run, since waiting follows the load."""
+    if reading.traffic is not None and reading.traffic.service_s.size:
+        return float(np.median(reading.traffic.service_s))
     return float(np.median(reading.latency_s))

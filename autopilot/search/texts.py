@@ -26,12 +26,14 @@ def recipe_text(recipe: Recipe, space: SearchSpace) -> str:
 
 
 def deployment_text(deployment: Deployment, usual: Deployment) -> str:
-    """Provider, threads, a batch above 1, and the options that aren't those of the ``usual`` deployment."""
+    """Provider, threads, instances, a batch above 1 and its delay, and the options that aren't ``usual``."""
     common = dict(usual.options)
     said = [f"{k}={v}" for k, v in deployment.options if common.get(k) != v]
     batch = [f"batch {deployment.batch}"] if deployment.batch != 1 else []
     threads = f"{deployment.threads} thread{'' if deployment.threads == 1 else 's'}"
-    return ", ".join([deployment.provider, threads, *batch, *said])
+    instances = [f"{deployment.instances} instances"] if deployment.instances != 1 else []
+    delay = [f"up to {deployment.max_delay_ms:g} ms of delay"] if deployment.max_delay_ms else []
+    return ", ".join([deployment.provider, *instances, threads, *batch, *delay, *said])
 
 
 def baseline_text(measured: Mapping[str, Measurement], metric: str, ranking: Ranking, budget: Budget) -> str:

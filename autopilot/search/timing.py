@@ -23,6 +23,7 @@ from autopilot.search.decider import Decider
 from autopilot.search.outcome import BASELINE, Effort, Outcome, cap_s
 from autopilot.search.prepare import Setup
 from autopilot.search.steadiness import Drift, Reading, swing
+from autopilot.search.traffic import TrafficPass, request_pair_s
 
 Known = Callable[[Reading], Mapping[str, Measurement]]
 
@@ -98,7 +99,10 @@ class LatencyPass:
             floor=self._floor(effort),
         )
         found = measure_rounds(
-            lambda: self._servers(outcome, effort, split), plan=lambda pair: self._plan(effort, pair), decided=decided
+            lambda: self._servers(outcome, effort, split),
+            plan=lambda pair: self._plan(effort, pair),
+            decided=decided,
+            measure=TrafficPass(self._setup, effort) if problem.traffic.is_server else None,
         )
         self._drift.note(split.name, found[1])
         return reading_of(*found)
@@ -111,6 +115,8 @@ class LatencyPass:
         return t * self.control.spread / math.sqrt(effort.rounds)
 
     def _plan(self, effort: Effort, pair: Servers) -> Plan:
+        if self._setup.problem.traffic.is_server:
+            return Plan(effort.rounds, cap_s(effort, self._setup.problem, pair_s=request_pair_s(self._setup, pair)))
         pair_s = sum(server.request_s or 0.0 for server in pair if server is not None)
         cap = cap_s(effort, self._setup.problem, pair_s=pair_s)
         # A round of a slow model takes its blocks whatever the cap is.

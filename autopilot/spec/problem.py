@@ -114,11 +114,33 @@ class MetricSpec:
 
 @dataclass(frozen=True, slots=True)
 class Traffic:
-    """How requests come. ``arrivals``: ``poisson``, ``bursty`` or a trace's absolute path."""
+    """How requests come. ``arrivals``: ``poisson``, ``bursty``, ``diurnal`` or a trace's absolute path.
+
+    ``rate_rps`` is the mean rate; None for a trace's own. Bursts of ``on_s`` seconds are followed by pauses
+    of ``off_s``; a diurnal rate rises and falls once in ``period_s``.
+    """
 
     scenario: Scenario = "single_stream"
     rate_rps: float | None = None
     arrivals: str = "poisson"
+    on_s: float = 0.2
+    off_s: float = 0.3
+    period_s: float = 10.0
+
+    @property
+    def is_server(self) -> bool:
+        """Whether requests come at scheduled times, whatever the server does."""
+        return self.scenario == "server"
+
+    @property
+    def is_trace(self) -> bool:
+        """Whether ``arrivals`` is a trace's path."""
+        return self.arrivals not in ("poisson", "bursty", "diurnal")
+
+    @property
+    def cycle_s(self) -> float:
+        """Seconds from one burst's start to the next one's."""
+        return self.on_s + self.off_s
 
 
 @dataclass(frozen=True, slots=True)

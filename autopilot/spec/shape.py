@@ -74,10 +74,17 @@ class MetricShape(Shape):
     pad: StrictInt | None = None
 
 
+class BurstShape(Shape):
+    on_s: Positive = 0.2
+    off_s: Positive = 0.3
+
+
 class TrafficShape(Shape):
     scenario: Literal["single_stream", "offline", "server"] = "single_stream"
     rate_rps: Positive | None = None
     arrivals: Text = "poisson"
+    burst: BurstShape = BurstShape()
+    period_s: Positive = 10.0
 
 
 class TargetShape(Shape):

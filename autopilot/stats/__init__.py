@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from autopilot.stats.drift import carried, change_within, has_moved
 from autopilot.stats.excess import excess_interval
+from autopilot.stats.overload import is_overloaded
 from autopilot.stats.percentiles import effective_size, enough_for, order_ranks, percentile_interval
 from autopilot.stats.rates import mean_interval, rate_interval, rate_ratio_interval
 from autopilot.stats.ratios import ratio_interval
@@ -30,6 +31,7 @@ __all__ = [
     "enough_for",
     "excess_interval",
     "has_moved",
+    "is_overloaded",
     "level_at_looks",
     "look_sizes",
     "mean_interval",
