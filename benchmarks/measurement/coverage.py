@@ -20,10 +20,10 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from autopilot import stats  # noqa: E402
-from autopilot.profile import Interval  # noqa: E402
-from benchmarks.measurement.figure import Figure, arguments, finish  # noqa: E402
-from benchmarks.measurement.servers import SERVERS, SIZES, walk  # noqa: E402
+from autopilot import stats
+from autopilot.profile import Interval
+from benchmarks.measurement.figure import Figure, arguments, finish
+from benchmarks.measurement.servers import SERVERS, SIZES, walk
 
 AXES = (None, 50.0, 95.0, 99.0)
 NAMES = ("mean", "p50", "p95", "p99")
@@ -35,7 +35,9 @@ RATIOS = (1.0, 1.05)
 def main() -> int:
     """Print each cell and the worst one; 0 when every cell holds 95%."""
     options = arguments(__doc__, runs=1000)
-    cells = [(kind, i, j, options.runs) for kind in (absolute, ratio) for i in range(len(SIZES)) for j in range(len(SERVERS))]
+    cells = [
+        (kind, i, j, options.runs) for kind in (absolute, ratio) for i in range(len(SIZES)) for j in range(len(SERVERS))
+    ]
     with ProcessPoolExecutor(max_workers=min(2, os.cpu_count() or 1)) as pool:
         found = list(pool.map(_run, cells))
     figures = []
