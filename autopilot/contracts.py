@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from autopilot.domain import Domain, Scalar
-from autopilot.profile import Measurement, Placement, Profile
+from autopilot.profile import Measurement, OperatorCost, Placement, Profile
 from autopilot.recipe import Deployment, Recipe
 
 if TYPE_CHECKING:
@@ -108,6 +108,13 @@ class Session(Protocol):
 
     def placement(self) -> Placement: ...
 
+    def operator_costs(self, requests: int) -> tuple[OperatorCost, ...]:
+        """Costs of the last ``requests`` runs by operator, the dearest first; ends profiling.
+
+        Raises:
+            Unsupported: the session was opened without ``profile_to``, or its runtime can't tell.
+        """
+
 
 class Provider(Protocol):
     """One way to run an artifact. ``open`` runs in the server process, the rest in the parent."""
@@ -119,11 +126,22 @@ class Provider(Protocol):
     def usable(self, target: Target) -> str | None:
         """None when it can run here, else the reason."""
 
-    def open(self, artifact: Path, deployment: Deployment, *, optimized_model: Path | None = None) -> Session:
+    def open(
+        self,
+        artifact: Path,
+        deployment: Deployment,
+        *,
+        optimized_model: Path | None = None,
+        profile_to: Path | None = None,
+    ) -> Session:
         """Load ``artifact``; where ``optimized_model`` is given, also write the graph that really runs there.
+
+        ``profile_to`` asks for a session that times every node, for ``Session.operator_costs``: files that the
+        runtime needs for that begin with this path. A provider that can't profile raises Unsupported then.
 
         Raises:
             VariantFailed: with PROVIDER_MISSING or PROVIDER_FALLBACK.
+            Unsupported: ``profile_to`` where this provider has no profiler.
         """
 
 

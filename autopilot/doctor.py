@@ -13,6 +13,11 @@ from autopilot.contracts import Provider
 from autopilot.errors import AutopilotError
 from autopilot.target import Target
 
+_PACKAGES = "RAPL, the processor packages (all processes on them, no DRAM)"
+_BOARDS = "NVML, whole NVIDIA devices"
+_SOURCES = {"rapl": _PACKAGES, "nvml": _BOARDS + "; nothing counts the CPU", "rapl+nvml": f"{_PACKAGES}; {_BOARDS}"}
+_SOURCES_GPU = {"nvml": "NVML, per process"}
+
 
 def examine() -> dict[str, Any]:
     """The whole report as JSON; measures noise for a few seconds."""
@@ -95,15 +100,16 @@ def _measuring(target: Mapping[str, Any], noise: Mapping[str, Any]) -> Table:
     else:
         table.add_row("noise", Text(_noise_text(noise)))
     energy = target["energy"]
-    table.add_row("energy", Text(energy["source"] or f"not measurable: {energy['reason']}"))
-    table.add_row("gpu memory", Text("NVML" if target["gpus"] else "not measurable: no NVIDIA device"))
+    table.add_row("energy", Text(_SOURCES.get(energy["source"]) or f"not measurable: {energy['reason']}"))
+    gpu = target["gpu_memory"]
+    table.add_row("gpu memory", Text(_SOURCES_GPU.get(gpu["source"]) or f"not measurable: {gpu['reason']}"))
     return table
 
 
 def _noise_text(noise: Mapping[str, Any]) -> str:
     return (
-        f"the same model differs from itself by {noise['p50_percent']:.2g}% at the median, "
-        f"{noise['p99_percent']:.2g}% at p99, its short runs by {noise['spread_percent']:.2g}%; "
+        f"{noise['processes']} processes of one model differ by up to {noise['p50_percent']:.2g}% at the median, "
+        f"{noise['p99_percent']:.2g}% at p99, short runs of one by {noise['spread_percent']:.2g}%; "
         "limits nearer than that come out undecided"
     )
 

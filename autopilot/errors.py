@@ -8,6 +8,7 @@ AutopilotError                  exit code 1 unless a subclass says otherwise
 ├── VariantFailed               one candidate failed; the search goes on (carries a Failure)
 │   ├── Unsupported             the recipe can't be applied to this model, for a known reason
 │   └── WorkerDied              the child process crashed, hung or ran out of memory
+├── NotMeasurable               this machine doesn't give that reading; the message becomes the axis's reason
 └── BaselineFailed              the model as given can't be measured: nothing to compare with
 """
 
@@ -81,6 +82,10 @@ class Unsupported(VariantFailed):
 
 class WorkerDied(VariantFailed):
     """A child process ended without an answer."""
+
+
+class NotMeasurable(AutopilotError):
+    """A counter is missing or stopped answering; the message is the reason that the axis shows."""
 
 
 class BaselineFailed(AutopilotError):

@@ -66,23 +66,49 @@ class Recipe:
 class Deployment:
     """How a built model is run.
 
-    ``threads`` is the intra-op thread count and the number of cores the server is pinned to;
-    ``batch`` the samples in one request; ``options`` belong to the provider
-    (``graph_optimization``, ``spinning`` …).
+    ``threads`` is the intra-op thread count of one instance; ``batch`` the samples in one run: exactly so
+    many where requests come as batches, at most so many where the server makes them of single requests.
+    ``max_delay_ms`` is how long the oldest waiting request may wait for a batch to fill, ``instances``
+    how many copies of the model one serving process holds; both have a meaning in server traffic only.
+    ``options`` belong to the provider (``graph_optimization``, ``spinning`` …).
     """
 
     provider: str
     threads: int = 1
     batch: int = 1
     options: Params = field(default=())
+    max_delay_ms: float = 0.0
+    instances: int = 1
+
+    @property
+    def cores(self) -> int:
+        """The number of cores the serving process is pinned to."""
+        return self.threads * self.instances
+
+    def serving_json(self) -> dict[str, Scalar]:
+        """``max_delay_ms`` and ``instances`` where they aren't at their defaults.
+
+        Left out there, so that ids from before there were such settings still hold.
+        """
+        out: dict[str, Scalar] = {}
+        if self.max_delay_ms:
+            out["max_delay_ms"] = self.max_delay_ms
+        if self.instances != 1:
+            out["instances"] = self.instances
+        return out
 
     def to_json(self) -> dict[str, Scalar]:
-        return {"provider": self.provider, "threads": self.threads, "batch": self.batch, **dict(self.options)}
+        head: dict[str, Scalar] = {"provider": self.provider, "threads": self.threads, "batch": self.batch}
+        return {**head, **self.serving_json(), **dict(self.options)}
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Deployment:
-        rest = {k: v for k, v in value.items() if k not in ("provider", "threads", "batch")}
-        return cls(str(value["provider"]), int(value["threads"]), int(value["batch"]), params_of(rest))
+        own = ("provider", "threads", "batch", "max_delay_ms", "instances")
+        rest = {k: v for k, v in value.items() if k not in own}
+        delay_ms, instances = float(value.get("max_delay_ms", 0.0)), int(value.get("instances", 1))
+        return cls(
+            str(value["provider"]), int(value["threads"]), int(value["batch"]), params_of(rest), delay_ms, instances
+        )
 
     def with_(self, **changes: Any) -> Deployment:
         return replace(self, **changes)

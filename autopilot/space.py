@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Iterator, Mapping
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,8 @@ from autopilot.recipe import Deployment, Recipe, Step, Variant, params_of
 from autopilot.target import Target
 
 NONE = "none"
+# Waiting for a batch to fill, in milliseconds: none, and what a request of some milliseconds can spare.
+DELAYS_MS = (0.0, 1.0, 2.0, 5.0)
 
 # Asks somebody (a sampler, a test) for a value of a named domain.
 Suggest = Callable[[str, Domain], Scalar]
@@ -28,6 +31,7 @@ class SearchSpace:
 
     ``techniques``: name -> plug-in and its narrowed parameters. ``providers``: name -> narrowed
     deployment options. ``left_out``: name -> why it can't be tried here, for the explanation.
+    ``instances`` go with a thread count only where all their threads fit into ``cores``.
     """
 
     techniques: Mapping[str, tuple[Technique, Mapping[str, Domain]]]
@@ -35,6 +39,9 @@ class SearchSpace:
     threads: tuple[int, ...]
     batches: tuple[int, ...]
     left_out: Mapping[str, str] = field(default_factory=dict)
+    max_delays_ms: tuple[float, ...] = (0.0,)
+    instances: tuple[int, ...] = (1,)
+    cores: int | None = None
 
     def slot(self, slot: Slot) -> tuple[str, ...]:
         """Names of the techniques that fill ``slot``."""
@@ -59,10 +66,18 @@ class SearchSpace:
 
     def _deployment(self, suggest: Suggest) -> Deployment:
         provider = str(_ask(suggest, "provider", Choice(tuple(self.providers))))
-        threads = _ask(suggest, "threads", Choice(self.threads))
-        batch = _ask(suggest, "batch", Choice(self.batches))
+        threads = int(_ask(suggest, "threads", Choice(self.threads)) or 1)
+        batch = int(_ask(suggest, "batch", Choice(self.batches)) or 1)
+        # Without a batch to fill there is nothing to wait for.
+        delay_ms = _ask(suggest, "max_delay_ms", Choice(self.max_delays_ms)) if batch > 1 else 0.0
+        instances = _ask(suggest, _instances_at(threads), Choice(self.fitting(threads)))
         options = {k: _ask(suggest, f"{provider}.{k}", d) for k, d in self.providers[provider].items()}
-        return Deployment(provider, int(threads or 1), int(batch or 1), params_of(options))
+        return Deployment(provider, threads, batch, params_of(options), float(delay_ms or 0.0), int(instances or 1))
+
+    def fitting(self, threads: int) -> tuple[int, ...]:
+        """The numbers of instances that may have ``threads`` threads each."""
+        cores = self.cores or max(self.threads)
+        return fitting(self.instances, threads, cores) or self.instances[:1]
 
     def refusal(self, recipe: Recipe) -> str | None:
         """Why a recipe makes no sense before anything is built, or None."""
@@ -74,19 +89,26 @@ class SearchSpace:
         return None
 
     def default_deployment(self, provider: str | None = None) -> Deployment:
-        """The declared defaults of ``provider`` (the first one allowed), all threads, smallest batch."""
+        """The declared defaults of ``provider`` (the first one allowed), all threads; one request after the other."""
         name = provider or next(iter(self.providers))
         options = {key: domain.default for key, domain in self.providers[name].items()}
-        return Deployment(name, max(self.threads), min(self.batches), params_of(options))
+        threads, batch = max(self.threads), min(self.batches)
+        delay_ms = min(self.max_delays_ms) if batch > 1 else 0.0
+        return Deployment(name, threads, batch, params_of(options), delay_ms, min(self.fitting(threads)))
 
     def known_good(self, target: Target) -> Iterator[Variant]:
         """Variants that plug-ins recommend for this machine: each technique's best first, then pairs.
 
         Where requests may be batches, those of a middling size: they gain most of what batching gives.
+        Where several instances may serve, also as many as there are cores for.
         """
-        deployment = self.default_deployment().with_(batch=self.batches[len(self.batches) // 2])
-        if deployment != self.default_deployment():
+        usual = self.default_deployment()
+        deployment = usual.with_(batch=self.batches[len(self.batches) // 2])
+        if deployment != usual:
             yield Variant(Recipe(), deployment)
+        fewest = min(self.threads)
+        if max(self.fitting(fewest)) > usual.instances:
+            yield Variant(Recipe(), usual.with_(threads=fewest, instances=max(self.fitting(fewest))))
         singles = {name: self._preferred(name, target) for name in self.techniques}
         precision = [n for n in self.slot(Slot.PRECISION) if singles[n]]
         graph = [n for n in self.slot(Slot.GRAPH) if singles[n]]
@@ -120,13 +142,28 @@ class SearchSpace:
                 out[f"{name}.{key}"] = params.get(key, domain.default)
         d = variant.deployment
         out |= {"provider": d.provider, "threads": d.threads, "batch": d.batch}
+        if len(self.max_delays_ms) > 1 and d.batch > 1:
+            out["max_delay_ms"] = d.max_delay_ms
+        if len(self.fitting(d.threads)) > 1:
+            out[_instances_at(d.threads)] = d.instances
         return out | {f"{d.provider}.{key}": value for key, value in d.options}
 
     @property
     def is_single(self) -> bool:
         """True when there is nothing to choose: the model as given in one deployment."""
         free = [*self.threads[1:], *self.batches[1:], *list(self.providers)[1:], *self.techniques]
+        free += [*self.fitting(self.threads[0])[1:], *(self.max_delays_ms[1:] if self.batches[0] > 1 else ())]
         return not free and all(_fixed(d) is not None for p in self.providers.values() for d in p.values())
+
+
+def _instances_at(threads: int) -> str:
+    """The name of the choice of instances: a name of its own for each thread count, which allows others."""
+    return f"instances_at_{threads}_threads"
+
+
+def fitting(instances: Iterable[int], threads: int, cores: int) -> tuple[int, ...]:
+    """Those of ``instances`` whose ``threads`` threads each fit into ``cores``."""
+    return tuple(i for i in instances if i * threads <= cores)
 
 
 def _fixed(domain: Domain) -> tuple[Scalar] | None:
@@ -213,11 +250,15 @@ def _known(given: Mapping[str, Any], allowed: tuple[str, ...], where: str) -> No
 
 @dataclass(frozen=True, slots=True)
 class SpaceRequest:
-    """What the spec and the model allow: the outer bounds of a space."""
+    """What the spec and the model allow: the outer bounds of a space.
+
+    ``serving``: requests come by themselves, so that several instances and waiting for a batch make sense.
+    """
 
     providers: tuple[str, ...]
     threads: int
     batches: tuple[int, ...]
+    serving: bool = False
 
 
 def build_space(
@@ -256,6 +297,14 @@ def build_space(
     deployment = _mapping(raw.get("deployment"), f"{path}: deployment")
     threads = _threads(deployment.pop("threads", "auto"), request.threads, str(path))
     batches = _batches(deployment.pop("batch", None), request.batches, str(path))
+    delays_ms = _delays_ms(deployment.pop("max_delay_ms", None), str(path))
+    instances = _instances(deployment.pop("instances", "auto"), request.threads, str(path))
+    if not request.serving:
+        delays_ms, instances = (0.0,), (1,)
+    threads = tuple(t for t in threads if fitting(instances, t, request.threads))
+    if not threads:
+        message = f"{path}: deployment.instances {list(instances)} need more than the {request.threads} cores allowed."
+        raise SpecError(message, "Allow fewer instances or fewer threads.")
     _known(deployment, tuple(providers), f"{path}: deployment")
     usable: dict[str, Mapping[str, Domain]] = {}
     for name in request.providers:
@@ -271,7 +320,7 @@ def build_space(
         reasons = "; ".join(f"{name}: {left_out[name]}" for name in request.providers)
         message = f"target.providers: none of them can run here ({reasons})."
         raise SpecError(message, "autopilot doctor lists those that can.")
-    return SearchSpace(chosen, usable, threads, batches, left_out)
+    return SearchSpace(chosen, usable, threads, batches, left_out, delays_ms, instances, request.threads)
 
 
 def _narrowed(declared: Mapping[str, Domain], settings: Mapping[str, Any], where: str) -> dict[str, Domain]:
@@ -300,3 +349,21 @@ def _counts(wanted: Any, right: str) -> set[int]:
     if not values or not all(isinstance(v, int) and not isinstance(v, bool) and v >= 1 for v in values):
         raise SpecError(f"{right}, not {wanted!r}.")
     return set(values)
+
+
+def _delays_ms(wanted: Any, where: str) -> tuple[float, ...]:
+    """How long the oldest waiting request may wait for others, in milliseconds, ascending."""
+    if wanted is None:
+        return DELAYS_MS
+    values = wanted if isinstance(wanted, list) else [wanted]
+    good = all(isinstance(v, (int, float)) and not isinstance(v, bool) and 0 <= v < math.inf for v in values)
+    if not values or not good:
+        raise SpecError(f"{where}: deployment.max_delay_ms should be a list of milliseconds, not {wanted!r}.")
+    return tuple(sorted({float(v) for v in values}))
+
+
+def _instances(wanted: Any, most: int, where: str) -> tuple[int, ...]:
+    """Copies of the model in one server, ascending."""
+    if wanted == "auto":
+        return tuple(1 << i for i in range(most.bit_length()))
+    return tuple(sorted(_counts(wanted, f"{where}: deployment.instances should be auto or a list of counts")))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes.util
 import os
 import platform
 import subprocess
@@ -10,12 +9,12 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import psutil
 
+from autopilot import counters, nvml
 from autopilot.recipe import digest
 
 # The flags that change which kernels run, or how; all others would only make fingerprints differ.
@@ -52,7 +51,8 @@ class Target:
     ``cores`` are those this process may use: affinity and a container's quota are respected.
     ``cpu_flags`` are Linux's names, sorted, only those that matter to kernels. ``gpus`` are NVIDIA
     devices by name. ``versions`` holds the installed ones of the libraries that matter.
-    ``energy_source`` is ``rapl``, ``nvml`` or None, and then ``energy_reason`` says why.
+    ``energy_source`` is ``rapl``, ``nvml``, ``rapl+nvml`` or None, and then ``energy_reason`` says why;
+    ``gpu_memory_source`` is ``nvml`` or None, with its reason likewise.
     """
 
     machine: str
@@ -67,12 +67,15 @@ class Target:
     versions: Mapping[str, str] = field(default_factory=dict, hash=False)
     energy_source: str | None = None
     energy_reason: str = ""
+    gpu_memory_source: str | None = None
+    gpu_memory_reason: str = ""
 
     @classmethod
     def detect(cls) -> Target:
         """This machine, now; takes milliseconds, imports no library it reports on."""
         cores = available_cores()
-        source, reason = energy_source()
+        gpu_reason = nvml.why_not()
+        source, reason = energy_source(gpu_reason=gpu_reason)
         return cls(
             machine=platform.machine() or "unknown",
             cpu=cpu_model(),
@@ -86,6 +89,8 @@ class Target:
             versions=installed_versions(),
             energy_source=source,
             energy_reason=reason,
+            gpu_memory_source=None if gpu_reason else counters.NVML,
+            gpu_memory_reason=gpu_reason,
         )
 
     @property
@@ -132,6 +137,7 @@ class Target:
             "python": self.python,
             "versions": dict(self.versions),
             "energy": {"source": self.energy_source, "reason": self.energy_reason},
+            "gpu_memory": {"source": self.gpu_memory_source, "reason": self.gpu_memory_reason},
         }
 
 
@@ -242,17 +248,14 @@ def installed_versions() -> dict[str, str]:
     return found
 
 
-def energy_source(root: Path = Path("/")) -> tuple[str | None, str]:
-    """The hardware energy counter that can be read here (``rapl``, ``nvml``), or None and why."""
-    counters = sorted((root / "sys/class/powercap").glob("intel-rapl:*/energy_uj"))
-    for counter in counters:
-        # The mode bits lie for root in a container; only reading tells.
-        if _read(counter).strip().isdigit():
-            return "rapl", ""
-    if nvidia_gpus(root) and find_spec("pynvml") and ctypes.util.find_library("nvidia-ml"):
-        return "nvml", ""
-    if counters:
-        return None, f"{counters[0]} is there but not readable by this user (root alone may read it on most systems)"
-    if sys.platform != "linux":
-        return None, f"no energy counter is supported on {platform.system()}"
-    return None, "no RAPL counter under /sys/class/powercap (usual in virtual machines and containers)"
+def energy_source(root: Path = Path("/"), gpu_reason: str | None = None) -> tuple[str | None, str]:
+    """The hardware energy counters that can be read here, or None and why there is none.
+
+    ``gpu_reason``: what ``nvml.why_not`` said, where it was asked already.
+    """
+    cpu_reason = counters.rapl_reason(root)
+    gpu_reason = nvml.why_not(root) if gpu_reason is None else gpu_reason
+    found = [name for name, reason in ((counters.RAPL, cpu_reason), (counters.NVML, gpu_reason)) if not reason]
+    if found:
+        return "+".join(found), ""
+    return None, cpu_reason if not nvidia_gpus(root) else f"{cpu_reason}; {gpu_reason}"

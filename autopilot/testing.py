@@ -15,8 +15,8 @@ import numpy as np
 from autopilot.artifact import Artifact
 from autopilot.budget import Budget, Limit
 from autopilot.contracts import Array, Feed
-from autopilot.errors import Failure, VariantFailed
-from autopilot.profile import Interval, Measurement, Placement
+from autopilot.errors import Failure, Unsupported, VariantFailed
+from autopilot.profile import Interval, Measurement, OperatorCost, Placement
 from autopilot.recipe import Deployment, Recipe, Step, Variant, params_of
 from autopilot.result import Candidate, Status, StudyResult, TrialRecord, TrialState
 
@@ -142,6 +142,9 @@ class FakeSession:
     def placement(self) -> Placement:
         return Placement({"FakeExecutionProvider": 1})
 
+    def operator_costs(self, requests: int) -> tuple[OperatorCost, ...]:
+        return (OperatorCost("Fake", "FakeExecutionProvider", "float32", 1.0, 1e-6),)
+
 
 @dataclass(frozen=True)
 class FailingSession:
@@ -155,6 +158,9 @@ class FailingSession:
 
     def placement(self) -> Placement:
         return Placement()
+
+    def operator_costs(self, requests: int) -> tuple[OperatorCost, ...]:
+        raise Unsupported("the fake session has no profiler.")
 
 
 def double(feed: Feed) -> list[Array]:

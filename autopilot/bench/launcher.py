@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import reduce
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,7 @@ import numpy as np
 
 from autopilot.bench.child import ChildLimits
 from autopilot.bench.evaluation import Evaluation, evaluate, probe_batching
+from autopilot.bench.gpu import gpu_memory
 from autopilot.bench.live import Block, Server
 from autopilot.profile import Floats, LatencyReading, Placement
 from autopilot.recipe import Deployment
@@ -50,13 +52,29 @@ class ColdReading:
     """Readings of fresh processes: start, load, first answer, a few requests, exit.
 
     load_s: float64, shape (repeats,), seconds from process start to first answer.
-    peak_memory_bytes: the highest of the processes' high-water marks.
+    peak_memory_bytes: the highest of the processes' high-water marks, each in ``starts_bytes``.
+    resident_memory_bytes: of the last process after its requests; None where the system doesn't tell.
+    gpu_memory_bytes: of the last process, all its devices; None with ``gpu_memory_reason``.
     """
 
     load_s: Floats
     peak_memory_bytes: int
     placement: Placement
     warnings: tuple[str, ...]
+    starts_bytes: tuple[int, ...] = ()
+    resident_memory_bytes: int | None = None
+    gpu_memory_bytes: int | None = None
+    gpu_memory_reason: str = ""
+
+    def with_more(self, later: ColdReading) -> ColdReading:
+        """These starts and those of ``later``, as one reading."""
+        return replace(
+            later,
+            load_s=np.concatenate([self.load_s, later.load_s]),
+            peak_memory_bytes=max(self.peak_memory_bytes, later.peak_memory_bytes),
+            warnings=tuple(dict.fromkeys([*self.warnings, *later.warnings])),
+            starts_bytes=self.starts_bytes + later.starts_bytes,
+        )
 
 
 class _Collector:
@@ -81,10 +99,18 @@ class _Collector:
             block_wall_s=np.array([b.wall_s for b in self._blocks]),
             block_cpu_s=np.array([b.cpu_s for b in self._blocks]),
             samples_per_request=self._server.deployment.batch,
+            preprocess_s=in_a_row([b.preprocess_s for b in self._blocks]),
+            postprocess_s=in_a_row([b.postprocess_s for b in self._blocks]),
         )
 
 
-def _orders() -> Iterator[bool]:
+def in_a_row(parts: list[Floats | None]) -> Floats | None:
+    """A hook's seconds of all parts of a reading; None without that hook."""
+    known = [part for part in parts if part is not None]
+    return np.concatenate(known) if len(known) == len(parts) else None
+
+
+def orders() -> Iterator[bool]:
     """Whether the candidate goes first: A B B A, so that a steady drift favours neither."""
     while True:
         yield from (True, False, False, True)
@@ -124,7 +150,7 @@ def measure_latency(
 
     start = time.monotonic()
     next_look = MIN_BLOCKS
-    for taken, candidate_first in enumerate(_orders(), start=1):
+    for taken, candidate_first in enumerate(orders(), start=1):
         for collector in collectors if candidate_first else reversed(collectors):
             collector.run()
         elapsed = time.monotonic() - start
@@ -150,21 +176,31 @@ def measure_cold(
     Raises:
         VariantFailed: it doesn't load or answer.
     """
-    load_s: list[float] = []
-    peaks: list[int] = []
-    warnings: list[str] = []
-    placement = Placement()
-    for _ in range(repeats):
-        with Server.start(artifact, deployment, split=split, limits=limits, requests=_COLD_REQUESTS) as server:
-            server.block(_COLD_REQUESTS)
-            peaks.append(server.peak_memory_bytes())
-            load_s.append(server.load_s)
-            placement = server.placement
-            warnings.extend(server.warnings)
-    return ColdReading(np.array(load_s), max(peaks), placement, tuple(dict.fromkeys(warnings)))
+    starts = [_one_start(artifact, deployment, split, limits) for _ in range(repeats)]
+    return reduce(ColdReading.with_more, starts)
 
 
-def measure_empty(deployment: Deployment, limits: ChildLimits) -> int:
-    """Peak memory in bytes of the serving process with no model: what every variant carries."""
-    with Server.start_empty(deployment, limits) as server:
+def _one_start(artifact: Path, deployment: Deployment, split: Split, limits: ChildLimits) -> ColdReading:
+    with Server.start(artifact, deployment, split=split, limits=limits, requests=_COLD_REQUESTS) as server:
+        server.block(_COLD_REQUESTS)
+        gpu_bytes, reason = gpu_memory(server.pid, server.placement)
+        peak = server.peak_memory_bytes()
+        return ColdReading(
+            np.array([server.load_s]),
+            peak,
+            server.placement,
+            server.warnings,
+            (peak,),
+            server.resident_memory_bytes(),
+            gpu_bytes,
+            reason,
+        )
+
+
+def measure_empty(deployment: Deployment, limits: ChildLimits, *, split: Split | None = None) -> int:
+    """Peak memory in bytes of the serving process with no model: what every variant of that deployment carries.
+
+    With ``split`` it holds the requests that ``measure_cold`` serves, so that they count on neither side.
+    """
+    with Server.start_empty(deployment, limits, split=split, requests=_COLD_REQUESTS) as server:
         return server.peak_memory_bytes()

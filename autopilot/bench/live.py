@@ -103,7 +103,7 @@ class Server:
 
         Args:
             artifact: the model file.
-            deployment: how it is run; the process is pinned to ``deployment.threads`` cores.
+            deployment: how it is run; the process is pinned to ``deployment.cores`` cores.
             split: real samples; a prefix of it is served in turn.
             limits: ``wall_s`` bounds the start and every later command.
             requests: how many different requests to hold at most (bounded to some MB as well).
@@ -115,9 +115,15 @@ class Server:
         return cls._launch(wanted, deployment, limits)
 
     @classmethod
-    def start_empty(cls, deployment: Deployment, limits: ChildLimits) -> Server:
-        """The same process with no model: what its memory is compared with."""
-        return cls._launch({"artifact": None, "split": None, "requests": 0}, deployment, limits)
+    def start_empty(
+        cls, deployment: Deployment, limits: ChildLimits, *, split: Split | None = None, requests: int = 0
+    ) -> Server:
+        """The same process with no model: what its memory is compared with.
+
+        It imports the same, holds the same requests of ``split`` and has brought the same runtime up.
+        """
+        folder = None if split is None else str(split.folder.absolute())
+        return cls._launch({"artifact": None, "split": folder, "requests": requests}, deployment, limits)
 
     @classmethod
     def _launch(cls, wanted: Mapping[str, Any], deployment: Deployment, limits: ChildLimits) -> Server:
@@ -125,7 +131,7 @@ class Server:
         request = {
             **wanted,
             "deployment": deployment.to_json(),
-            "cores": server_cores(deployment.threads),
+            "cores": server_cores(deployment.cores),
             "limit_bytes": REQUEST_BYTES,
         }
         path = write_request(folder, request, limits)
@@ -172,6 +178,36 @@ class Server:
         self._cpu_total += block.cpu_s
         return block
 
+    def open_traffic(self, *, fixed: bool = False) -> Path:
+        """Get ready for scheduled requests of one sample each; the pipe they are written to.
+
+        ``fixed``: the model runs whole batches only, so that smaller ones are filled up.
+        """
+        d = self.deployment
+        told = {"batch": d.batch, "max_delay_ms": d.max_delay_ms, "fixed": fixed}
+        return Path(self._ask({"do": "open_traffic", "requests": 256, "limit_bytes": REQUEST_BYTES, **told})["queue"])
+
+    def window(self, number: int, *, count_ns: int, stop_ns: int, drain_ns: int) -> Mapping[str, Any]:
+        """Serve one window of scheduled requests; all times on CLOCK_MONOTONIC.
+
+        Args:
+            number: the one that its requests carry.
+            count_ns: the end of the ramp; processor time is counted from here to ``stop_ns``.
+            stop_ns: no request is due from here on.
+            drain_ns: what isn't started by then is left unanswered.
+
+        Returns:
+            ``runs`` (request numbers, start ns, end ns), ``cpu_ns`` and ``ended_ns``.
+
+        Raises:
+            WorkerDied: the process ended, or gave no answer long after the window.
+        """
+        told = {"number": number, "count_ns": count_ns, "stop_ns": stop_ns, "drain_ns": drain_ns}
+        reply = self._ask({"do": "window", **told})
+        self._wall_total += (stop_ns - count_ns) / 1e9
+        self._cpu_total += reply["cpu_ns"] / 1e9
+        return reply
+
     @property
     def is_alive(self) -> bool:
         """Whether the process is there to be asked."""
@@ -182,9 +218,27 @@ class Server:
         if self.deployment.threads > 1:
             self._ask({"do": "settle"})
 
+    def serve_for(self, seconds: float) -> int:
+        """Serve for so long, at least one request and none of them timed; how many samples were answered."""
+        return int(self._ask({"do": "serve_for", "seconds": seconds})["requests"]) * self.deployment.batch
+
     def peak_memory_bytes(self) -> int:
         """The kernel's high-water mark of the process's resident memory since its start."""
         return int(self._ask({"do": "memory"})["peak_memory_bytes"])
+
+    def resident_memory_bytes(self) -> int | None:
+        """What is resident of the process now, shared libraries included; None where the system doesn't tell."""
+        found = self._ask({"do": "memory"}).get("resident_memory_bytes")
+        return None if found is None else int(found)
+
+    def modules(self) -> frozenset[str]:
+        """Names of the Python modules that the process has loaded."""
+        return frozenset(self._ask({"do": "modules"})["modules"])
+
+    @property
+    def pid(self) -> int:
+        """The process's number in this namespace."""
+        return self._process.pid
 
     @property
     def stages_s(self) -> dict[str, float]:
@@ -195,7 +249,7 @@ class Server:
     def warnings(self) -> tuple[str, ...]:
         """What was odd about the process: cores it could not be bound to, threads it didn't keep to."""
         found = []
-        threads = self.deployment.threads
+        threads = self.deployment.cores
         if len(self.cores) != threads:
             held = f"{len(self.cores)} cores" if self.cores else "no particular cores"
             found.append(f"the server was bound to {held}, not to its {threads} threads' worth")

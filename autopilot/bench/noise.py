@@ -11,13 +11,14 @@ from typing import Any
 
 import numpy as np
 
-from autopilot import stats
 from autopilot.bench.child import ChildLimits
-from autopilot.bench.launcher import Server, measure_latency
+from autopilot.bench.control import PAIR_S, Pairs, read_pairs
+from autopilot.bench.control import summarise as control_of
+from autopilot.bench.live import Server
 from autopilot.data import Split
 from autopilot.data.mapping import InputMap
 from autopilot.data.split import seal
-from autopilot.profile import LatencyReading
+from autopilot.profile import Floats, LatencyReading
 from autopilot.recipe import Deployment
 
 # Eight times MatMul with a constant 256 x 256 matrix and ReLU, x (n, 256) -> y (n, 256): zlib, base64.
@@ -35,11 +36,11 @@ _LIMITS = ChildLimits(wall_s=60.0)
 
 @dataclass(frozen=True, slots=True)
 class NoiseReading:
-    """A/A: two processes of one model, interleaved.
+    """A/A: ``processes`` of one model, interleaved.
 
-    ``p50_percent``, ``p99_percent``: how far the two differ. ``spread_percent``: how far single blocks'
-    medians lie from their own median (the 90th percentile of that). ``requests``: timed, of
-    each; ``seconds`` it took them.
+    ``p50_percent``, ``p99_percent``: how far two of them differed at most. ``spread_percent``: how far single
+    blocks' medians lie from their process's median (the 90th percentile of that). ``requests``: timed, of all;
+    ``seconds`` it took them.
     """
 
     p50_percent: float
@@ -47,6 +48,7 @@ class NoiseReading:
     spread_percent: float
     requests: int
     seconds: float
+    processes: int = 2
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -55,11 +57,12 @@ class NoiseReading:
             "spread_percent": self.spread_percent,
             "requests": self.requests,
             "seconds": self.seconds,
+            "processes": self.processes,
         }
 
 
-def measure_noise(seconds: float = 3.0) -> NoiseReading:
-    """Serve the same model from two processes in turn for ``seconds``, on one core.
+def measure_noise(pair_s: float = PAIR_S) -> NoiseReading:
+    """Serve the same model from several processes in turn, ``pair_s`` seconds a pair, on one core.
 
     Raises:
         VariantFailed: the CPU provider doesn't run here.
@@ -67,31 +70,32 @@ def measure_noise(seconds: float = 3.0) -> NoiseReading:
     deployment = Deployment("cpu", threads=1, batch=_BATCH)
     with tempfile.TemporaryDirectory(prefix="autopilot-noise-") as name:
         model, split = _material(Path(name))
-        with (
-            Server.start(model, deployment, split=split, limits=_LIMITS) as a,
-            Server.start(model, deployment, split=split, limits=_LIMITS) as b,
-        ):
-            first, second = measure_latency(a, b, decided=lambda *_: False, cap_s=seconds)
-    assert second is not None
-    return summarise(first, second)
+
+        def start() -> Server:
+            return Server.start(model, deployment, split=split, limits=_LIMITS)
+
+        with start() as live:
+            return summarise(read_pairs(live, start, pair_s=pair_s))
 
 
-def summarise(a: LatencyReading, b: LatencyReading) -> NoiseReading:
-    """The noise that two readings of one model show."""
-    medians = np.array([np.median(a.latency_s[a.block == k]) for k in np.unique(a.block)])
-    off = np.abs(medians / np.median(medians) - 1)
+def summarise(pairs: Pairs) -> NoiseReading:
+    """The noise that readings of one model show."""
+    control = control_of(pairs)
+    readings = [reading for pair in pairs for reading in pair]
     return NoiseReading(
-        p50_percent=_difference(a, b, 50.0),
-        p99_percent=_difference(a, b, 99.0),
-        spread_percent=100 * float(np.percentile(off, 90)),
-        requests=a.latency_s.size,
-        seconds=float(a.block_wall_s.sum() + b.block_wall_s.sum()),
+        p50_percent=control.p50_percent,
+        p99_percent=control.p99_percent,
+        spread_percent=100 * float(np.percentile(np.concatenate([_off(r) for r in readings]), 90)),
+        requests=sum(r.latency_s.size for r in readings),
+        seconds=float(sum(r.block_wall_s.sum() for r in readings)),
+        processes=len(pairs) + 1,
     )
 
 
-def _difference(a: LatencyReading, b: LatencyReading, q: float) -> float:
-    ratio = stats.ratio_interval(a.latency_s, a.block, b.latency_s, b.block, q=q).value
-    return 100 * max(ratio - 1, 1 / ratio - 1)
+def _off(reading: LatencyReading) -> Floats:
+    """How far each block's median lies from their own median, as shares."""
+    medians = np.array([np.median(reading.latency_s[reading.block == k]) for k in np.unique(reading.block)])
+    return np.asarray(np.abs(medians / np.median(medians) - 1), dtype=np.float64)
 
 
 def _material(folder: Path) -> tuple[Path, Split]:

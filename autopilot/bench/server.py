@@ -7,6 +7,8 @@ JSON lines on what was stdout, while stray prints go to stderr. The parent's sid
 
 from __future__ import annotations
 
+import base64
+import contextlib
 import gc
 import importlib
 import json
@@ -19,11 +21,14 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from autopilot.bench.childside import error_to_json, obey, read_envelope
 from autopilot.errors import AutopilotError, DataError, Failure, VariantFailed
 from autopilot.recipe import Deployment
 
 if TYPE_CHECKING:
+    from autopilot.bench.batching import Batcher
     from autopilot.contracts import Array, Provider, Session
     from autopilot.data import Split
 
@@ -38,6 +43,8 @@ _WARM_BLOCK_REQUESTS = 4
 _SETTLE_STEP_S = 0.01
 _SETTLE_BUSY_S = 0.001
 _SETTLE_CAP_S = 0.2
+# x (n, m) -> Identity -> y (n, m), opset 17, base64.
+_IDLE_MODEL = "CAg6QwoQCgF4EgF5IghJZGVudGl0eRIBZ1oVCgF4EhAKDggBEgoKAxIBbgoDEgFtYhUKAXkSEAoOCAESCgoDEgFuCgMSAW1CBAoAEBE="
 
 
 def pin(cores: list[int]) -> list[int]:
@@ -51,18 +58,18 @@ def pin(cores: list[int]) -> list[int]:
     return sorted(os.sched_getaffinity(0))
 
 
-def peak_memory_bytes() -> int:
-    """High-water mark of this process's resident memory, in bytes."""
+def memory() -> dict[str, int]:
+    """This process's high-water mark since its start and, where the system tells, what is resident now, in bytes."""
     try:
-        for line in Path("/proc/self/status").read_text().splitlines():
-            if line.startswith("VmHWM:"):
-                return int(line.split()[1]) * 1024
-    except OSError:
+        lines = [line.split() for line in Path("/proc/self/status").read_text().splitlines()]
+        found = {words[0]: int(words[1]) * 1024 for words in lines if words and words[0] in ("VmHWM:", "VmRSS:")}
+        return {"peak_memory_bytes": found["VmHWM:"], "resident_memory_bytes": found["VmRSS:"]}
+    except (OSError, KeyError):
         pass
     import resource
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return int(peak) if sys.platform == "darwin" else int(peak) * 1024
+    return {"peak_memory_bytes": int(peak) if sys.platform == "darwin" else int(peak) * 1024}
 
 
 def settle() -> dict[str, Any]:
@@ -130,11 +137,13 @@ def make_requests(split: Split, batch: int, count: int, limit_bytes: int) -> lis
 class Serving:
     """A loaded model with its requests; each request takes the next samples."""
 
-    def __init__(self, session: Session, split: Split, requests: list[dict[str, Array]]) -> None:
-        self.session = session
+    def __init__(self, sessions: list[Session], split: Split, requests: list[dict[str, Array]]) -> None:
+        self.session = sessions[0]
+        self._sessions = sessions
         self._split = split
         self._requests = requests
         self._next = 0
+        self._batcher: Batcher | None = None
         self.has_hooks = split.preprocess is not None or split.postprocess is not None
 
     def _take(self) -> dict[str, Array]:
@@ -176,6 +185,35 @@ class Serving:
             reply["postprocess_ns"] = [c[3] - c[2] for c in clocks]
         return reply
 
+    def serve_for(self, seconds: float) -> dict[str, Any]:
+        """Answer requests for so long, at least one, none of them timed: what an energy counter watches."""
+        gc.disable()
+        deadline, n = time.perf_counter() + seconds, 1
+        self.answer()
+        while time.perf_counter() < deadline:
+            self.answer()
+            n += 1
+        gc.enable()
+        return {"requests": n}
+
+    def open_traffic(self, told: Mapping[str, Any]) -> dict[str, Any]:
+        """Get ready for scheduled requests, each one sample; where they are to be written."""
+        from autopilot.bench.batching import batcher
+
+        if self._batcher is None:
+            singles = make_requests(self._split, 1, int(told["requests"]), int(told["limit_bytes"]))
+            self._batcher = batcher(self._sessions, self._split, singles, told)
+        return {"queue": str(self._batcher.path)}
+
+    def window(self, told: Mapping[str, Any]) -> dict[str, Any]:
+        """Serve one window of scheduled requests."""
+        from autopilot.bench.batching import Window
+
+        assert self._batcher is not None, "open_traffic comes first"
+        return self._batcher.serve(
+            Window(int(told["number"]), int(told["count_ns"]), int(told["stop_ns"]), int(told["drain_ns"]))
+        )
+
     def warm_up(self, cap_s: float) -> dict[str, Any]:
         """Answer requests until latency is steady or ``cap_s`` seconds are over."""
         deadline = time.perf_counter() + cap_s
@@ -190,6 +228,28 @@ class Serving:
         return {"request_s": statistics.median(last), "requests": total, "steady": is_steady(medians)}
 
 
+def _material(request: Mapping[str, Any], batch: int) -> tuple[Split | None, list[dict[str, Array]]]:
+    """The split and the requests made of it; the empty server of a caller without data has none."""
+    if request["split"] is None:
+        return None, []
+    from autopilot.data import Split
+
+    split = Split.load(Path(request["split"]))
+    return split, make_requests(split, batch, request["requests"], request["limit_bytes"])
+
+
+def open_idle(provider: Provider, deployment: Deployment) -> None:
+    """Bring the runtime up as serving does, with a model of one Identity node and no weights.
+
+    A first session touches some 10 MB of ONNX Runtime 1.32's library, whatever the model: without it they
+    would count as the model's. A provider that takes no such model leaves the process as it is.
+    """
+    path = Path("idle.onnx").absolute()  # the working directory is this process's own
+    path.write_bytes(base64.b64decode(_IDLE_MODEL))
+    with contextlib.suppress(VariantFailed):
+        provider.open(path, deployment).run({"x": np.zeros((1, 1), np.float32)})
+
+
 def load(request: Mapping[str, Any]) -> tuple[Serving | None, dict[str, Any]]:
     """Load the model and answer the first request; with what ``ready`` reports.
 
@@ -197,16 +257,15 @@ def load(request: Mapping[str, Any]) -> tuple[Serving | None, dict[str, Any]]:
     """
     deployment = Deployment.from_json(request["deployment"])
     provider = find_provider(deployment.provider)
-    if request["artifact"] is None:
-        importlib.import_module("onnxruntime")
-        return None, {}
     preparing = time.monotonic_ns()
-    from autopilot.data import Split
-
-    split = Split.load(Path(request["split"]))
-    requests = make_requests(split, deployment.batch, request["requests"], request["limit_bytes"])
+    split, requests = _material(request, deployment.batch)
     preparing = time.monotonic_ns() - preparing
-    serving = Serving(provider.open(Path(request["artifact"]), deployment), split, requests)
+    if request["artifact"] is None:
+        open_idle(provider, deployment)
+        return None, {"distinct_requests": len(requests)}
+    assert split is not None
+    sessions = [provider.open(Path(request["artifact"]), deployment) for _ in range(deployment.instances)]
+    serving = Serving(sessions, split, requests)
     serving.answer()
     first_answer = time.monotonic_ns()
     return serving, {
@@ -219,16 +278,20 @@ def load(request: Mapping[str, Any]) -> tuple[Serving | None, dict[str, Any]]:
 
 
 def _commands(serving: Serving | None) -> dict[str, Callable[[dict[str, Any]], dict[str, Any]]]:
-    memory: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
-        "memory": lambda c: {"peak_memory_bytes": peak_memory_bytes()}
+    always: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
+        "memory": lambda c: dict(memory()),
+        "modules": lambda c: {"modules": sorted(sys.modules)},
     }
     if serving is None:
-        return memory
+        return always
     return {
-        **memory,
+        **always,
         "warm_up": lambda c: serving.warm_up(float(c["cap_s"])),
         "block": lambda c: serving.block(int(c["n"])),
+        "serve_for": lambda c: serving.serve_for(float(c["seconds"])),
         "settle": lambda c: settle(),
+        "open_traffic": serving.open_traffic,
+        "window": serving.window,
     }
 
 

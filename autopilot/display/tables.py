@@ -10,6 +10,8 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from autopilot.display.costs import render_costs
+
 _TITLES = {
     "in_budget": ("IN BUDGET", "bold green"),
     "no_fit": ("NOTHING FITS THE BUDGET", "bold red"),
@@ -30,6 +32,7 @@ def render_result(result: Mapping[str, Any], folder: Path | None = None) -> Grou
     label = "winner" if result.get("best") else "nearest"
     parts += ["", _limits(result, chosen, label)]
     parts += _below(result["budget"], chosen or result["baseline"])
+    parts += render_costs({"baseline": result.get("baseline"), label: chosen})
     parts += ["", _facts(result, chosen, folder)]
     if result["status"] != "in_budget" and result.get("explanation"):
         parts += ["", Text(str(result["explanation"]))]
@@ -46,6 +49,7 @@ def render_check(check: Mapping[str, Any]) -> Group:
         parts.append(Text(f"it failed ({check['failure']}): {check['reason']}"))
     parts += ["", _limits({"budget": check["budget"]}, check, "model")]
     parts += _below(check["budget"], check)
+    parts += render_costs({"model": check})
     facts = _two_columns()
     facts.add_row("deployment", Text(_deployment(check["deployment"])))
     facts.add_row("sha256", Text(str(check["sha256"])))
@@ -174,6 +178,10 @@ def _facts(result: Mapping[str, Any], chosen: Mapping[str, Any] | None, folder: 
         if mlflow.get("model") and mlflow.get("version") is not None:
             where = f"model {mlflow['model']} version {mlflow['version']}, {where}"
         table.add_row("MLflow", Text(where))
+    noise = result.get("environment", {}).get("noise")
+    if noise:
+        apart = f"medians of the same model up to {noise['p50_percent']:.2g}% apart, p99 {noise['p99_percent']:.2g}%"
+        table.add_row("noise", Text(f"{apart}, in {noise['pairs'] + 1} processes"))
     trials = result.get("trials", [])
     table.add_row("search", Text(f"{len(trials)} trials in {result.get('elapsed_s', 0.0):.0f} s"))
     return table

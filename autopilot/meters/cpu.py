@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from autopilot import stats
 from autopilot.contracts import Axis, Stage
+from autopilot.meters import _machine
 from autopilot.meters.throughput import samples_and_seconds
 from autopilot.profile import Floats, Interval, LatencyReading, Measurement, Profile
 
@@ -29,9 +30,9 @@ class CpuMeter:
         if reading is None or reading.latency_s.size == 0:
             return Measurement.missing(axis, "processor time was not measured: the trial ended before that")
         cpu_s, samples = _cpu_and_samples(reading)
-        found = stats.rate_interval(cpu_s, samples)
+        found = _machine.absolute(stats.rate_interval(cpu_s, samples), profile, reading, _machine.Kind.WORK)
         cores = cpu_s.sum() / reading.block_wall_s.sum()
-        how = f"{samples.sum():.0f} samples, {cores:.2f} cores busy while serving"
+        how = f"{samples.sum():.0f} samples, {cores:.2f} cores busy while serving{_machine.said(profile)}"
         low, high = found.low * _MS, found.high * _MS
         return Measurement(axis, found.value * _MS, low, high, int(samples.sum()), how, self._ratio(profile))
 
@@ -40,7 +41,8 @@ class CpuMeter:
         a, b = profile.latency, profile.baseline_latency
         if a is None or b is None or b.latency_s.size == 0 or not (a.block_cpu_s.any() and b.block_cpu_s.any()):
             return None
-        return stats.rate_ratio_interval(_cpu_and_samples(a), _cpu_and_samples(b))
+        found = stats.rate_ratio_interval(_cpu_and_samples(a), _cpu_and_samples(b))
+        return _machine.ratio(found, profile, a, _machine.Kind.WORK)
 
 
 METER = CpuMeter()

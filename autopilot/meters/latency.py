@@ -10,6 +10,8 @@ import re
 
 from autopilot import stats
 from autopilot.contracts import Axis, Stage
+from autopilot.meters import _machine
+from autopilot.meters.traffic import beside_lost, endless, is_overloaded, seen, with_lost
 from autopilot.profile import Interval, Measurement, Profile
 
 _NAME = re.compile(r"latency_(?:p(?P<q>\d{1,2}(?:\.\d{1,3})?)|mean)_ms")
@@ -63,17 +65,23 @@ class LatencyMeter:
         if reading is None or reading.latency_s.size == 0:
             return Measurement.missing(axis, "latency was not measured: the trial ended before that")
         q = percentile_of(axis)
+        if is_overloaded(reading.traffic):
+            return endless(axis, reading)
         if q is None:
             found = stats.mean_interval(reading.latency_s, reading.block)
         else:
             found = stats.percentile_interval(reading.latency_s, reading.block, q)
         n, blocks = reading.latency_s.size, reading.block_wall_s.size
         how = f"{n} requests of {reading.samples_per_request} in {blocks} blocks"
+        if reading.traffic is not None:
+            found, how = with_lost(found, reading.traffic, q), how + seen(reading.traffic)
+        found = _machine.absolute(found, profile, reading, _machine.Kind.LATENCY)
         if math.isinf(found.high) and q is not None:
             how += f"; an upper bound needs {stats.enough_for(q)} independent requests"
         ratio = self._ratio(profile, q)
         if ratio is not None:
             how += ", interleaved with the baseline's"
+        how += _machine.said(profile)
         return Measurement(axis, found.value * _MS, found.low * _MS, found.high * _MS, n, how, ratio)
 
     @staticmethod
@@ -81,7 +89,8 @@ class LatencyMeter:
         a, b = profile.latency, profile.baseline_latency
         if a is None or b is None or b.latency_s.size == 0:
             return None
-        return stats.ratio_interval(a.latency_s, a.block, b.latency_s, b.block, q=q)
+        found = stats.ratio_interval(a.latency_s, a.block, b.latency_s, b.block, q=q)
+        return _machine.ratio(beside_lost(found, a.traffic, b.traffic, q), profile, a, _machine.Kind.LATENCY)
 
 
 METER = LatencyMeter()

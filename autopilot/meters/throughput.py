@@ -6,6 +6,7 @@ import numpy as np
 
 from autopilot import stats
 from autopilot.contracts import Axis, Stage
+from autopilot.meters import _machine
 from autopilot.profile import Floats, Interval, LatencyReading, Measurement, Profile
 
 THROUGHPUT = Axis("throughput_rps", True, Stage.LATENCY, "samples answered a second")
@@ -13,6 +14,8 @@ THROUGHPUT = Axis("throughput_rps", True, Stage.LATENCY, "samples answered a sec
 
 def samples_and_seconds(reading: LatencyReading) -> tuple[Floats, Floats]:
     """Samples answered and wall seconds of each block; float64, shape (n_blocks,) both."""
+    if reading.traffic is not None:
+        return reading.traffic.answered.astype(np.float64) * reading.samples_per_request, reading.block_wall_s
     counts = np.bincount(reading.block, minlength=reading.block_wall_s.size)
     return counts.astype(np.float64) * reading.samples_per_request, reading.block_wall_s
 
@@ -31,8 +34,8 @@ class ThroughputMeter:
         if reading is None or reading.latency_s.size == 0:
             return Measurement.missing(axis, "throughput was not measured: the trial ended before that")
         samples, seconds = samples_and_seconds(reading)
-        found = stats.rate_interval(samples, seconds)
-        how = f"{samples.sum():.0f} samples in {seconds.sum():.2f} s, {seconds.size} blocks"
+        found = _machine.absolute(stats.rate_interval(samples, seconds), profile, reading, _machine.Kind.RATE)
+        how = f"{samples.sum():.0f} samples in {seconds.sum():.2f} s, {seconds.size} blocks{_machine.said(profile)}"
         return Measurement(axis, found.value, found.low, found.high, int(samples.sum()), how, self._ratio(profile))
 
     @staticmethod
@@ -40,7 +43,8 @@ class ThroughputMeter:
         a, b = profile.latency, profile.baseline_latency
         if a is None or b is None or b.latency_s.size == 0:
             return None
-        return stats.rate_ratio_interval(samples_and_seconds(a), samples_and_seconds(b))
+        found = stats.rate_ratio_interval(samples_and_seconds(a), samples_and_seconds(b))
+        return _machine.ratio(found, profile, a, _machine.Kind.RATE)
 
 
 METER = ThroughputMeter()

@@ -54,7 +54,7 @@ def _code(language: str, lines: Sequence[str]) -> str:
 
 def _facts(result: StudyResult, chosen: Candidate) -> str:
     d = chosen.deployment
-    options = ", ".join(f"{k} {v}" for k, v in d.options)
+    options = ", ".join(f"{k} {v}" for k, v in (*d.serving_json().items(), *d.options))
     lines = [
         f"- recipe: {recipe_text(chosen.recipe)}",
         f"- deployment: provider {d.provider}, threads {d.threads}, batch {d.batch}"
@@ -151,7 +151,19 @@ def _plain_section(deployment: Deployment, inputs: Sequence[TensorInfo]) -> list
         'session = ort.InferenceSession("model.onnx", options, providers=["CPUExecutionProvider"])',
         f"outputs = session.run(None, {_feed(inputs)})",
     ]
-    return ["With onnxruntime alone:", _code("python", lines)]
+    return [*_server_section(deployment), "With onnxruntime alone:", _code("python", lines)]
+
+
+def _server_section(deployment: Deployment) -> list[str]:
+    """What a serving process has to do besides loading the model, where it was measured under scheduled traffic."""
+    if not deployment.serving_json():
+        return []
+    return [
+        f"It was measured in a server with {deployment.instances} instance(s) of the model in one process, each with "
+        f"{deployment.threads} thread(s), that puts up to {deployment.batch} waiting requests into one run and lets "
+        f"the oldest wait {deployment.max_delay_ms:g} ms for others at most (Triton's `instance_group` count, "
+        "`max_batch_size` and `max_queue_delay_microseconds`)."
+    ]
 
 
 def _mlflow_lines(result: StudyResult, inputs: Sequence[TensorInfo]) -> list[str]:

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 from autopilot.contracts import Array, Feed
 from autopilot.domain import Choice, Domain, Scalar
 from autopilot.errors import Failure, Unsupported, VariantFailed
-from autopilot.profile import Placement
+from autopilot.profile import OperatorCost, Placement
+from autopilot.providers._ort_profile import read_profile
 from autopilot.recipe import Deployment
 
 if TYPE_CHECKING:
@@ -47,7 +48,12 @@ def with_defaults(options: Mapping[str, Scalar], parameters: Mapping[str, Domain
 
 
 def session_options(
-    deployment: Deployment, chosen: Mapping[str, Scalar], optimized_model: Path | None, artifact: Path
+    deployment: Deployment,
+    chosen: Mapping[str, Scalar],
+    optimized_model: Path | None,
+    artifact: Path,
+    *,
+    profile_to: Path | None = None,
 ) -> onnxruntime.SessionOptions:
     """ONNX Runtime's options for one deployment; ``chosen`` as ``with_defaults`` returns it."""
     import onnxruntime as ort
@@ -75,6 +81,9 @@ def session_options(
     options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
     if optimized_model is not None:
         _write_optimized(options, optimized_model, artifact)
+    if profile_to is not None:
+        options.enable_profiling = True
+        options.profile_file_prefix = str(profile_to)  # the runtime adds the time and ".json"
     return options
 
 
@@ -119,6 +128,21 @@ class OrtSession:
         for subgraph in self._session.get_provider_graph_assignment_info():
             counts[subgraph.ep_name] += len(subgraph.get_nodes())
         return Placement(dict(counts))
+
+    def operator_costs(self, requests: int) -> tuple[OperatorCost, ...]:
+        """Costs of the last ``requests`` runs by operator; ends profiling and removes its file.
+
+        Raises:
+            Unsupported: the session was opened without ``profile_to``, or the runtime's file can't be read.
+        """
+        written = self._session.end_profiling()
+        if not written:
+            raise Unsupported("the session keeps no profile.", "Open it with profile_to.")
+        path = Path(written)
+        try:
+            return read_profile(path, requests)
+        finally:
+            path.unlink(missing_ok=True)
 
 
 def open_session(

@@ -31,14 +31,23 @@ class CpuProvider:
         """None, or that onnxruntime is not installed."""
         return None if find_spec("onnxruntime") else "onnxruntime is not installed; run pip install onnxruntime"
 
-    def open(self, artifact: Path, deployment: Deployment, *, optimized_model: Path | None = None) -> OrtSession:
+    def open(
+        self,
+        artifact: Path,
+        deployment: Deployment,
+        *,
+        optimized_model: Path | None = None,
+        profile_to: Path | None = None,
+    ) -> OrtSession:
         """Load ``artifact``; also write the graph that really runs to ``optimized_model`` where given.
+
+        With ``profile_to`` (a path's beginning) every node is timed, for ``OrtSession.operator_costs``.
 
         Raises:
             VariantFailed: the model doesn't load (BUILD_ERROR, OOM) or an option is unknown.
         """
         chosen = with_defaults(dict(deployment.options), self.parameters)
-        options = session_options(deployment, chosen, optimized_model, artifact)
+        options = session_options(deployment, chosen, optimized_model, artifact, profile_to=profile_to)
         return open_session(artifact, options, [EXECUTION_PROVIDER])
 
 

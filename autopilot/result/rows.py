@@ -40,7 +40,8 @@ def trial_rows(result: StudyResult) -> tuple[list[str], list[dict[str, Any]]]:
     related = {axis for t in result.trials for axis, m in t.measured.items() if m.ratio}
     options = sorted({name for t in result.trials for name, _ in t.variant.deployment.options})
     stages = sorted({stage for t in result.trials for stage in t.seconds})
-    columns = [*_HEAD, *options]
+    served = dict.fromkeys(name for t in result.trials for name in t.variant.deployment.serving_json())
+    columns = [*_HEAD, *served, *options]
     for axis in axes:
         columns += [axis, f"{axis}_low", f"{axis}_high"]
         if axis in related:

@@ -10,7 +10,7 @@ from typing import Any
 from autopilot.artifact import Artifact
 from autopilot.budget import Verdict
 from autopilot.errors import Failure
-from autopilot.profile import Interval, Measurement
+from autopilot.profile import Interval, Measurement, OperatorTable, StageShares
 from autopilot.recipe import Deployment, Recipe, Variant
 from autopilot.result.jsonable import (
     interval_from_json,
@@ -96,6 +96,7 @@ class Candidate:
 
     ``artifact`` is the model file, relative to the run folder for the winner and the nearest miss;
     ``speedup`` is baseline / candidate of the objective, from interleaved readings (1 for the baseline).
+    ``stages`` and ``operators`` say where its time goes; None where there are no hooks, where it wasn't taken.
     """
 
     id: str
@@ -107,6 +108,8 @@ class Candidate:
     verdict: Verdict | None = None
     speedup: Interval | None = None
     number: int | None = None
+    stages: StageShares | None = None
+    operators: OperatorTable | None = None
 
     @property
     def variant(self) -> Variant:
@@ -122,6 +125,8 @@ class Candidate:
             "measured": measured_to_json(self.measured),
             **verdict_to_json(self.verdict),
             "speedup": interval_to_json(self.speedup),
+            "stages": plain(self.stages.to_json()) if self.stages else None,
+            "operators": plain(self.operators.to_json()) if self.operators else None,
         }
 
     @classmethod
@@ -137,4 +142,6 @@ class Candidate:
             verdict=verdict_from_json(value),
             speedup=interval_from_json(value.get("speedup")),
             number=value.get("number"),
+            stages=StageShares.from_json(value["stages"]) if value.get("stages") else None,
+            operators=OperatorTable.from_json(value["operators"]) if value.get("operators") else None,
         )

@@ -25,6 +25,9 @@ from autopilot.search.samples import drop_samples, save_samples
 ENOUGH_BETTER = 3
 CLEARLY = 0.05
 
+# So many trials in a row that the machine spoilt, each measured twice, end the search: more would go the same way.
+UNSTABLE_IN_A_ROW = 3
+
 Log = Callable[[TrialRecord], None]
 
 
@@ -115,6 +118,12 @@ class Book:
         )
         self._tell(trial, record)
 
+    @property
+    def is_unstable(self) -> bool:
+        """Whether the machine spoilt the last few trials, one after the other."""
+        last = self.records[-UNSTABLE_IN_A_ROW:]
+        return len(last) == UNSTABLE_IN_A_ROW and all(r.failure is Failure.UNSTABLE for r in last)
+
     def skipped(self, trial: Trial, known: TrialRecord | None) -> None:
         """Tell Optuna of a variant for which nothing is run: it repeats ``known``, or can't be built."""
         if known is None:
@@ -144,6 +153,8 @@ class Book:
             self._sampler.tell_measured(trial, stored, value=value, violations=violations)
         elif shown.state is TrialState.PRUNED:
             self._sampler.tell_pruned(trial, stored, violations)
+        elif shown.failure is Failure.UNSTABLE:
+            self._sampler.tell_unstable(trial, stored)
         else:
             self._sampler.tell_failed(trial, stored)
 
@@ -164,4 +175,7 @@ class Book:
 def deployment_text(variant: Variant) -> str:
     """``cpu threads=1 batch=1 arena=True …``."""
     d = variant.deployment
-    return " ".join([d.provider, f"threads={d.threads}", f"batch={d.batch}", *(f"{k}={v}" for k, v in d.options)])
+    served = d.serving_json().items()
+    return " ".join(
+        [d.provider, f"threads={d.threads}", f"batch={d.batch}", *(f"{k}={v}" for k, v in (*served, *d.options))]
+    )

@@ -15,10 +15,10 @@ from autopilot.budget import Budget, Judgement, Verdict
 from autopilot.errors import BadInput, Failure, ModelError, VariantFailed
 from autopilot.model import ModelInfo, inspect
 from autopilot.observer import Observer
-from autopilot.profile import Measurement
+from autopilot.profile import Measurement, OperatorTable, StageShares
 from autopilot.recipe import Deployment, Recipe, Variant
 from autopilot.result import Status
-from autopilot.result.jsonable import measured_to_json, verdict_to_json
+from autopilot.result.jsonable import measured_to_json, plain, verdict_to_json
 from autopilot.search.evaluator import Evaluator
 from autopilot.search.outcome import RETRIED, VERIFYING, Outcome
 from autopilot.search.prepare import Setup, prepare
@@ -43,6 +43,8 @@ class CheckResult:
     warnings: tuple[str, ...] = ()
     failure: Failure | None = None
     reason: str = ""
+    stages: StageShares | None = None
+    operators: OperatorTable | None = None
 
     @property
     def exit_code(self) -> int:
@@ -61,6 +63,8 @@ class CheckResult:
             "failure": self.failure.value if self.failure else None,
             "reason": self.reason,
             "warnings": list(self.warnings),
+            "stages": plain(self.stages.to_json()) if self.stages else None,
+            "operators": plain(self.operators.to_json()) if self.operators else None,
         }
 
 
@@ -97,10 +101,20 @@ def check_model(model: Path, problem: Problem, *, observer: Observer, samples: P
             verdict = evaluator.verdict(outcome)
             if samples is not None:
                 save_check(samples, evaluator, outcome, verdict)
+            evaluator.take_costs(outcome)
         observer.finished()
         warnings = tuple(dict.fromkeys([*setup.splits.warnings, *outcome.warnings]))
         return CheckResult(
-            _STATUS[verdict.overall], path, artifact.sha256, chosen, outcome.measured, verdict, problem.budget, warnings
+            _STATUS[verdict.overall],
+            path,
+            artifact.sha256,
+            chosen,
+            outcome.measured,
+            verdict,
+            problem.budget,
+            warnings,
+            stages=outcome.profile.stages if outcome.profile else None,
+            operators=outcome.profile.operators if outcome.profile else None,
         )
 
 
@@ -178,9 +192,9 @@ def _usable(deployment: Deployment, setup: Setup) -> None:
                 "Run the study again with this version.",
             )
     allowed = min(setup.problem.target.threads or setup.target.cores, setup.target.cores)
-    if deployment.threads > allowed:
+    if deployment.cores > allowed:
         raise BadInput(
-            f"the bundle runs in {deployment.threads} threads; here {allowed} are allowed "
+            f"the bundle runs in {deployment.cores} threads; here {allowed} are allowed "
             f"(target.threads, and the machine's {setup.target.cores} cores).",
             "Check it against a spec, and on a machine, with as many.",
         )
@@ -188,11 +202,22 @@ def _usable(deployment: Deployment, setup: Setup) -> None:
 
 def _takes_batch(info: ModelInfo, deployment: Deployment, setup: Setup) -> None:
     """Refuse a request size that isn't the spec's, or that the model can't take."""
-    wants, batched = deployment.batch, setup.splits.validation.batched
+    wants, batched, traffic = deployment.batch, setup.splits.validation.batched, setup.problem.traffic
+    if deployment.serving_json() and not traffic.is_server:
+        raise BadInput(
+            "the bundle was made for server traffic (several instances, or a delay for batches); "
+            f"the spec's traffic is {traffic.scenario}.",
+            "Check it against a spec with the traffic it was made for.",
+        )
+    if traffic.is_server and info.batch not in (None, 1, setup.fixed_batch):
+        raise BadInput(
+            f"{info.path}: its batch size is fixed at {info.batch}, the spec's model's is not.",
+            "Export it with a free batch dimension, or write a spec for this model.",
+        )
     if setup.batches is not None and wants not in setup.batches:
         raise BadInput(
             f"the bundle takes {wants} samples a request; in the spec's traffic "
-            f"({setup.problem.traffic.scenario}) a request holds {setup.batches[0]}.",
+            f"({traffic.scenario}) a request holds {setup.batches[0]}.",
             "Check it against a spec with the traffic it was made for.",
         )
     if batched and info.batch is not None and info.batch != wants:

@@ -10,6 +10,7 @@ from typing import Any
 
 from autopilot.artifact import Artifact
 from autopilot.budget import Judgement, Verdict
+from autopilot.errors import Failure
 from autopilot.outputs import write_outputs
 from autopilot.profile import Interval, Measurement
 from autopilot.recipe import Variant
@@ -17,7 +18,8 @@ from autopilot.result import Candidate, Status, StudyResult, TrialRecord
 from autopilot.search.evaluator import Evaluator
 from autopilot.search.explain import explain
 from autopilot.search.finalists import Ranking, Verification, Verified, choose, nearest, pareto, verify
-from autopilot.search.samples import beside_name, save_samples
+from autopilot.search.outcome import Outcome
+from autopilot.search.samples import beside_name, save_samples, verified_name
 from autopilot.spec import Problem
 
 
@@ -36,17 +38,19 @@ def conclude(
     verification = verify(evaluator, records, ranking, out_of_time=lambda: time.monotonic() > deadline)
     winner = choose(verification.done, ranking)
     miss = None if winner else nearest(verification.done, records, ranking, failed=verification.failed)
-    status = _status(winner, miss)
+    is_unstable = bool(records) and records[-1].failure is Failure.UNSTABLE
+    status = Status.UNDECIDED if is_unstable and winner is None else _status(winner, miss)
     records = _with_verified(records, verification)
     chosen = winner or miss
     shown = _facts(chosen) if chosen is not None else None
+    baseline, own = _take_costs(evaluator, chosen)
     result = StudyResult(
         status=status,
         name=setup.problem.name,
         objective=setup.problem.objective,
-        baseline=_baseline(evaluator, winner or miss),
-        best=_candidate(winner, ranking, "best") if winner else None,
-        nearest=_candidate(miss, ranking, "nearest") if miss else None,
+        baseline=_baseline(evaluator, baseline),
+        best=_candidate(winner, ranking, "best", own) if winner else None,
+        nearest=_candidate(miss, ranking, "nearest", own) if miss else None,
         pareto=pareto(records, ranking),
         trials=tuple(records),
         explanation=explain(
@@ -58,14 +62,36 @@ def conclude(
             verified=[v.verdict for v in verification.done],
         ),
         budget=setup.problem.budget,
-        environment=setup.target.to_json(),
+        environment=_environment(evaluator),
         elapsed_s=time.monotonic() - started,
-        warnings=tuple(dict.fromkeys([*setup.splits.warnings, *(w for r in records for w in r.warnings)])),
+        warnings=_warnings(evaluator, records, (baseline, own)),
         budget_version=setup.problem.version,
         rationale=setup.problem.rationale or None,
     )
     evaluator.observer.phase("writing the result")
     return write_outputs(result, out, shown[0] if shown else None, preprocessing=_preprocessing(setup.problem))
+
+
+def _environment(evaluator: Evaluator) -> dict[str, Any]:
+    """The machine, and how far the same model differed from itself on it."""
+    control = evaluator.control
+    return evaluator.setup.target.to_json() | {"noise": control.to_json() if control is not None else None}
+
+
+def _warnings(
+    evaluator: Evaluator, records: Sequence[TrialRecord], outcomes: Sequence[Outcome | None]
+) -> tuple[str, ...]:
+    """What a reader should know: of the data, of each trial, and of a machine noisier than a limit's margin."""
+    found = [*evaluator.setup.splits.warnings, *(w for r in records for w in r.warnings)]
+    found += [w for outcome in outcomes if outcome is not None for w in outcome.warnings]
+    margins = [limit.margin for limit in evaluator.setup.problem.budget.limits if limit.axis.startswith("latency_")]
+    control = evaluator.control
+    if control is not None and margins and control.spread > (narrowest := min(margins)):
+        found.append(
+            f"two processes of one and the same model differ by {control.spread * 100:.2g}% here (one standard "
+            f"deviation), which is more than the margin of {narrowest * 100:g}%"
+        )
+    return tuple(dict.fromkeys(found))
 
 
 def _preprocessing(problem: Problem) -> dict[str, Any]:
@@ -94,10 +120,40 @@ def _facts(chosen: Verified | TrialRecord) -> tuple[Artifact | None, Mapping[str
     return chosen.artifact, chosen.measured, chosen.verdict
 
 
-def _candidate(chosen: Verified | TrialRecord, ranking: Ranking, folder: str) -> Candidate:
+def _take_costs(evaluator: Evaluator, chosen: Verified | TrialRecord | None) -> tuple[Outcome, Outcome | None]:
+    """Baseline and chosen variant as they are reported, with stages and operators; None for what has no artifact.
+
+    The baseline's figures are those taken beside the chosen variant's where it was verified.
+    """
+    own: Outcome | None = None
+    baseline = evaluator.baseline
+    if isinstance(chosen, Verified):
+        own = chosen.outcome
+        baseline = evaluator.baseline_beside(own)
+    elif chosen is not None and chosen.artifact is not None:
+        own = Outcome(chosen.variant, chosen.artifact, dict(chosen.measured))
+    for outcome in (baseline, own):
+        if outcome is not None:
+            evaluator.take_costs(outcome)
+    if isinstance(chosen, Verified):  # again: with what was read since
+        names = (beside_name(chosen.record.number), verified_name(chosen.record.number))
+        for name, outcome in zip(names, (baseline, chosen.outcome), strict=True):
+            save_samples(evaluator.setup.work, name, outcome, evaluator.setup.problem.budget.judge(outcome.measured))
+    return baseline, own
+
+
+def _candidate(chosen: Verified | TrialRecord, ranking: Ranking, folder: str, own: Outcome | None) -> Candidate:
     artifact, measured, verdict = _facts(chosen)
     record = chosen.record if isinstance(chosen, Verified) else chosen
-    return candidate(record.variant, artifact, measured, verdict, ranking=ranking, folder=folder, number=record.number)
+    measured = own.measured if own is not None else measured
+    found = candidate(record.variant, artifact, measured, verdict, ranking=ranking, folder=folder, number=record.number)
+    return _with_costs(found, own)
+
+
+def _with_costs(found: Candidate, outcome: Outcome | None) -> Candidate:
+    if outcome is None or outcome.profile is None:
+        return found
+    return replace(found, stages=outcome.profile.stages, operators=outcome.profile.operators)
 
 
 def candidate(
@@ -141,16 +197,14 @@ def speedup(measured: Mapping[str, Measurement], ranking: Ranking) -> Interval |
     return Interval(1 / r.value, 1 / r.high if r.high else 0.0, high) if r.value > 0 else None
 
 
-def _baseline(evaluator: Evaluator, chosen: Verified | TrialRecord | None) -> Candidate:
-    """The model as given, with the figures taken beside the chosen variant's where it was verified."""
-    outcome = evaluator.baseline
-    if isinstance(chosen, Verified):
-        outcome = evaluator.baseline_beside(chosen.outcome)
+def _baseline(evaluator: Evaluator, outcome: Outcome) -> Candidate:
+    """The model as given."""
     ranking = Ranking("latency_p50_ms", maximize=False)
     verdict = evaluator.setup.problem.budget.judge(outcome.measured)
-    if isinstance(chosen, Verified):
-        save_samples(evaluator.setup.work, beside_name(chosen.record.number), outcome, verdict)
-    return candidate(outcome.variant, outcome.artifact, outcome.measured, verdict, ranking=ranking, folder="", number=0)
+    found = candidate(
+        outcome.variant, outcome.artifact, outcome.measured, verdict, ranking=ranking, folder="", number=0
+    )
+    return _with_costs(found, outcome)
 
 
 def _with_verified(records: Sequence[TrialRecord], verification: Verification) -> list[TrialRecord]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
@@ -14,6 +15,10 @@ from autopilot.search.outcome import Effort
 # with this many times its width.
 STRETCH = 1.5
 
+# The two parts of a width add in quadrature: at this multiple of the floor the requests' own part is 46% of it,
+# and to halve that would take four times the requests for 8% of the width.
+_NEARLY_ALL = 1.1
+
 Summarise = Callable[[LatencyReading, LatencyReading | None], Mapping[str, Measurement]]
 
 
@@ -21,23 +26,31 @@ class Decider:
     """True once every latency limit is decided and the objective's ratio is sure enough.
 
     While screening, one limit certainly violated is enough. A limit too close to call is measured
-    to the cap. Verdicts are given on the plain intervals of all that was read.
+    to the cap, or until what is left of its width is what processes differ by (``floor``: half of it, as
+    a share of the value), which more requests don't narrow. Verdicts are given on the plain intervals of
+    all that was read.
     """
 
-    def __init__(self, summarise: Summarise, budget: Budget, objective: str, effort: Effort) -> None:
+    def __init__(
+        self, summarise: Summarise, budget: Budget, objective: str, effort: Effort, *, floor: float = 0.0
+    ) -> None:
         self._summarise = summarise
         self._budget = budget
         self._objective = objective
         self._effort = effort
+        self._floor = floor
 
     def __call__(self, reading: LatencyReading, beside: LatencyReading | None) -> bool:
         measured = self._summarise(reading, beside)
-        judged = [
-            limit.judge(stretched(measured[limit.axis])) for limit in self._budget.limits if limit.axis in measured
-        ]
-        if self._effort.ends_early and Judgement.OUT in judged:
+        judged = {
+            limit: limit.judge(stretched(measured[limit.axis]))
+            for limit in self._budget.limits
+            if limit.axis in measured
+        }
+        if self._effort.ends_early and Judgement.OUT in judged.values():
             return True
-        if Judgement.UNDECIDED in judged:
+        open_ = [limit for limit, said in judged.items() if said is Judgement.UNDECIDED]
+        if not all(self._exhausted(limit.interval(measured[limit.axis])) for limit in open_):
             return False
         spent_s = float(reading.block_wall_s.sum()) + (float(beside.block_wall_s.sum()) if beside else 0.0)
         return spent_s >= self._effort.precise_s or self._sure(
@@ -52,7 +65,16 @@ class Decider:
             if objective.low is None or objective.high is None:
                 return True
             figures = Interval(objective.value, objective.low, objective.high)
-        return (figures.high - figures.low) / 2 <= self._effort.precision * abs(figures.value)
+        return _half_width(figures) <= math.hypot(self._effort.precision, self._floor)
+
+    def _exhausted(self, figures: Interval | None) -> bool:
+        """Whether more requests would hardly narrow the interval: nearly all of it is the floor."""
+        return figures is not None and self._floor > 0 and _half_width(figures) <= _NEARLY_ALL * self._floor
+
+
+def _half_width(figures: Interval) -> float:
+    """Half the interval's width as a share of its value."""
+    return (figures.high - figures.low) / 2 / abs(figures.value) if figures.value else math.inf
 
 
 def stretched(measured: Measurement) -> Measurement:

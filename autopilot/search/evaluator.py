@@ -5,31 +5,36 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 
 from autopilot.artifact import Artifact
 from autopilot.bench.child import ChildLimits
-from autopilot.bench.launcher import Server, measure_cold, measure_empty, measure_latency
+from autopilot.bench.live import Server
 from autopilot.budget import Verdict
 from autopilot.build import build
 from autopilot.contracts import Stage
 from autopilot.data import Split
 from autopilot.errors import DataError, Failure, VariantFailed
+from autopilot.meters.placement import TIME_SHARE
 from autopilot.observer import Observer
-from autopilot.profile import LatencyReading, Measurement, Profile, QualityReading
-from autopilot.recipe import Deployment, Recipe, Variant
-from autopilot.search.decider import Decider
-from autopilot.search.outcome import BASELINE, SCREENING, VERIFYING, Effort, Outcome, cap_s
+from autopilot.profile import Control, Measurement, Profile, QualityReading
+from autopilot.recipe import Recipe, Variant
+from autopilot.search import energy
+from autopilot.search.audit import fake_int8, hold, provider_fallback
+from autopilot.search.cold import ColdPass
+from autopilot.search.costs import take_costs
+from autopilot.search.outcome import BASELINE, SCREENING, VERIFYING, Effort, Outcome
 from autopilot.search.preflight import baseline_error
 from autopilot.search.prepare import Setup
 from autopilot.search.scored import QualityPass
-from autopilot.search.summary import environment, measurement, summarise
+from autopilot.search.steadiness import Reading
+from autopilot.search.summary import measurement, summarise
+from autopilot.search.timing import LatencyPass
 
 # A child may overrun the study's time by this much: with less, a build that was nearly done would be lost.
 GRACE_S = 30.0
 # Why a trial can't tell anything that matters, from what was measured so far; None to go on.
 GiveUp = Callable[[Mapping[str, Measurement]], str | None]
-# The fewest starts whose spread gives an interval worth having.
-COLD_STARTS = 5
 
 
 class Evaluator:
@@ -48,8 +53,8 @@ class Evaluator:
         self.baseline = Outcome(variant, setup.model)
         self.baseline_samples = "0"  # the baseline is trial 0, but for a run that goes on: see the loop
         self._quality = QualityPass(setup, self.baseline)
-        self._server: Server | None = None
-        self._empty_bytes: int | None = None
+        self._timing = LatencyPass(setup, observer, self.baseline, lambda: self.limits)
+        self._cold_pass = ColdPass(setup)
 
     def __enter__(self) -> Evaluator:
         return self
@@ -67,9 +72,12 @@ class Evaluator:
 
     def close(self) -> None:
         """End the baseline's server."""
-        if self._server is not None:
-            self._server.close()
-            self._server = None
+        self._timing.close()
+
+    @property
+    def control(self) -> Control | None:
+        """The study's A/A reading; None before the baseline was measured."""
+        return self._timing.control
 
     def build(self, recipe: Recipe, seconds: dict[str, float]) -> Artifact:
         """The artifact of ``recipe``, from the cache where it was built before.
@@ -103,10 +111,9 @@ class Evaluator:
         """
         outcome = self.baseline
         try:
-            with outcome.timed("load"):
-                self._empty_bytes = measure_empty(outcome.variant.deployment, self.limits)
             self._cold(outcome)
             self._latency(outcome, BASELINE, self.setup.splits.validation)
+            self._energy(outcome, BASELINE, self.setup.splits.validation)
             self._score(outcome, self.setup.splits.validation, early=False)
         except VariantFailed as exc:
             raise baseline_error(exc, self.setup.info) from exc
@@ -134,6 +141,7 @@ class Evaluator:
         passes: tuple[tuple[Stage, Callable[[], None]], ...] = (
             (Stage.SMOKE, lambda: self._cold(outcome)),
             (Stage.LATENCY, lambda: self._latency(outcome, effort, split)),
+            (Stage.LATENCY, lambda: self._energy(outcome, effort, split)),
             (Stage.QUALITY, lambda: self._score(outcome, split, early=effort.ends_early)),
         )
         if effort is VERIFYING:
@@ -163,9 +171,21 @@ class Evaluator:
         split = self.setup.splits.test
         reading = self._baseline_quality(split)
         beside = replace(self.baseline, measured={}, profile=None)
-        profile = replace(self.baseline.profile, latency=outcome.profile.baseline_latency, quality=reading)
+        profile = replace(
+            self.baseline.profile,
+            latency=outcome.profile.baseline_latency,
+            drift=outcome.profile.drift,
+            quality=reading,
+        )
         self._summarise(beside, profile, Stage.QUALITY, own_baseline=True)
         return beside
+
+    def take_costs(self, outcome: Outcome) -> None:
+        """Where the time of a measured variant goes, on the held-back data; it may fail without harm."""
+        take_costs(outcome, self.setup.splits.test, self.limits, self.observer)
+        assert outcome.profile is not None
+        if (found := measurement(TIME_SHARE.name, outcome.profile, Stage.QUALITY)) is not None:
+            outcome.measured[TIME_SHARE.name] = found
 
     def _baseline_quality(self, split: Split) -> QualityReading:
         """The baseline's score on ``split``: where that fails, no variant is to blame."""
@@ -183,112 +203,64 @@ class Evaluator:
     def _cold(self, outcome: Outcome) -> None:
         """Start, load, first answers, exit: load time, peak memory, placement."""
         self.observer.doing("starting and loading")
-        deployment = outcome.variant.deployment
+        baseline = None if outcome is self.baseline else self.baseline.measured
         with outcome.timed("load"):
-            cold = measure_cold(
-                outcome.artifact.path,
-                deployment,
-                split=self.setup.splits.validation,
-                limits=self.limits,
-                repeats=self._starts,
-            )
-        outcome.warnings.extend(cold.warnings)
-        profile = Profile(
-            outcome.variant.id,
-            size_bytes=outcome.artifact.size_bytes,
-            load_s=cold.load_s,
-            peak_memory_bytes=cold.peak_memory_bytes,
-            empty_memory_bytes=self._empty_bytes,
-            placement=cold.placement,
-            price_per_hour=self.setup.problem.target.price_per_hour,
-            energy_reason=self.setup.target.energy_reason,
-            environment=environment(deployment),
-        )
+            profile, warnings = self._cold_pass.run(outcome, limits=self.limits, baseline=baseline)
+        outcome.warnings.extend(warnings)
         self._summarise(outcome, profile, Stage.SMOKE)
+        self._hold(outcome, Failure.PROVIDER_FALLBACK, provider_fallback(profile))
 
-    @property
-    def _starts(self) -> int:
-        """Fresh processes to start: several where start time is judged, since one has no interval."""
-        problem = self.setup.problem
-        return COLD_STARTS if "load_s" in (*problem.budget.axes, problem.objective) else 1
+    def _hold(self, outcome: Outcome, failure: Failure, found: str | None) -> None:
+        hold(self.setup.problem, outcome, failure, found, is_baseline=outcome is self.baseline)
+
+    def _energy(self, outcome: Outcome, effort: Effort, split: Split) -> None:
+        """Energy a sample, in a process of its own; nothing where no counter is there or nobody asks."""
+        if not energy.is_wanted(self.setup.problem, self.setup.target, effort):
+            return
+        self.observer.doing("measuring energy")
+        assert outcome.profile is not None
+        with outcome.timed("energy"):
+            path, deployment = outcome.artifact.path, outcome.variant.deployment
+            start = partial(Server.start, path, deployment, split=split, limits=self.limits)
+            profile = energy.with_energy(outcome.profile, start)
+        self._summarise(outcome, profile, Stage.LATENCY)
 
     def _latency(self, outcome: Outcome, effort: Effort, split: Split) -> None:
         """Blocks of requests beside the baseline's, on the same cores."""
         self.observer.doing("measuring latency" + ("" if outcome is self.baseline else " beside the baseline"))
-        with outcome.timed("profile"):
-            if not effort.ends_early:
-                self.close()  # verification starts both servers afresh
-            baseline = self._baseline_server(split)
-            if outcome is self.baseline:
-                reading, beside = self._read(outcome, baseline, None, effort)
-            else:
-                with self._start(outcome.artifact, outcome.variant.deployment, split) as candidate:
-                    reading, beside = self._read_beside(outcome, candidate, baseline, effort)
-        self._summarise(outcome, self._with_latency(outcome, reading, beside), Stage.LATENCY)
-
-    def _read_beside(
-        self, outcome: Outcome, candidate: Server, baseline: Server, effort: Effort
-    ) -> tuple[LatencyReading, LatencyReading | None]:
-        try:
-            return self._read(outcome, candidate, baseline, effort)
-        except VariantFailed as exc:
-            if baseline.is_alive:
-                raise
-            # A crash is tried again, with a new baseline.
-            message = f"the baseline's server ended beside it: {exc.message}"
-            raise VariantFailed(Failure.CRASH, message, log=exc.log) from exc
-
-    def _read(
-        self, outcome: Outcome, candidate: Server, other: Server | None, effort: Effort
-    ) -> tuple[LatencyReading, LatencyReading | None]:
         problem = self.setup.problem
         names = tuple(dict.fromkeys([*problem.budget.axes, problem.objective, "latency_p50_ms"]))
-        servers = [s for s in (candidate, other) if s is not None]
 
-        def known(reading: LatencyReading, beside: LatencyReading | None) -> Mapping[str, Measurement]:
-            profile = self._with_latency(outcome, reading, beside)
+        def known(reading: Reading) -> Mapping[str, Measurement]:
+            profile = self._with_latency(outcome, reading)
             return {n: m for n in names if (m := measurement(n, profile, Stage.LATENCY)) is not None}
 
-        for server in servers:
-            if server.request_s is None:
-                server.warm_up()
-        pair_s = sum(server.request_s or 0.0 for server in servers)
-        cap = cap_s(effort, problem.budget, pair_s=pair_s, timeout_s=problem.search.timeout_s)
-        decided = Decider(known, problem.budget, problem.objective, effort)
-        readings = measure_latency(candidate, other, decided=decided, cap_s=cap)
-        outcome.warnings.extend(w for w in candidate.warnings if w not in outcome.warnings)
-        return readings
+        with outcome.timed("profile"):
+            reading = self._timing.run(outcome, effort, split, known)
+        self._summarise(outcome, self._with_latency(outcome, reading), Stage.LATENCY)
 
-    @staticmethod
-    def _with_latency(outcome: Outcome, reading: LatencyReading, beside: LatencyReading | None) -> Profile:
+    def _with_latency(self, outcome: Outcome, reading: Reading) -> Profile:
         assert outcome.profile is not None
-        return replace(outcome.profile, latency=reading, baseline_latency=beside)
-
-    def _start(self, artifact: Artifact, deployment: Deployment, split: Split) -> Server:
-        return Server.start(artifact.path, deployment, split=split, limits=self.limits)
-
-    def _baseline_server(self, split: Split) -> Server:
-        if self._server is not None and not self._server.is_alive:
-            self.close()  # the kernel may have taken it while something else needed the memory
-        if self._server is None:
-            self._server = self._start(self.setup.model, self.baseline.variant.deployment, split)
-        return self._server
+        return replace(
+            outcome.profile,
+            latency=reading.latency,
+            baseline_latency=reading.beside,
+            control=self._timing.control,
+            drift=reading.drift,
+        )
 
     def _score(self, outcome: Outcome, split: Split, *, early: bool) -> None:
         """Quality against the baseline on the same samples; audits what claims to be int8."""
         self.observer.doing("scoring")
         with outcome.timed("evaluate"):
             reading, audit = self._quality.run(outcome, split, limits=self.limits, early=early)
+        if TIME_SHARE.name in (*self.setup.problem.budget.axes, self.setup.problem.objective):
+            take_costs(outcome, split, self.limits, self.observer)
         assert outcome.profile is not None
         self._summarise(outcome, replace(outcome.profile, quality=reading, int8=audit), Stage.QUALITY)
         if reading.n < split.n:
             outcome.cut_short = f"certain violation of quality_drop on the first {reading.n} samples"
-        if audit is not None and audit.is_fake:
-            raise VariantFailed(
-                Failure.FAKE_INT8,
-                f"only {audit.executed} of {audit.claimed} nodes that should be int8 run in int8 on "
-                f"{outcome.variant.deployment.provider}.",
-            )
+        self._hold(outcome, Failure.FAKE_INT8, fake_int8(audit, outcome.variant.deployment.provider))
 
     def _summarise(self, outcome: Outcome, profile: Profile, stage: Stage, *, own_baseline: bool = False) -> None:
         """Measurements of every axis that is known after ``stage``."""

@@ -28,7 +28,7 @@ from autopilot.search.sampler import Sampler
 from autopilot.search.samples import FOLDER as SAMPLES
 from autopilot.search.samples import WORK, save_samples
 from autopilot.search.state import FolderLock, RunState
-from autopilot.search.texts import against_budget, baseline_text, best_text, deployment_text, recipe_text
+from autopilot.search.texts import against_budget, baseline_text, best_text, control_text, deployment_text, recipe_text
 from autopilot.spec import Problem
 from autopilot.tracking import Tracker
 
@@ -152,6 +152,8 @@ class _Study:
             if variant != baseline.variant:
                 raise AutopilotError("the first trial is not the baseline.", "This is a bug; please report it.")
             self.book.measured(trial, baseline, self.evaluator.verdict(baseline))
+        if self.evaluator.control is not None:
+            self.observer.note(control_text(self.evaluator.control))
         # On resume too: a kill may have come before all were queued, and none is queued twice.
         known = [v for v in space.known_good(self.setup.target) if space.refusal(v.recipe) is None]
         for good in known[: max(4, int(self.setup.problem.search.trials * KNOWN_GOOD_SHARE))]:
@@ -228,6 +230,9 @@ class _Study:
             best = best_text(self.book.records, self.ranking, budget, self.setup.space)
             self.observer.trial_finished(record, best, against_budget(record, budget))
             self.save_state()
+            if self.book.is_unstable:
+                self.observer.note(f"the machine is too unstable to measure on: {record.reason} The search ends here")
+                return
 
     @property
     def _left_s(self) -> float:

@@ -9,11 +9,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
 from autopilot.artifact import Artifact
-from autopilot.budget import Budget
 from autopilot.contracts import Stage
 from autopilot.errors import Failure
 from autopilot.profile import Measurement, Profile
 from autopilot.recipe import Variant
+from autopilot.spec import Problem
 from autopilot.stats import enough_for
 
 _PERCENTILE = re.compile(r"latency_p(?P<q>\d{1,2}(?:\.\d{1,3})?)_ms")
@@ -25,17 +25,19 @@ class Effort:
 
     Until every limit is decided, for ``cap_s`` at most; then until half the width of the
     objective's interval is ``precision`` of its value, for ``precise_s`` at most.
-    ``ends_early`` tells whether a certain violation ends the trial.
+    ``ends_early`` tells whether a certain violation ends the trial; ``rounds`` how many pairs of fresh
+    processes are read, since two processes of one model differ for as long as they live.
     """
 
     cap_s: float
     precise_s: float
     precision: float
     ends_early: bool
+    rounds: int = 1
 
 
 SCREENING = Effort(cap_s=4.0, precise_s=1.5, precision=0.02, ends_early=True)
-VERIFYING = Effort(cap_s=30.0, precise_s=8.0, precision=0.01, ends_early=False)
+VERIFYING = Effort(cap_s=30.0, precise_s=8.0, precision=0.01, ends_early=False, rounds=3)
 BASELINE = replace(SCREENING, ends_early=False)
 # A percentile needs so many independent requests to have an upper bound at all; neighbours are not quite.
 DEPENDENT = 1.5
@@ -43,17 +45,18 @@ DEPENDENT = 1.5
 SLOW_SHARE = 0.2
 
 
-def cap_s(effort: Effort, budget: Budget, *, pair_s: float, timeout_s: float) -> float:
+def cap_s(effort: Effort, problem: Problem, *, pair_s: float) -> float:
     """How long latency may be sampled, in seconds: for verifying slow models longer than usual.
 
     With two servers of 60 ms a request, the 368 requests that bound a p99 take 44 s: any fixed cap
     would leave such a limit undecided for ever. ``pair_s``: seconds of one request of all servers.
     """
     if effort is not VERIFYING:
-        return effort.cap_s
-    percentiles = [float(m["q"]) for axis in budget.axes if (m := _PERCENTILE.fullmatch(axis))]
+        return min(effort.cap_s, problem.search.measure_cap_s)
+    percentiles = [float(m["q"]) for axis in problem.budget.axes if (m := _PERCENTILE.fullmatch(axis))]
     requests = max((enough_for(q) for q in percentiles), default=0)
-    return max(effort.cap_s, min(DEPENDENT * requests * pair_s, SLOW_SHARE * timeout_s))
+    needed_s = min(DEPENDENT * requests * pair_s, SLOW_SHARE * problem.search.timeout_s)
+    return max(problem.search.measure_cap_s, needed_s)
 
 
 # One more attempt for endings that may be bad luck.

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -11,6 +11,7 @@ import psutil
 
 from autopilot import plugins
 from autopilot.artifact import Artifact, sha256_file
+from autopilot.bench.arrivals import Load
 from autopilot.bench.child import ChildLimits
 from autopilot.bench.launcher import probe_batching
 from autopilot.contracts import Metric
@@ -28,7 +29,8 @@ from autopilot.target import Target
 
 # Share of the machine's memory that one child may take; the rest is the parent's and the system's.
 MEMORY_SHARE = 0.8
-OFFLINE_BATCHES = (1, 2, 4, 8, 16, 32, 64)
+# Samples in one run, by scenario: all that a request holds, or what a server makes of single requests at most.
+BATCHES: Mapping[str, tuple[int, ...]] = {"offline": (1, 2, 4, 8, 16, 32, 64), "server": (1, 2, 4, 8, 16)}
 # Samples a run when only the answers matter. Runs go on side by side on all cores, so that larger ones
 # were not faster (16.4 s for 4 and for 16 samples a run, 18.1 s for 1, on a 16 ms encoder).
 SCORING_BATCH = 4
@@ -63,12 +65,24 @@ class Setup:
 
     @property
     def batches(self) -> tuple[int, ...] | None:
-        """Samples that one request may hold in the spec's traffic; None for any number."""
+        """Samples that one run may hold in the spec's traffic; None for any number."""
         if not self.splits.validation.batched:
             return (1,)
         if self.info.batch is not None:
             return (self.info.batch,)
+        if self.problem.traffic.is_server:
+            return None if self.batching else (1,)
         return None if self.problem.traffic.scenario == "offline" else (1,)
+
+    @property
+    def fixed_batch(self) -> int | None:
+        """The one number of samples that the model runs; None where it takes any."""
+        return self.info.batch if self.splits.validation.batched else None
+
+    @property
+    def load(self) -> Load:
+        """The scheduled requests of the spec's server traffic."""
+        return Load.of(self.problem.traffic)
 
     def scoring_batch(self, deployment: Deployment, info: ModelInfo) -> int:
         """Samples a run for the quality pass of the model that ``info`` describes.
@@ -91,11 +105,9 @@ def prepare(problem: Problem, work: Path, observer: Observer) -> Setup:
     Raises:
         BadInput: naming the first thing that is wrong and what would be right.
     """
-    if problem.traffic.scenario == "server":
-        raise SpecError(
-            f"{problem.path}: traffic.scenario 'server' is not measured by this version.",
-            "Use single_stream or offline.",
-        )
+    serving = problem.traffic.is_server
+    if serving:
+        check_rate(problem, Load.of(problem.traffic))
     observer.doing("checking the model")
     info = inspect(resolve_model(problem, work))
     model = Artifact.of(list(info.files))
@@ -105,7 +117,8 @@ def prepare(problem: Problem, work: Path, observer: Observer) -> Setup:
     limits = child_limits(problem)
     # Without a sample dimension the inputs' first one is another (bands, steps): no batch size.
     fixed = info.batch if problem.data.batched else None
-    space = _space(problem, SpaceRequest(problem.target.providers, threads, (fixed or 1,)), target)
+    request = SpaceRequest(problem.target.providers, threads, (fixed or 1,), serving=serving)
+    space = _space(problem, request, target)
     observer.doing("checking and splitting the data")
     splits = prepare_data(
         problem.data,
@@ -118,14 +131,25 @@ def prepare(problem: Problem, work: Path, observer: Observer) -> Setup:
     observer.doing("trying the model")
     try:
         batching = _batching(info, splits, model, space, limits)
-        if batching and problem.traffic.scenario == "offline" and fixed is None:
-            space = _space(problem, SpaceRequest(problem.target.providers, threads, OFFLINE_BATCHES), target)
+        if batching and problem.traffic.scenario in BATCHES and fixed is None:
+            space = _space(problem, replace(request, batches=BATCHES[problem.traffic.scenario]), target)
         setup = Setup(problem, target, info, model, splits, metric, space, work, limits, batching)
         check_metric(setup)
     except VariantFailed as exc:
         raise baseline_error(exc, info) from exc
     _tell(setup, observer)
     return setup
+
+
+def check_rate(problem: Problem, load: Load) -> None:
+    """Refuse a throughput that a trace's own rate can't give; other rates stand in the spec and are checked there."""
+    limit = problem.budget.limit("throughput_rps")
+    if limit is not None and not limit.relative and limit.effective > load.rate_rps:
+        raise SpecError(
+            f"{problem.path}: throughput_rps {limit.text} can't be met: "
+            f"only {load.rate_rps:.4g} requests a second come in {load.traffic.arrivals}.",
+            "Lower it, or give traffic.rate_rps to speed the trace up.",
+        )
 
 
 def _tell(setup: Setup, observer: Observer) -> None:
@@ -175,6 +199,8 @@ def identity(problem: Problem, files: Sequence[Path]) -> dict[str, str]:
     for key in ("validation", "test", "train"):
         path = getattr(problem.data, key)
         out[f"{key} data"] = sha256_file(path) if path is not None else ""
+    if problem.traffic.is_trace:
+        out["trace"] = sha256_file(Path(problem.traffic.arrivals))
     hooks = {"preprocess": problem.data.preprocess, "postprocess": problem.data.postprocess}
     for key, hook in (hooks | {"metric": problem.metric.function}).items():
         out[f"{key} function"] = sha256_file(Path(hook.rpartition(":")[0])) if hook else ""

@@ -129,6 +129,11 @@ class Sampler:
         self._store(trial, record)
         self._study.tell(trial, state=TrialState.PRUNED)
 
+    def tell_unstable(self, trial: Trial, record: dict[str, Any] | None) -> None:
+        """A trial that the machine spoilt: it tells nothing about its variant, so samplers don't see it."""
+        self._store(trial, record)
+        self._study.tell(trial, state=TrialState.FAIL)
+
     def abandon(self, trial: Trial) -> None:
         """A trial that told nothing about its variant: invisible to the sampler."""
         self._study.tell(trial, state=TrialState.FAIL)

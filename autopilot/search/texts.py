@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from autopilot.budget import Budget, Judgement, Limit
-from autopilot.profile import Measurement
+from autopilot.profile import Control, Measurement
 from autopilot.recipe import Deployment, Recipe
 from autopilot.result import TrialRecord
 from autopilot.search.finalists import Ranking, line_up
@@ -26,12 +26,14 @@ def recipe_text(recipe: Recipe, space: SearchSpace) -> str:
 
 
 def deployment_text(deployment: Deployment, usual: Deployment) -> str:
-    """Provider, threads, a batch above 1, and the options that aren't those of the ``usual`` deployment."""
+    """Provider, threads, instances, a batch above 1 and its delay, and the options that aren't ``usual``."""
     common = dict(usual.options)
     said = [f"{k}={v}" for k, v in deployment.options if common.get(k) != v]
     batch = [f"batch {deployment.batch}"] if deployment.batch != 1 else []
     threads = f"{deployment.threads} thread{'' if deployment.threads == 1 else 's'}"
-    return ", ".join([deployment.provider, threads, *batch, *said])
+    instances = [f"{deployment.instances} instances"] if deployment.instances != 1 else []
+    delay = [f"up to {deployment.max_delay_ms:g} ms of delay"] if deployment.max_delay_ms else []
+    return ", ".join([deployment.provider, *instances, threads, *batch, *delay, *said])
 
 
 def baseline_text(measured: Mapping[str, Measurement], metric: str, ranking: Ranking, budget: Budget) -> str:
@@ -42,6 +44,14 @@ def baseline_text(measured: Mapping[str, Measurement], metric: str, ranking: Ran
     if quality is not None and quality.value is not None:
         said.insert(0, f"{metric} {quality.value:.4g}")
     return f"the model as given: {', '.join(said)}"
+
+
+def control_text(control: Control) -> str:
+    """What the A/A reading found, in one line."""
+    return (
+        f"the same model in {control.pairs + 1} processes: medians up to {control.p50_percent:.2g}% apart, p99 up to "
+        f"{control.p99_percent:.2g}%; every interval carries that"
+    )
 
 
 def best_text(records: Sequence[TrialRecord], ranking: Ranking, budget: Budget, space: SearchSpace) -> str | None:

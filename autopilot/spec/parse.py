@@ -19,6 +19,9 @@ from autopilot.spec.units import parse_duration
 # MLflow refuses / and : in names of registered models, and the name is a folder under runs/ too.
 _NAME = re.compile(r"\w(?:[\w .-]{0,98}\w)?")
 _URI = re.compile(r"(?:models|runs):/+[^/\s].*")
+_ARRIVALS = ("poisson", "bursty", "diurnal")
+# Axes of server traffic alone.
+_SERVER_AXES = ("max_rate_rps", "dropped_share")
 _TORCH_SUFFIXES = frozenset({".pt2", ".pt", ".pth", ".safetensors"})
 
 
@@ -44,7 +47,9 @@ class _Parser(DataParser):
         budget = self.budget(shape, metric)
         target = self.target(shape)
         objective = self.objective(shape, budget)
+        traffic = self.traffic(shape.traffic)
         self.check_price(budget, objective, target)
+        self.check_traffic(budget, objective, traffic)
         return Problem(
             name=shape.name,
             path=path,
@@ -53,13 +58,14 @@ class _Parser(DataParser):
             metric=metric,
             budget=budget,
             objective=objective,
-            traffic=self.traffic(shape.traffic),
+            traffic=traffic,
             target=target,
             space=self.space(shape.space),
             search=self.search(shape),
             version=shape.version,
             rationale=shape.rationale,
             raw=self.source.raw,
+            audit=shape.audit,
         )
 
     def model(self, raw: Any) -> Path | str:
@@ -142,22 +148,58 @@ class _Parser(DataParser):
     def traffic(self, shape: TrafficShape) -> Traffic:
         at: KeyPath = ("traffic",)
         if shape.scenario != "server":
-            for key in ("rate_rps", "arrivals"):
+            for key in ("rate_rps", "arrivals", "burst", "period_s"):
                 if key in shape.model_fields_set:
                     message = f"traffic.{key} has no meaning in {shape.scenario}"
                     raise self.error((*at, key), message, "It belongs to scenario: server.")
             return Traffic(shape.scenario)
-        if shape.rate_rps is None:
+        arrivals = self.arrivals(shape)
+        is_trace = arrivals not in _ARRIVALS
+        if shape.rate_rps is None and not is_trace:
             raise self.error(
                 at, "traffic in scenario server needs rate_rps", "Write {scenario: server, rate_rps: 200}."
             )
+        rate_rps = float(shape.rate_rps) if shape.rate_rps is not None else None
+        on_s, off_s = float(shape.burst.on_s), float(shape.burst.off_s)
+        return Traffic("server", rate_rps, arrivals, on_s, off_s, float(shape.period_s))
+
+    def arrivals(self, shape: TrafficShape) -> str:
+        """A kind of arrivals, or a trace's path; keys that only another kind knows are refused."""
+        at: KeyPath = ("traffic",)
         arrivals = shape.arrivals
         if arrivals.lower().endswith(".csv"):
             arrivals = str(self.file((*at, "arrivals"), arrivals))
-        elif arrivals not in ("poisson", "bursty"):
-            hint = nearest(arrivals, ["poisson", "bursty"]) + " A trace is a .csv file."
+        elif arrivals not in _ARRIVALS:
+            hint = nearest(arrivals, _ARRIVALS) + " A trace is a .csv file."
             raise self.error((*at, "arrivals"), f"unknown arrivals {arrivals!r}", hint)
-        return Traffic("server", float(shape.rate_rps), arrivals)
+        for key, kind in (("burst", "bursty"), ("period_s", "diurnal")):
+            if key in shape.model_fields_set and arrivals != kind:
+                message = f"traffic.{key} has no meaning with arrivals: {shape.arrivals}"
+                raise self.error((*at, key), message, f"It belongs to arrivals: {kind}.")
+        return arrivals
+
+    def check_traffic(self, budget: Budget, objective: str, traffic: Traffic) -> None:
+        """Figures that no variant can have in this traffic: say so before the search, not after it."""
+        named = (objective, *budget.axes)
+        for axis in _SERVER_AXES:
+            if axis in named and not traffic.is_server:
+                at: KeyPath = ("budget", axis) if axis in budget.axes else ("objective",)
+                message = f"{axis} has no meaning in {traffic.scenario}"
+                raise self.error(at, message, "It belongs to traffic: {scenario: server, rate_rps: ...}.")
+        latency = [x for x in budget.limits if x.axis.startswith("latency_") and not x.relative]
+        if "max_rate_rps" in named and not latency:
+            at = ("budget",)
+            message = (
+                "max_rate_rps is the highest rate that keeps the latency limits, and there is none in milliseconds"
+            )
+            raise self.error(at, message, "Add one such as latency_p99_ms: 20.")
+        limit, rate_rps = budget.limit("throughput_rps"), traffic.rate_rps
+        if limit is None or limit.relative or not traffic.is_server or rate_rps is None:
+            return
+        if limit.effective > rate_rps:
+            at = ("budget", "throughput_rps")
+            message = f"throughput_rps {limit.text} can't be met: only {rate_rps:g} requests a second come"
+            raise self.error(at, message, "Lower it, raise traffic.rate_rps, or limit max_rate_rps.")
 
     def target(self, shape: SpecShape) -> TargetSpec:
         given, at = shape.target, ("target", "providers")
@@ -191,6 +233,7 @@ class _Parser(DataParser):
             seed=given.seed,
             memory_limit_mb=float(given.memory_limit_mb) if given.memory_limit_mb is not None else None,
             step_timeout_s=self.duration("step_timeout", given.step_timeout),
+            measure_cap_s=self.duration("measure_cap", given.measure_cap),
         )
 
     def duration(self, key: str, raw: Any) -> float:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 PerChannel = float | tuple[float, ...]
 Scenario = Literal["single_stream", "offline", "server"]
 Direction = Literal["maximize", "minimize"]
+AuditPolicy = Literal["fail", "warn"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,11 +114,33 @@ class MetricSpec:
 
 @dataclass(frozen=True, slots=True)
 class Traffic:
-    """How requests come. ``arrivals``: ``poisson``, ``bursty`` or a trace's absolute path."""
+    """How requests come. ``arrivals``: ``poisson``, ``bursty``, ``diurnal`` or a trace's absolute path.
+
+    ``rate_rps`` is the mean rate; None for a trace's own. Bursts of ``on_s`` seconds are followed by pauses
+    of ``off_s``; a diurnal rate rises and falls once in ``period_s``.
+    """
 
     scenario: Scenario = "single_stream"
     rate_rps: float | None = None
     arrivals: str = "poisson"
+    on_s: float = 0.2
+    off_s: float = 0.3
+    period_s: float = 10.0
+
+    @property
+    def is_server(self) -> bool:
+        """Whether requests come at scheduled times, whatever the server does."""
+        return self.scenario == "server"
+
+    @property
+    def is_trace(self) -> bool:
+        """Whether ``arrivals`` is a trace's path."""
+        return self.arrivals not in ("poisson", "bursty", "diurnal")
+
+    @property
+    def cycle_s(self) -> float:
+        """Seconds from one burst's start to the next one's."""
+        return self.on_s + self.off_s
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,18 +154,24 @@ class TargetSpec:
 
 @dataclass(frozen=True, slots=True)
 class SearchSpec:
-    """How long to look. ``step_timeout_s`` and ``memory_limit_mb`` hold for one child process."""
+    """How long to look. ``step_timeout_s`` and ``memory_limit_mb`` hold for one child process, ``measure_cap_s`` for
+    the requests of one latency pass.
+    """
 
     trials: int = 60
     timeout_s: float = 900.0
     seed: int = 0
     memory_limit_mb: float | None = None
     step_timeout_s: float = 600.0
+    measure_cap_s: float = 30.0
 
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """The user's whole question. ``model`` is a file, or an MLflow URI as text; ``raw`` the YAML as loaded."""
+    """The user's whole question. ``model`` is a file, or an MLflow URI as text; ``raw`` the YAML as loaded.
+
+    ``audit`` says whether a variant that isn't what it claims to be fails or is warned about.
+    """
 
     name: str
     path: Path
@@ -158,6 +187,7 @@ class Problem:
     version: int | None
     rationale: str
     raw: Mapping[str, Any]
+    audit: AuditPolicy = "fail"
 
     @property
     def digest(self) -> str:

@@ -74,10 +74,17 @@ class MetricShape(Shape):
     pad: StrictInt | None = None
 
 
+class BurstShape(Shape):
+    on_s: Positive = 0.2
+    off_s: Positive = 0.3
+
+
 class TrafficShape(Shape):
     scenario: Literal["single_stream", "offline", "server"] = "single_stream"
     rate_rps: Positive | None = None
     arrivals: Text = "poisson"
+    burst: BurstShape = BurstShape()
+    period_s: Positive = 10.0
 
 
 class TargetShape(Shape):
@@ -98,6 +105,7 @@ class SearchShape(Shape):
     seed: Annotated[StrictInt, Field(ge=0, lt=2**32)] = 0
     memory_limit_mb: Positive | None = None
     step_timeout: Any = "10m"
+    measure_cap: Any = "30s"
 
 
 class SpecShape(Shape):
@@ -112,6 +120,7 @@ class SpecShape(Shape):
     target: TargetShape = TargetShape()
     space: Text = "cpu"
     search: SearchShape = SearchShape()
+    audit: Literal["fail", "warn"] = "fail"
     version: Annotated[StrictInt, Field(ge=0)] | None = None
     rationale: StrictStr = ""
 

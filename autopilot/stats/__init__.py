@@ -12,19 +12,37 @@ of blocks where the data carry it, else combine two intervals by MOVER (Zou and 
 
 from __future__ import annotations
 
+from autopilot.stats.drift import carried, change_within, has_moved
+from autopilot.stats.excess import excess_interval
+from autopilot.stats.overload import is_overloaded
 from autopilot.stats.percentiles import effective_size, enough_for, order_ranks, percentile_interval
 from autopilot.stats.rates import mean_interval, rate_interval, rate_ratio_interval
 from autopilot.stats.ratios import ratio_interval
+from autopilot.stats.sequential import crossing, level_at_looks, look_sizes
+from autopilot.stats.spread import process_spread, ratio_over_processes, widened
+from autopilot.stats.stages import stage_shares
 from autopilot.stats.student import t_quantile
 
 __all__ = [
+    "carried",
+    "change_within",
+    "crossing",
     "effective_size",
     "enough_for",
+    "excess_interval",
+    "has_moved",
+    "is_overloaded",
+    "level_at_looks",
+    "look_sizes",
     "mean_interval",
     "order_ranks",
     "percentile_interval",
+    "process_spread",
     "rate_interval",
     "rate_ratio_interval",
     "ratio_interval",
+    "ratio_over_processes",
+    "stage_shares",
     "t_quantile",
+    "widened",
 ]

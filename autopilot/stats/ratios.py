@@ -19,6 +19,10 @@ _RHO_CAP = 0.95
 # the ratio's interval takes pairs of blocks directly: several times narrower when both drift together.
 _CENTRAL_TAIL = 100
 _CENTRAL_BLOCKS = 8
+# Where the quantile function is this many times steeper on one side of a percentile than on the other, the
+# percentile lies at the edge of a mode and has no slope: with 5% of the requests in a slow mode, the p95's ratio
+# was covered in 54% of the cases by the slope, in 97% by combining two order-statistic intervals.
+_EDGE = 3.0
 
 
 def ratio_interval(
@@ -41,7 +45,8 @@ def ratio_interval(
     if x.value <= 0 or y.value <= 0:
         return Interval(math.nan, 0.0, math.inf)
     blocks = min(np.unique(a_block).size, np.unique(b_block).size)
-    if blocks >= _CENTRAL_BLOCKS and min(a.size, b.size) * (1 - q / 100) >= _CENTRAL_TAIL:
+    enough = blocks >= _CENTRAL_BLOCKS and min(a.size, b.size) * (1 - q / 100) >= _CENTRAL_TAIL
+    if enough and _is_smooth(a, x, q) and _is_smooth(b, y, q):
         influence = _quantile_influence(a, a_block, q)[:blocks] - _quantile_influence(b, b_block, q)[:blocks]
         return log_interval(x.value / y.value, influence, level)
     rho = _shared(a <= x.value, a_block, b <= y.value, b_block)
@@ -52,17 +57,39 @@ def ratio_interval(
 
 
 def _quantile_influence(values: Floats, block: Ints, q: float) -> Floats:
-    """What each block adds to the logarithm of percentile ``q``, to first order.
-
-    The slope of the quantile function is a difference quotient with Bofinger's (1975) bandwidth.
-    """
-    p, z = q / 100, NormalDist().inv_cdf(q / 100)
-    bandwidth = (4.5 * NormalDist().pdf(z) ** 4 / (2 * z * z + 1) ** 2 / values.size) ** 0.2
-    bandwidth = min(bandwidth, 0.9 * min(p, 1 - p))
-    low, point, high = np.percentile(values, [100 * (p - bandwidth), q, 100 * (p + bandwidth)])
+    """What each block adds to the logarithm of percentile ``q``, to first order."""
+    p = q / 100
+    low, point, high = _around(values, q)
     counts, below = per_block((values <= point).astype(np.float64), block)
-    slope = math.log(high / max(low, 1e-9 * high)) / (2 * bandwidth)
+    slope = math.log(high / max(low, 1e-9 * high)) / (2 * _bandwidth(values.size, p))
     return np.asarray(-(below - p * counts) / values.size * slope, dtype=np.float64)
+
+
+def _around(values: Floats, q: float) -> tuple[float, float, float]:
+    """Percentile ``q`` between the two that the slope of the quantile function is taken from."""
+    width = 100 * _bandwidth(values.size, q / 100)
+    low, point, high = np.percentile(values, [q - width, q, q + width])
+    return float(low), float(point), float(high)
+
+
+def _bandwidth(n: int, p: float) -> float:
+    """Bofinger's (1975), for a difference quotient of the quantile function at share ``p``."""
+    z = NormalDist().inv_cdf(p)
+    bandwidth = (4.5 * NormalDist().pdf(z) ** 4 / (2 * z * z + 1) ** 2 / n) ** 0.2
+    return float(min(bandwidth, 0.9 * min(p, 1 - p)))
+
+
+def _is_smooth(values: Floats, bounds: Interval, q: float) -> bool:
+    """Whether the quantile function is about as steep on both sides of percentile ``q``.
+
+    Looked at over the slope's own window, and over the bounds of the percentile where they lie inside
+    it: wider ones come from a drift that the ratio doesn't see.
+    """
+    windows = [_around(values, q)]
+    if windows[0][0] <= bounds.low and bounds.high <= windows[0][2]:
+        windows.append((bounds.low, bounds.value, bounds.high))
+    sides = [sorted((_log_gap(low, point), _log_gap(point, high))) for low, point, high in windows]
+    return all(longer <= _EDGE * shorter for shorter, longer in sides)
 
 
 def _log_gap(low: float, high: float) -> float:

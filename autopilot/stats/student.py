@@ -6,8 +6,10 @@ import math
 from statistics import NormalDist
 
 
-def t_quantile(p: float, df: int) -> float:
+def t_quantile(p: float, df: float) -> float:
     """Student's t quantile for ``p`` > 0.5: exact for 1 and 2 degrees of freedom, else Hill's expansion (1970).
+
+    ``df`` need not be whole; from 1 up.
 
     >>> round(t_quantile(0.975, 9), 3)
     2.262

@@ -125,3 +125,16 @@ def version_tags(result: StudyResult, chosen: Candidate) -> dict[str, str]:
     }
     tags |= {f"budget.{limit.axis}": limit.text for limit in result.budget.limits}
     return {name: cut(value) for name, value in tags.items() if value}
+
+
+def operator_table(result: StudyResult) -> dict[str, list[Any]]:
+    """Operators of the baseline and the chosen variant, as ``pandas.read_json(orient="split")`` takes a table."""
+    sides = {"baseline": result.baseline, "best" if result.best else "nearest": result.chosen}
+    data = [
+        [side, row.operator, row.provider, row.dtype, row.weights, row.count, 1e3 * row.seconds, table.share(row)]
+        for side, found in sides.items()
+        if found is not None and (table := found.operators) is not None
+        for row in table.rows
+    ]
+    columns = ["variant", "operator", "provider", "dtype", "weights", "count", "time_ms", "share"]
+    return {"columns": columns, "data": data}

@@ -195,6 +195,9 @@ class Tracker:
             folder = Path(scratch)
             (folder / "result.json").write_text(result.text(), encoding="utf-8")
             (folder / "trials.csv").write_text(trials_csv(result), encoding="utf-8")
+            operators = fields.operator_table(result)
+            if operators["data"]:
+                (folder / "operators.json").write_text(canonical(operators), encoding="utf-8")
             self._client.log_artifacts(self.run_id, scratch)
         if (out / "report.html").is_file():
             self._client.log_artifact(self.run_id, str(out / "report.html"))

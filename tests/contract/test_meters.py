@@ -10,10 +10,13 @@ import pytest
 from autopilot import plugins
 from autopilot.contracts import Axis, Meter
 from autopilot.profile import (
+    EnergyReading,
     Int8Audit,
     Interval,
     LatencyReading,
     Measurement,
+    OperatorCost,
+    OperatorTable,
     Placement,
     Profile,
     QualityReading,
@@ -42,15 +45,17 @@ def full_profile() -> Profile:
         load_s=np.array([0.2, 0.3, 0.25]),
         peak_memory_bytes=90_000_000,
         empty_memory_bytes=50_000_000,
+        resident_memory_bytes=70_000_000,
         gpu_memory_bytes=10_000_000,
         latency=latency(0.001),
         baseline_latency=latency(0.002),
-        energy_mj=Interval(3.0, 2.5, 3.5),
+        energy=EnergyReading(*rng.uniform(1.0, 1.1, (5, 12)), "rapl", "the package", 0.001),
         quality=QualityReading(
             "accuracy", "test", 100, Interval(0.9, 0.85, 0.95), 0.91, Interval(0.01, 0.0, 0.02), "x"
         ),
         placement=Placement({"CPUExecutionProvider": 7}),
-        int8=Int8Audit(2, 2, 4),
+        int8=Int8Audit(2, 2, 4, 0.5),
+        operators=OperatorTable((OperatorCost("Conv", "CPUExecutionProvider", "float32", 2.0, 0.001),), 50),
         price_per_hour=0.2,
         environment={"execution_provider": "CPUExecutionProvider"},
     )
@@ -121,7 +126,8 @@ def test_every_axis_of_the_interface_has_a_meter() -> None:
     """The names that specs may use."""
     promised = (
         "latency_mean_ms latency_p50_ms latency_p90_ms latency_p95_ms latency_p99_ms throughput_rps cpu_ms "
-        "peak_memory_mb gpu_memory_mb size_mb load_s energy_mj cost_per_million quality quality_drop"
+        "peak_memory_mb model_memory_mb resident_memory_mb gpu_memory_mb size_mb load_s energy_mj "
+        "cost_per_million quality quality_drop"
     )
 
     assert set(promised.split()) <= set(plugins.axis_names())

@@ -106,6 +106,36 @@ def test_optimized_model_is_written_when_asked(name: str, provider: Provider, mo
 
 
 @each_usable
+def test_operators_are_timed_when_asked(name: str, provider: Provider, model: Path, tmp_path: Path) -> None:
+    """Every row names operator, provider and type; warm-up is left out; nothing stays behind on the disk."""
+    x = np.ones((2, 4), dtype=np.float32)
+    folder = tmp_path / "profile"
+    folder.mkdir()
+    try:
+        session = provider.open(model, Deployment(name), profile_to=folder / "p")
+    except Unsupported as refused:
+        pytest.skip(f"{name} has no profiler and says so: {refused.message}")
+    for _ in range(5):
+        session.run({"x": x})
+    rows = session.operator_costs(3)
+
+    nodes = sum(session.placement().nodes.values())
+    assert sum(row.count for row in rows) == pytest.approx(nodes)
+    assert {row.dtype for row in rows} == {"float32"}
+    assert {row.provider for row in rows} == set(session.placement().nodes)
+    assert list(folder.iterdir()) == []
+
+
+@each_usable
+def test_operators_of_a_session_that_keeps_no_profile_are_refused(name: str, provider: Provider, model: Path) -> None:
+    """No table is made up."""
+    session = provider.open(model, Deployment(name))
+
+    with pytest.raises(Unsupported):
+        session.operator_costs(1)
+
+
+@each_usable
 def test_unknown_option_is_refused(name: str, provider: Provider, model: Path) -> None:
     """A misspelt option must not be ignored in silence."""
     with pytest.raises(Unsupported, match="turbo"):

@@ -21,7 +21,7 @@ from autopilot.errors import Failure, VariantFailed
 from autopilot.model import ModelInfo
 from autopilot.model.inspect import TensorInfo
 from autopilot.observer import NullObserver
-from autopilot.profile import Interval, LatencyReading, Measurement, Profile
+from autopilot.profile import Control, Interval, LatencyReading, Measurement, Profile
 from autopilot.recipe import Recipe, Variant
 from autopilot.search.outcome import SCREENING, VERIFYING, Effort, Outcome
 from autopilot.search.prepare import Setup
@@ -73,7 +73,8 @@ def info_of(batch: int | None = None, *, inputs: tuple[str, ...] = ("x",), path:
 
 def split(name: str = "validation", n: int = 600, *, batched: bool = True) -> Any:
     """What the search needs to know of a split."""
-    return SimpleNamespace(name=name, n=n, digest=name, batched=batched, labels=np.zeros(n, int), folder=Path(name))
+    known = {"name": name, "n": n, "digest": name, "batched": batched, "labels": np.zeros(n, int), "folder": Path(name)}
+    return SimpleNamespace(**known, preprocess=None, postprocess=None)
 
 
 def setup_of(
@@ -168,7 +169,9 @@ class FakeEvaluator:
     observer: Any
     world: World
     asked: list[tuple[str, bool]] = field(default_factory=list)  # variant, whether to verify it
+    costed: list[str] = field(default_factory=list)  # variants whose operators were timed
     deadline: float | None = None
+    control: Control | None = None
     on_event: Callable[[], None] = lambda: None
     baseline_samples: str = "0"
 
@@ -212,6 +215,9 @@ class FakeEvaluator:
 
     def baseline_beside(self, outcome: Outcome) -> Outcome:
         return replace(self.baseline)
+
+    def take_costs(self, outcome: Outcome) -> None:
+        self.costed.append(outcome.variant.id)
 
     def verdict(self, outcome: Outcome) -> Verdict:
         return self.setup.problem.budget.judge(outcome.measured)

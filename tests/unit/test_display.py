@@ -167,6 +167,77 @@ def test_single_reading_is_called_so() -> None:
     assert row.split()[-4:] == ["66.1", "one", "reading", "in"]
 
 
+def costs(sides: int, rows: int = 12) -> dict[str, Any]:
+    """Stages and operators of a candidate, as result.json holds them."""
+    operators = [
+        {
+            "operator": f"Operator{i}",
+            "provider": "CPUExecutionProvider",
+            "dtype": "uint8" if sides == 2 else "float32",
+            "weights": "int8" if sides == 2 else "",
+            "count": 2.0,
+            "seconds": 0.001 / 2**i,
+            "share": 2.0 ** -(i + 1) / (1 - 2.0**-rows),
+        }
+        for i in range(rows)
+    ]
+    stage = {"seconds": 0.0002, "share": {"value": 0.2, "low": 0.1, "high": 0.3}}
+    inference = {"seconds": 0.0006, "share": {"value": 0.6, "low": 0.5, "high": 0.7}}
+    stages = {"preprocess": stage, "inference": inference, "postprocess": stage}
+    return {"operators": {"rows": operators, "covered": 0.95, "requests": 50}, "stages": stages}
+
+
+def test_costs_stand_side_by_side_and_add_up() -> None:
+    """The dearest operators of either side, the rest in one row, in 80 columns."""
+    best = results.candidate("in", "best/model.onnx") | costs(2)
+    baseline = results.result()["baseline"] | costs(1)
+    text = shown(render_result(results.result(best=best, baseline=baseline)))
+
+    assert max(len(line) for line in text.splitlines()) <= 80
+    lines = text.splitlines()
+    assert next(line for line in lines if line.startswith("inference")).split() == [
+        "inference", "0.6", "60.0%", "0.6", "60.0%",
+    ]  # fmt: skip
+    first = next(i for i, line in enumerate(lines) if line.startswith("operator (ms a request)"))
+    rows = lines[first + 1 : first + 10]
+    assert rows[0].split() == ["Operator0", "float32", "1", "50.0%", "2"]
+    assert rows[1].split() == ["Operator0", "uint8*int8", "1", "50.0%", "2"]
+    assert rows[8].startswith("16 others")
+    shares = [float(word[:-1]) for row in rows for word in row.split() if word.endswith("%")]
+    assert sum(shares) == pytest.approx(200, abs=1)
+    assert "baseline 95.0%, winner 95.0%" in text
+
+
+def test_result_without_costs_shows_no_empty_table() -> None:
+    """Older results have neither key; a provider without a profiler leaves null."""
+    for more in ({}, {"operators": None, "stages": None}):
+        best = results.candidate("in", "best/model.onnx") | more
+        text = shown(render_result(results.result(best=best)))
+
+        assert "operator (ms" not in text
+        assert "stage (ms" not in text
+
+
+def test_provider_is_named_where_there_are_several() -> None:
+    """Operators that fell back stand out."""
+    taken = costs(1, rows=2)
+    taken["operators"]["rows"][1]["provider"] = "CUDAExecutionProvider"
+    check = results.candidate("in", "m.onnx") | taken | {"status": "in_budget", "model": "m", "budget": results.LIMITS}
+    text = shown(render_check(check))
+
+    assert "Operator0 float32 CPU" in text
+    assert "Operator1 float32 CUDA" in text
+
+
+def test_table_that_the_profiler_distorts_says_so() -> None:
+    """Nodes of a microsecond take longer to time than to run."""
+    taken = costs(1)
+    taken["operators"]["covered"] = 4.2
+    best = results.candidate("in", "best/model.onnx") | taken
+
+    assert "far above 100%" in shown(render_result(results.result(best=best)))
+
+
 # ---- progress --------------------------------------------------------------------------------------
 
 

@@ -57,10 +57,21 @@ def test_noise_and_missing_energy_are_told() -> None:
     """What can't be measured has its reason; what can has its figure."""
     text = shown(report())
 
-    assert "3.2% at the median" in text
+    assert "2 processes of one model" in text
     assert "11% at p99" in " ".join(text.split())
     assert "not measurable: no counter" in text
     assert "int8 gains little" in text
+
+
+def test_sources_of_energy_and_gpu_memory_are_told() -> None:
+    """What a counter includes stands beside its name; what isn't there has the machine's own reason."""
+    without = " ".join(shown(report(gpu_memory_reason="pynvml is not installed")).split())
+    found = report(energy_source="rapl+nvml", energy_reason="", gpu_memory_source="nvml")
+    text = " ".join(shown(found).split())
+
+    assert "gpu memory not measurable: pynvml is not installed" in without
+    assert "energy RAPL, the processor packages (all processes on them, no DRAM); NVML, whole NVIDIA devices" in text
+    assert "gpu memory NVML, per process" in text
 
 
 def test_clash_of_runtimes_is_told() -> None:

@@ -12,13 +12,14 @@ import pytest
 
 from autopilot.budget import Budget, Judgement, Limit, Verdict
 from autopilot.errors import Failure
-from autopilot.profile import Interval, Measurement
+from autopilot.profile import Interval, Measurement, OperatorCost, OperatorTable, Profile
 from autopilot.recipe import Recipe, Step, Variant, params_of
 from autopilot.result import Status, StudyResult, TrialRecord, TrialState
 from autopilot.search import conclude as module
 from autopilot.search.conclude import speedup
 from autopilot.search.explain import explain
 from autopilot.search.finalists import MOST_LATE, Ranking, line_up, verify
+from autopilot.search.outcome import Outcome
 from tests.unit.search_support import BUDGET, Facts, FakeEvaluator, Recorder, artifact_of, figures, setup_of
 
 RANKING = Ranking("latency_p50_ms", maximize=False)
@@ -223,3 +224,40 @@ def test_one_finalist_is_verified_when_a_limit_can_not_be_measured(tmp_path: Pat
     evaluator: Any = evaluator_of(tmp_path, facts)
 
     assert len(verify(evaluator, records, RANKING, out_of_time=lambda: False).done) == 1
+
+
+def test_operators_of_baseline_and_chosen_variant_alone_are_timed(tmp_path: Path) -> None:
+    """Nobody asks where the time of a variant goes that isn't shown."""
+    facts = [Facts(1.0), Facts(0.4), Facts(0.5)]
+    evaluator: Any = evaluator_of(tmp_path, facts)
+    records = [record(i, f) for i, f in enumerate(facts)]
+    done = verify(evaluator, records, RANKING, out_of_time=lambda: False).done
+    chosen = done[0]
+    baseline, own = module._take_costs(evaluator, chosen)
+
+    assert own is chosen.outcome
+    assert evaluator.costed == [records[0].id, chosen.record.id]
+    assert baseline.variant == evaluator.baseline.variant
+    evaluator.costed.clear()
+    _, unverified = module._take_costs(evaluator, records[2])
+    assert unverified is not None
+    assert unverified.measured == records[2].measured
+    assert evaluator.costed == [records[0].id, records[2].id]
+    assert module._take_costs(evaluator, None)[1] is None
+
+
+def test_stages_and_operators_are_in_the_result(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """For baseline and winner; what could not be timed is a warning of the result."""
+    table = OperatorTable((OperatorCost("Conv", "CPUExecutionProvider", "float32", 2.0, 0.001),), 50)
+
+    def take(self: FakeEvaluator, outcome: Outcome) -> None:
+        outcome.profile = replace(outcome.profile or Profile(outcome.variant.id), operators=table)
+        outcome.warnings.append(f"timed {len(outcome.variant.recipe.steps)}")
+
+    monkeypatch.setattr(FakeEvaluator, "take_costs", take)
+    result = concluded(tmp_path, [Facts(1.0), Facts(0.4)], monkeypatch)
+
+    assert result.best is not None
+    assert result.best.operators == result.baseline.operators == table
+    assert {"timed 0", "timed 1"} <= set(result.warnings)
+    assert StudyResult.from_json(result.to_json()).best == result.best

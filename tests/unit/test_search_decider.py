@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from statistics import NormalDist
 
 import numpy as np
@@ -13,7 +14,8 @@ from autopilot.meters.latency import METER
 from autopilot.profile import Interval, LatencyReading, Measurement, Profile
 from autopilot.search.decider import Decider
 from autopilot.search.outcome import BASELINE, SCREENING, VERIFYING, Effort, cap_s
-from tests.unit.search_support import reading
+from autopilot.spec import SearchSpec
+from tests.unit.search_support import reading, setup_of
 
 BUDGET = Budget((Limit("latency_p50_ms", 1.0),))
 
@@ -64,16 +66,23 @@ def test_limits_of_other_stages_do_not_hold_the_pass_up() -> None:
         (VERIFYING, 2.0, 10.0, VERIFYING.cap_s),
     ],
 )
-def test_slow_models_are_verified_for_longer(effort: Effort, pair_s: float, timeout_s: float, expected: float) -> None:
+def test_slow_models_are_verified_for_longer(
+    tmp_path: Path, effort: Effort, pair_s: float, timeout_s: float, expected: float
+) -> None:
     """A p99 has no upper bound below 368 requests, so that a fixed cap would leave it undecided for ever."""
     budget = Budget((Limit("latency_p50_ms", 1.0), Limit("latency_p99_ms", 1.0)))
 
-    assert cap_s(effort, budget, pair_s=pair_s, timeout_s=timeout_s) == pytest.approx(expected)
+    problem = setup_of(tmp_path, budget=budget, search=SearchSpec(timeout_s=timeout_s)).problem
+
+    assert cap_s(effort, problem, pair_s=pair_s) == pytest.approx(expected)
 
 
-def test_cap_is_the_usual_one_without_a_percentile() -> None:
-    """Means and rates need no number of requests."""
-    assert cap_s(VERIFYING, Budget((Limit("size_mb", 1.0),)), pair_s=9.0, timeout_s=900.0) == VERIFYING.cap_s
+def test_cap_is_the_specs_without_a_percentile(tmp_path: Path) -> None:
+    """Means and rates need no number of requests; a cap below screening's own holds for both."""
+    problem = setup_of(tmp_path, budget=Budget((Limit("size_mb", 1.0),)), search=SearchSpec(measure_cap_s=2.0)).problem
+
+    assert cap_s(VERIFYING, problem, pair_s=9.0) == 2.0
+    assert cap_s(SCREENING, problem, pair_s=9.0) == 2.0
 
 
 def test_stopping_asks_for_more_than_the_verdict() -> None:
@@ -111,3 +120,23 @@ def _simulated_pass(axis: str, budget: Budget, seed: int) -> Judgement:
         if blocks >= 300 or decide(taken, None):
             return budget.judge(figures(taken, None)).overall
         blocks = min(300, round(blocks * 1.25))
+
+
+def test_limit_that_more_requests_cannot_decide_is_not_waited_for() -> None:
+    """All of the interval's width is what processes of one model differ by: the verdict stays undecided."""
+    found = {"latency_p50_ms": Measurement("latency_p50_ms", 1.0, 0.95, 1.05, 9, ratio=Interval(1.0, 0.95, 1.05))}
+
+    def ends(floor: float) -> bool:
+        return Decider(lambda a, b: found, BUDGET, "latency_p50_ms", VERIFYING, floor=floor)(reading(1.0), None)
+
+    assert ends(0.05)
+    assert not ends(0.02)
+    assert not ends(0.0)
+
+
+def test_objective_is_sure_when_only_the_processes_differ() -> None:
+    """Precision is asked of the requests' own part."""
+    found = {"latency_p50_ms": Measurement("latency_p50_ms", 0.5, 0.485, 0.515, 9, ratio=Interval(0.5, 0.485, 0.515))}
+
+    assert Decider(lambda a, b: found, BUDGET, "latency_p50_ms", VERIFYING, floor=0.03)(reading(1.0), None)
+    assert not Decider(lambda a, b: found, BUDGET, "latency_p50_ms", VERIFYING)(reading(1.0), None)

@@ -11,14 +11,28 @@ from typing import Any
 import numpy as np
 import pytest
 
+from autopilot.bench import rounds
 from autopilot.bench.child import ChildLimits
 from autopilot.bench.launcher import ColdReading
+from autopilot.bench.live import Server
 from autopilot.budget import Budget, Judgement, Limit
 from autopilot.contracts import Stage
-from autopilot.errors import BaselineFailed, DataError, Failure, ModelError, VariantFailed
+from autopilot.errors import BaselineFailed, DataError, Failure, ModelError, NotMeasurable, VariantFailed
 from autopilot.observer import NullObserver
-from autopilot.profile import Int8Audit, Interval, Measurement, Placement, QualityReading
+from autopilot.profile import (
+    Control,
+    EnergyReading,
+    Int8Audit,
+    Interval,
+    LatencyReading,
+    Measurement,
+    OperatorCost,
+    OperatorTable,
+    Placement,
+    QualityReading,
+)
 from autopilot.recipe import Deployment, Recipe, Step, Variant, params_of
+from autopilot.search import cold, costs, energy, timing
 from autopilot.search import evaluator as module
 from autopilot.search.evaluator import GRACE_S, Evaluator
 from autopilot.search.outcome import VERIFYING
@@ -36,6 +50,7 @@ class FakeServer:
         self.is_alive = True
         self.request_s: float | None = None
         self.warnings: tuple[str, ...] = ()
+        self.pid = 1
 
     def warm_up(self) -> None:
         self.request_s = 0.001
@@ -66,6 +81,7 @@ class Bench:
         self.audit: Int8Audit | None = None
         self.scored_n: int | None = None
         self.kill_baseline = False
+        self.spoilt: list[tuple[LatencyReading, LatencyReading]] = []
 
     def start(self, artifact: Path, deployment: Deployment, *, split: Any, limits: ChildLimits) -> FakeServer:
         self.limits.append(limits)
@@ -80,6 +96,8 @@ class Bench:
             if self.kill_baseline and other is not None:
                 other.close()
             raise self.latency_error.pop()
+        if self.spoilt:
+            return self.spoilt.pop(0)
         mine = reading(self.latency_ms if other is not None else 1.0)
         return mine, reading(1.0) if other is not None else None
 
@@ -103,10 +121,11 @@ class Bench:
 @pytest.fixture
 def bench(monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
     fake = Bench()
-    monkeypatch.setattr(module.Server, "start", fake.start)
-    monkeypatch.setattr(module, "measure_latency", fake.measure_latency)
-    monkeypatch.setattr(module, "measure_cold", fake.measure_cold)
-    monkeypatch.setattr(module, "measure_empty", lambda deployment, limits: 20_000_000)
+    monkeypatch.setattr(Server, "start", fake.start)
+    monkeypatch.setattr(rounds, "measure_latency", fake.measure_latency)
+    monkeypatch.setattr(timing, "measure_control", lambda live, start: Control(0.002, 4, 0.3, 2.0))
+    monkeypatch.setattr(cold, "measure_cold", fake.measure_cold)
+    monkeypatch.setattr(cold, "measure_empty", lambda deployment, limits, *, split: 20_000_000)
     monkeypatch.setattr(module.QualityPass, "run", lambda self, *a, **k: fake.run_quality(*a, **k))
     return fake
 
@@ -161,12 +180,56 @@ def test_verification_takes_everything_on_held_back_data_with_fresh_servers(tmp_
     outcome = evaluator.measure(WANTED, artifact_of(WANTED.recipe), VERIFYING)
 
     assert outcome.stage is Stage.QUALITY
-    assert [s.name.split()[1] for s in bench.servers] == ["validation", "test", "test"]
+    assert [s.name.split()[1] for s in bench.servers] == ["validation", *["test"] * 6]
     assert not bench.servers[0].is_alive
+    assert outcome.profile is not None
+    assert outcome.profile.latency is not None
+    assert outcome.profile.latency.processes == 3
     assert bench.scored == [("baseline", "test"), ("variant", "test")]
     beside = evaluator.baseline_beside(outcome)
     assert beside.measured["latency_p50_ms"].ratio == Interval(1.0, 1.0, 1.0)
     assert beside.measured["quality"].how.startswith("accuracy on test")
+
+
+def swinging() -> tuple[LatencyReading, LatencyReading]:
+    """Readings whose ratio doubles half-way."""
+    beside = reading(1.0)
+    return replace(beside, latency_s=beside.latency_s * np.where(beside.block < 10, 0.5, 1.0)), beside
+
+
+def test_reading_that_the_machine_spoilt_is_taken_again(tmp_path: Path, bench: Bench) -> None:
+    """The second one counts."""
+    evaluator = begun(tmp_path)
+    bench.spoilt = [swinging()]
+    outcome = evaluator.measure(WANTED, artifact_of(WANTED.recipe))
+
+    assert outcome.stage is Stage.QUALITY
+    assert len(bench.caps) == 3
+
+
+def test_machine_that_spoils_two_readings_in_a_row_is_unstable(tmp_path: Path, bench: Bench) -> None:
+    """No figure is better than a wrong one."""
+    evaluator = begun(tmp_path)
+    bench.spoilt = [swinging(), swinging()]
+
+    with pytest.raises(VariantFailed, match="twice in a row") as caught:
+        evaluator.measure(WANTED, artifact_of(WANTED.recipe))
+
+    assert caught.value.failure is Failure.UNSTABLE
+
+
+def test_absolute_limit_is_measured_again_when_the_machine_moved(tmp_path: Path, bench: Bench) -> None:
+    """Slower by more than the margin: once more, and what is kept then carries the drift."""
+    evaluator = begun(tmp_path, budget=Budget((Limit("latency_p50_ms", 0.6, margin=0.05),)))
+    slow = (reading(0.65), reading(1.3))
+    bench.spoilt = [slow, slow]
+    outcome = evaluator.measure(WANTED, artifact_of(WANTED.recipe))
+
+    assert len(bench.caps) == 3
+    assert outcome.profile is not None
+    assert outcome.profile.drift == pytest.approx(0.3)
+    assert evaluator.verdict(outcome).overall is Judgement.UNDECIDED
+    assert any("30% slower" in w for w in outcome.warnings)
 
 
 def test_dead_baseline_server_is_started_again(tmp_path: Path, bench: Bench) -> None:
@@ -244,6 +307,81 @@ def test_fake_int8_fails(tmp_path: Path, bench: Bench) -> None:
     assert caught.value.failure is Failure.FAKE_INT8
 
 
+def fallen(bench: Bench, nodes: dict[str, int]) -> None:
+    """Every later variant has its nodes so."""
+    usual = bench.measure_cold
+
+    def elsewhere(path: Path, deployment: Deployment, **more: Any) -> ColdReading:
+        return replace(usual(path, deployment, **more), placement=Placement(nodes))
+
+    bench.measure_cold = elsewhere  # type: ignore[method-assign]
+
+
+FALLEN = {"CPUExecutionProvider": 3, "OtherExecutionProvider": 1}
+
+
+@pytest.fixture
+def falling(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> Bench:
+    fallen(bench, FALLEN)
+    monkeypatch.setattr(cold, "measure_cold", bench.measure_cold)
+    return bench
+
+
+def test_nodes_on_another_provider_fail_the_variant(tmp_path: Path, falling: Bench) -> None:
+    """With its share of nodes; before anything is timed."""
+    evaluator = begun(tmp_path)
+    falling.caps.clear()
+
+    with pytest.raises(VariantFailed, match=r"1 of 4 nodes \(25.0%\) run on OtherExecutionProvider") as caught:
+        evaluator.measure(WANTED, artifact_of(WANTED.recipe))
+
+    assert caught.value.failure is Failure.PROVIDER_FALLBACK
+    assert "audit: warn" in caught.value.hint
+    assert falling.caps == []
+
+
+def test_baseline_with_nodes_on_another_provider_is_warned_about(tmp_path: Path, falling: Bench) -> None:
+    """Without it there is nothing to compare with; as a finalist it is held to the rule like every other."""
+    evaluator = begun(tmp_path)
+
+    assert [w for w in evaluator.baseline.warnings if w.startswith("provider_fallback: ")]
+    with pytest.raises(VariantFailed):
+        evaluator.measure(evaluator.baseline.variant, artifact_of(Recipe()), VERIFYING)
+
+
+def test_audit_warns_where_the_spec_says_so(tmp_path: Path, falling: Bench) -> None:
+    """The variant is measured to the end and carries both warnings, once each."""
+    evaluator = begun(tmp_path)
+    evaluator.setup = replace(evaluator.setup, problem=replace(evaluator.setup.problem, audit="warn"))
+    falling.audit = Int8Audit(claimed=4, executed=1, total=4)
+    outcome = evaluator.measure(WANTED, artifact_of(WANTED.recipe))
+
+    assert outcome.stage is Stage.QUALITY
+    assert [w.partition(":")[0] for w in outcome.warnings] == ["provider_fallback", "fake_int8"]
+
+
+def test_operators_are_timed_in_a_trial_only_where_their_share_is_judged(
+    tmp_path: Path, bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A limit on provider_time_share needs the figure of every variant; without one the pass waits for the end."""
+    table = OperatorTable((OperatorCost("Conv", "CPUExecutionProvider", "float32", 1.0, 0.001),), 50)
+    timed: list[str] = []
+
+    def measure(path: Path, deployment: Deployment, **more: Any) -> OperatorTable:
+        timed.append(more["split"].name)
+        return table
+
+    monkeypatch.setattr(costs, "measure_operators", measure)
+    begun(tmp_path)
+    assert timed == []
+    limits = (Limit("provider_time_share", 0.9, upper=False), Limit("quality_drop", 0.01))
+    evaluator = begun(tmp_path, budget=Budget(limits))
+    outcome = evaluator.measure(WANTED, artifact_of(WANTED.recipe))
+
+    assert timed == ["validation", "validation"]
+    assert evaluator.verdict(outcome).overall is Judgement.IN
+
+
 def test_prefix_that_rules_a_variant_out_cuts_it_short(tmp_path: Path, bench: Bench) -> None:
     """The record says that not all samples were scored."""
     evaluator = begun(tmp_path)
@@ -314,3 +452,86 @@ def test_ratio_without_interleaving_takes_the_unlucky_sides(
         assert (found.ratio.value, found.ratio.low, found.ratio.high) == pytest.approx(expected)
     else:
         assert Limit("load_s", 0.9, relative=True).judge(found) is Judgement.NOT_MEASURABLE
+
+
+# ---- energy ----------------------------------------------------------------------------------------
+
+
+def with_counter(folder: Path, source: str | None, **changes: Any) -> Evaluator:
+    """An evaluator on a machine with (or without) an energy counter, its baseline measured."""
+    reason = "" if source else "no RAPL counter"
+    setup = setup_of(folder, **changes)
+    target = replace(setup.target, energy_source=source, energy_reason=reason)
+    evaluator = Evaluator(replace(setup, target=target), NullObserver())
+    evaluator.measure_baseline()
+    return evaluator
+
+
+@pytest.fixture
+def energy_pass(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Servers whose energy was read: 5 mJ a sample above idle."""
+    read: list[str] = []
+    one = np.ones(12)
+
+    def measure(server: FakeServer, counter: Any) -> EnergyReading:
+        assert server.request_s is not None  # warm
+        read.append(server.name)
+        return EnergyReading(25e3 * one, one, 20e3 * one, one, 1000 * one, "rapl", "packages", 0.001)
+
+    monkeypatch.setattr(energy, "open_counter", lambda pid, placement: object())
+    monkeypatch.setattr(energy, "measure_energy", measure)
+    return read
+
+
+ENERGY = Budget((Limit("energy_mj", 6.0),))
+
+
+def test_energy_is_read_of_every_variant_where_the_spec_names_it(
+    tmp_path: Path, bench: Bench, energy_pass: list[str]
+) -> None:
+    """Baseline and variant, each in a process of its own that is ended again."""
+    evaluator = with_counter(tmp_path, "rapl", budget=ENERGY)
+    outcome = evaluator.measure(WANTED, artifact_of(WANTED.recipe))
+
+    assert len(energy_pass) == 2
+    assert outcome.measured["energy_mj"].value == pytest.approx(5.0)
+    assert evaluator.verdict(outcome).per_limit == {"energy_mj": Judgement.IN}
+    assert sum(server.is_alive for server in bench.servers) == 1  # the baseline's, between trials
+
+
+def test_energy_of_finalists_alone_is_read_where_the_spec_does_not_name_it(
+    tmp_path: Path, bench: Bench, energy_pass: list[str]
+) -> None:
+    """Screening doesn't pay for it; the table of the winner has it all the same."""
+    evaluator = with_counter(tmp_path, "rapl")
+    screened = evaluator.measure(WANTED, artifact_of(WANTED.recipe))
+
+    assert energy_pass == []
+    assert "finalists only" in screened.measured["energy_mj"].reason
+
+    verified = evaluator.measure(WANTED, artifact_of(WANTED.recipe), VERIFYING)
+
+    assert verified.measured["energy_mj"].value == pytest.approx(5.0)
+
+
+def test_machine_without_counter_starts_no_process_for_it(tmp_path: Path, bench: Bench, energy_pass: list[str]) -> None:
+    """The reason is the machine's; no seconds are spent."""
+    outcome = with_counter(tmp_path, None, budget=ENERGY).measure(WANTED, artifact_of(WANTED.recipe))
+
+    assert energy_pass == []
+    assert outcome.measured["energy_mj"].reason == "no RAPL counter"
+
+
+def test_counter_that_fails_in_the_pass_is_a_reason(
+    tmp_path: Path, bench: Bench, energy_pass: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A counter that stops leaves the axis without a figure, and the trial goes on."""
+
+    def fails(pid: int, placement: Placement) -> object:
+        raise NotMeasurable("the counter stood still.")
+
+    monkeypatch.setattr(energy, "open_counter", fails)
+    outcome = with_counter(tmp_path, "rapl", budget=ENERGY).measure(WANTED, artifact_of(WANTED.recipe))
+
+    assert outcome.measured["energy_mj"].reason == "the counter stood still."
+    assert outcome.stage is Stage.QUALITY

@@ -247,6 +247,22 @@ def test_run_ends_with_no_fit_when_every_finalist_fails(tmp_path: Path) -> None:
     assert "measured again: quality_drop out" in {t.reason for t in result.trials}
 
 
+def test_unstable_machine_ends_the_search_and_leaves_it_undecided(tmp_path: Path) -> None:
+    """Three trials in a row that the machine spoilt: no verdict, and the sampler learns nothing from them."""
+    watcher = Recorder()
+    result, _ = run(
+        tmp_path, lambda v: Facts(failure=Failure.UNSTABLE) if v.recipe.steps else Facts(1.0), observer=watcher
+    )
+
+    failures = [t.failure for t in result.trials]
+    assert failures.count(Failure.UNSTABLE) >= 3
+    assert failures[-3:] == [Failure.UNSTABLE] * 3
+    assert result.status is Status.UNDECIDED
+    assert any("too unstable" in note for note in watcher.notes)
+    spoilt = [t for t in told(tmp_path) if "record" in t.user_attrs and "unstable" in t.user_attrs["record"]]
+    assert {t.state for t in spoilt} == {optuna.trial.TrialState.FAIL}
+
+
 def test_trial_that_the_studys_end_stopped_is_no_timeout_of_its_variant(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -45,7 +45,7 @@ BASELINE = Variant(Recipe(), Deployment("cpu"))
 SLIM = Variant(Recipe((Step("slim"),)), Deployment("cpu"))
 
 
-def profile_of(variant: Variant, ms: float, memory_bytes: int, *, beside: bool) -> Profile:
+def profile_of(variant: Variant, ms: float, memory_mb: int, *, beside: bool) -> Profile:
     """Readings of all passes."""
     base, labels = classifier(400, 0.9)
     mine, _ = classifier(400, 0.9, seed=0) if variant is BASELINE else classifier(400, 0.89)
@@ -53,7 +53,7 @@ def profile_of(variant: Variant, ms: float, memory_bytes: int, *, beside: bool) 
         variant.id,
         size_bytes=1234,
         load_s=np.array([0.21, 0.2, 0.22]),
-        peak_memory_bytes=memory_bytes,
+        peak_memory_bytes=memory_mb * 1_000_000,
         latency=reading(ms),
         baseline_latency=reading(1.0) if beside else None,
         quality=scored("accuracy", mine, base, labels, same_model=variant is BASELINE),
@@ -261,7 +261,7 @@ def test_study_gives_readings_and_recomputes(finished: Run) -> None:
     profile = study.samples(1)
     assert profile.latency is not None
     assert profile.latency.latency_s.tolist() == reading(0.5).latency_s.tolist()
-    assert study.samples(1, verified=True).peak_memory_bytes == 81
+    assert study.samples(1, verified=True).peak_memory_bytes == 81_000_000
     assert study.recomputed().agree
     with pytest.raises(BadInput, match=r"3\.npz"):
         study.samples(3)

@@ -116,6 +116,13 @@ def test_smallest_spec_takes_the_documented_defaults(parse: Parse, folder: Path)
     assert (problem.search.trials, problem.search.timeout_s, problem.search.seed) == (60, 900.0, 0)
     assert problem.space.name == "cpu.yaml"
     assert problem.objective == "latency_p99_ms"
+    assert problem.audit == "fail"
+
+
+def test_audit_may_warn(parse: Parse) -> None:
+    """A policy is part of the question: another one starts anew."""
+    assert parse(audit="warn").audit == "warn"
+    assert parse(audit="warn").digest != parse().digest
 
 
 def test_whole_spec_of_the_interface_is_read(load: Callable[[str], Problem], folder: Path) -> None:
@@ -147,7 +154,7 @@ margin: 5%
 traffic: {scenario: server, rate_rps: 200, arrivals: trace.csv}
 target: {providers: [openvino, cpu], threads: 2, price_per_hour: 0.20}
 space: my.yaml
-search: {trials: 7, timeout: 1h30m, seed: 3, memory_limit_mb: 500, step_timeout: 20s}
+search: {trials: 7, timeout: 1h30m, seed: 3, memory_limit_mb: 500, step_timeout: 20s, measure_cap: 9s}
 version: 3
 rationale: "p99 tightened after the June review"
 """
@@ -170,6 +177,7 @@ rationale: "p99 tightened after the June review"
     assert (limits["peak_memory_mb"].margin, limits["latency_p99_ms"].margin) == (0.10, 0.05)
     assert problem.traffic.arrivals == str(folder / "trace.csv")
     assert problem.target.providers == ("openvino", "cpu")
+    assert problem.search.measure_cap_s == 9
     assert (problem.search.timeout_s, problem.search.step_timeout_s, problem.search.memory_limit_mb) == (5400, 20, 500)
     assert (problem.space, problem.version) == (folder / "my.yaml", 3)
 
@@ -345,6 +353,7 @@ def test_file_with_byte_order_mark_is_read(load: Callable[[bytes], Problem]) -> 
         (GOOD + "target:\n  threads: 1\n  providers:\n    - cpu\n    - openvin\n", 12, ["openvin", "'openvino'"]),
         (GOOD + "objective: sise_mb\n", 8, ["unknown axis", "'size_mb'"]),
         (GOOD + "traffic: {scenario: singlestream}\n", 8, ["single_stream"]),
+        (GOOD + "audit: wran\n", 8, ["audit should be one of fail, warn", "'warn'"]),
         (GOOD + "search:\n  trials: 3\n  timout: 3m\n", 10, ["search.timout", "'timeout'"]),
         (GOOD.replace("z\n", "z\n  inputs:\n    x: {scal: 1}\n", 1), 6, ["data.inputs.x.scal", "'scale'"]),
         (GOOD.replace("z\n", "z\n  inputs:\n    x: {dtype: float23}\n", 1), 6, ["'float32'"]),

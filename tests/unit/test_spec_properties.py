@@ -22,11 +22,24 @@ from autopilot.spec import Vocabulary, format_duration, load_spec, parse_duratio
 
 AXES = ("latency_p50_ms", "size_mb", "throughput_rps")
 TOP = ["name", "model", "data", "metric", "budget", "objective", "margin", "traffic", "target", "space", "search"]
-TOP += ["version", "rationale"]
+TOP += ["version", "rationale", "audit"]
 INNER = ["validation", "test", "label", "inputs", "batched", "preprocess", "trials", "timeout", "seed", "providers"]
 INNER += ["threads", "scenario", "rate_rps", "arrivals", "max", "min", "function", "direction", "from", "scale", "code"]
 KEYS = [*TOP, *INNER]
-WORDS = [*KEYS, *AXES, "accuracy", "cpu", "model.onnx", "valid.npz", "60% of baseline", "5%", "15m", "", "server"]
+WORDS = [
+    *KEYS,
+    *AXES,
+    "accuracy",
+    "cpu",
+    "model.onnx",
+    "valid.npz",
+    "60% of baseline",
+    "5%",
+    "15m",
+    "",
+    "server",
+    "warn",
+]
 
 
 @pytest.fixture(scope="module")
@@ -161,7 +174,7 @@ FULL: dict[str, Any] = {
     "budget": {"latency_p50_ms": {"max": 3, "margin": "5%"}, "size_mb": 3},
     "traffic": {"scenario": "server", "rate_rps": 3, "arrivals": "poisson"},
     "target": {"providers": ["cpu"], "threads": 2, "price_per_hour": 0.1},
-    "search": {"trials": 3, "timeout": "5m", "seed": 1, "memory_limit_mb": 3, "step_timeout": 3},
+    "search": {"trials": 3, "timeout": "5m", "seed": 1, "memory_limit_mb": 3, "step_timeout": 3, "measure_cap": 3},
 }
 
 

@@ -266,3 +266,26 @@ def test_same_model_against_itself_ties(q: float | None) -> None:
         alarms += not found.low <= 1 <= found.high
 
     assert alarms / 150 <= 0.10
+
+
+def test_ratio_holds_where_the_percentile_lies_at_the_edge_of_a_mode() -> None:
+    """5% of the requests are slow: the p95 has no slope there, and its ratio is covered all the same."""
+    rng = np.random.default_rng(17)
+    block = _blocks(100, 40)
+    covered = 0
+    for _ in range(150):
+        a, b = (np.exp(np.where(rng.random(4000) < 0.05, 1.0, 0.0) + 0.05 * rng.standard_normal(4000)) for _ in "ab")
+        found = stats.ratio_interval(a, block, b, block, q=95)
+        covered += found.low <= 1 <= found.high
+
+    assert covered / 150 >= 0.92
+
+
+def test_mean_holds_where_few_requests_carry_it() -> None:
+    """1% of 400 requests is ten times slower: the bound on that side knows of the skewness."""
+    rng = np.random.default_rng(19)
+    block = _blocks(40, 10)
+    found = [stats.mean_interval(np.where(rng.random(400) < 0.01, 10.0, 1.0), block) for _ in range(300)]
+
+    # 1.8% of the readings hold no slow request at all and can't know.
+    assert sum(i.low <= 1.09 <= i.high for i in found) / 300 >= 0.93

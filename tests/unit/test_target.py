@@ -27,6 +27,12 @@ def write(root: Path, path: str, text: str) -> None:
     file.write_text(text)
 
 
+def package(root: Path, energy_uj: str = "123456\n") -> None:
+    """A processor package with an energy counter, as Linux shows it."""
+    write(root, "sys/class/powercap/intel-rapl:0/name", "package-0\n")
+    write(root, "sys/class/powercap/intel-rapl:0/energy_uj", energy_uj)
+
+
 def test_detect_describes_this_machine() -> None:
     """The record is whole wherever the tests run."""
     found = Target.detect()
@@ -126,20 +132,47 @@ def test_memory_of_a_container_is_its_limit(tmp_path: Path) -> None:
 
 def test_readable_rapl_counter_is_the_energy_source(tmp_path: Path) -> None:
     """Only reading a counter tells that it can be read."""
-    write(tmp_path, "sys/class/powercap/intel-rapl:0/energy_uj", "123456\n")
+    package(tmp_path)
 
     assert energy_source(tmp_path) == ("rapl", "")
 
 
-def test_unreadable_rapl_counter_is_no_energy_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A counter for root alone gives the reason, not a number."""
-    write(tmp_path, "sys/class/powercap/intel-rapl:0/energy_uj", "123456\n")
-    monkeypatch.setattr(module, "_read", lambda path: "")
+def test_unreadable_rapl_counter_is_no_energy_source(tmp_path: Path) -> None:
+    """A counter that gives nothing when read gives the reason, not a number."""
+    package(tmp_path, energy_uj="")
 
     source, reason = energy_source(tmp_path)
 
     assert source is None
     assert "not readable" in reason
+
+
+def test_core_domain_alone_is_no_energy_source(tmp_path: Path) -> None:
+    """A domain inside of a package leaves most of the energy out."""
+    write(tmp_path, "sys/class/powercap/intel-rapl:0:0/name", "core\n")
+    write(tmp_path, "sys/class/powercap/intel-rapl:0:0/energy_uj", "123456\n")
+
+    assert energy_source(tmp_path)[0] is None
+
+
+def test_gpu_counter_stands_beside_the_packages_where_both_can_be_read(tmp_path: Path) -> None:
+    """What NVML said before is taken over; without a package counter the device's is the only one."""
+    assert energy_source(tmp_path, gpu_reason="") == ("nvml", "")
+
+    package(tmp_path)
+
+    assert energy_source(tmp_path, gpu_reason="") == ("rapl+nvml", "")
+
+
+def test_machine_with_a_device_gives_both_reasons(tmp_path: Path) -> None:
+    """Neither counter can be read: the reason says it of both."""
+    write(tmp_path, "proc/driver/nvidia/gpus/0000:01:00.0/information", "Model: \t\t NVIDIA H200\nIRQ: 3\n")
+
+    source, reason = energy_source(tmp_path, gpu_reason="pynvml is not installed")
+
+    assert source is None
+    assert "RAPL" in reason
+    assert "pynvml is not installed" in reason
 
 
 def test_machine_without_counter_says_why(tmp_path: Path) -> None:
@@ -176,4 +209,5 @@ def test_json_holds_everything_a_reader_of_results_needs(target: Target) -> None
 
     assert found["fingerprint"] == target.fingerprint
     assert found["energy"] == {"source": None, "reason": "no counter"}
+    assert found["gpu_memory"] == {"source": target.gpu_memory_source, "reason": target.gpu_memory_reason}
     assert found["int8_dot"] is False

@@ -1,0 +1,209 @@
+"""Scheduled requests in the serving child: a queue, batches made of what waits, several instances.
+
+The queue is a named pipe that the generator writes records into: while all instances are busy, requests wait
+in the kernel, and no thread of this process does anything. A free instance's thread takes the next turn at
+the pipe: it takes a full batch at once; else it waits until the oldest request that it took has waited
+``max_delay``, then runs what it has (the meaning of Triton's ``max_queue_delay``; 0 takes what is there).
+Only the standard library and numpy are loaded here.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import select
+import struct
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from autopilot.contracts import Array, Session
+    from autopilot.data import Split
+
+# One request: window, number in it, when it was sent (CLOCK_MONOTONIC, ns). Its size divides a memory page,
+# so that a pipe's pages are filled to the end; a pipe of 64 KiB holds 4,096 waiting requests.
+RECORD = struct.Struct("<IIq")
+# The number of the record that ends a window.
+LAST = 0xFFFFFFFF
+QUEUE = "requests.fifo"
+
+
+class Samples:
+    """Prebuilt single samples, and the requests that several of them make; LoadGen's sample library.
+
+    Arrays that follow the sample dimension are joined when a batch is run, which is part of its service;
+    those that are the same for all samples are kept once a batch size.
+    """
+
+    def __init__(self, split: Split, singles: Sequence[dict[str, Array]], batch: int) -> None:
+        self._singles = singles
+        self._whole: list[dict[str, Array]] = [{}]
+        self._joined: tuple[str, ...] = ()
+        if batch > 1:
+            make = split.raw if split.preprocess is not None else split.feed
+            self._whole += [make([i % split.n for i in range(size)]) for size in range(1, batch + 1)]
+            one, two = self._whole[1], self._whole[2]
+            self._joined = tuple(k for k in one if one[k].shape[:1] == (1,) and two[k].shape[:1] == (2,))
+
+    def request(self, numbers: Sequence[int]) -> dict[str, Array]:
+        """One run's arrays for the requests ``numbers``; each has a sample of its own."""
+        if len(numbers) == 1:
+            return self._singles[numbers[0] % len(self._singles)]
+        import numpy as np
+
+        parts = [self._singles[n % len(self._singles)] for n in numbers]
+        return {**self._whole[len(numbers)], **{k: np.concatenate([p[k] for p in parts]) for k in self._joined}}
+
+
+def answer(session: Session, split: Split, request: dict[str, Array]) -> None:
+    """Run one request, hooks included."""
+    if split.preprocess is not None:
+        request = split.preprocessed(request)
+    outputs = session.run(request)
+    if split.postprocess is not None:
+        from autopilot.data.hooks import apply_postprocess
+
+        named = dict(zip(session.output_names, outputs, strict=True))
+        apply_postprocess(split.postprocess, split.postprocess_reference or "", named)
+
+
+@dataclass(slots=True)
+class Window:
+    """One window of requests: its times (CLOCK_MONOTONIC, ns) and what happened in it.
+
+    ``runs``: numbers of the requests of one run, when it started and ended.
+    """
+
+    number: int
+    count_ns: int
+    stop_ns: int
+    drain_ns: int
+    ended: bool = False
+    runs: list[tuple[list[int], int, int]] = field(default_factory=list)
+    error: BaseException | None = None
+
+
+class Batcher:
+    """Serves windows of scheduled requests with one thread an instance.
+
+    Args:
+        run: called with (instance, request numbers); from several threads, one an instance.
+        folder: where the queue's pipe is made.
+        batch: the most requests in a run; ``max_delay_s``: how long the oldest may wait for more.
+        instances: how many runs may go on side by side.
+    """
+
+    def __init__(self, run: Any, folder: Path, *, batch: int, max_delay_s: float, instances: int) -> None:
+        self._run = run
+        self._batch = batch
+        self._max_delay_ns = round(max_delay_s * 1e9)
+        self._instances = instances
+        self._turn = threading.Lock()
+        self.path = folder / QUEUE
+        if not self.path.exists():
+            os.mkfifo(self.path)
+        # Open for writing too: no end of file between two generators.
+        self._pipe = os.open(self.path, os.O_RDWR | os.O_NONBLOCK)
+
+    def serve(self, window: Window) -> dict[str, Any]:
+        """Serve until all requests of ``window`` are answered or its drain is over; times in ns.
+
+        Raises:
+            BaseException: what a run raised.
+        """
+        gc.disable()
+        threads = [threading.Thread(target=self._work, args=(window, i), daemon=True) for i in range(self._instances)]
+        for thread in threads:
+            thread.start()
+        _sleep_until(window.count_ns)
+        cpu_ns = time.process_time_ns()
+        _sleep_until(window.stop_ns)
+        cpu_ns = time.process_time_ns() - cpu_ns
+        for thread in threads:
+            thread.join()
+        gc.enable()
+        self._empty()
+        if window.error is not None:
+            raise window.error
+        return {"runs": window.runs, "cpu_ns": cpu_ns, "ended_ns": time.monotonic_ns()}
+
+    def _empty(self) -> None:
+        """Throw away what still waits, so that the next window finds an empty queue."""
+        try:
+            while os.read(self._pipe, 1 << 16):
+                pass
+        except BlockingIOError:
+            return
+
+    def _work(self, window: Window, instance: int) -> None:
+        try:
+            while True:
+                with self._turn:
+                    numbers = self._gather(window)
+                if not numbers:
+                    return
+                start_ns = time.monotonic_ns()
+                self._run(instance, numbers)
+                window.runs.append((numbers, start_ns, time.monotonic_ns()))
+        except BaseException as exc:  # a thread's error must reach the command that waits for it
+            window.error = exc
+            window.ended = True
+
+    def _gather(self, window: Window) -> list[int]:
+        """The next run's requests; none when the window is over."""
+        numbers: list[int] = []
+        due_ns = window.drain_ns
+        while not window.ended and time.monotonic_ns() < window.drain_ns:
+            for number, sent_ns in self._take(window, self._batch - len(numbers)):
+                if not numbers:
+                    due_ns = min(sent_ns + self._max_delay_ns, window.drain_ns)
+                numbers.append(number)
+            left_ns = due_ns - time.monotonic_ns()
+            if len(numbers) == self._batch or window.ended or left_ns <= 0:
+                break
+            select.select([self._pipe], [], [], left_ns / 1e9)
+        return numbers
+
+    def _take(self, window: Window, most: int) -> list[tuple[int, int]]:
+        """Up to ``most`` waiting requests of this window: number and when it was sent."""
+        try:
+            data = os.read(self._pipe, most * RECORD.size)
+        except BlockingIOError:
+            return []
+        found = []
+        for of_window, number, sent_ns in RECORD.iter_unpack(data):
+            if of_window != window.number:
+                continue  # left over from a window that was cut off
+            if number == LAST:
+                window.ended = True
+            else:
+                found.append((number, sent_ns))
+        return found
+
+
+def _sleep_until(when_ns: int) -> None:
+    left_ns = when_ns - time.monotonic_ns()
+    if left_ns > 0:
+        time.sleep(left_ns / 1e9)
+
+
+def batcher(
+    sessions: Sequence[Session], split: Split, singles: Sequence[dict[str, Array]], told: Mapping[str, Any]
+) -> Batcher:
+    """The batcher of a loaded model.
+
+    ``told``: ``batch``, ``max_delay_ms``, and ``fixed`` where only whole batches run.
+    """
+    batch = int(told["batch"])
+    samples = Samples(split, singles, batch)
+    fill = batch if told["fixed"] else 1
+
+    def run(instance: int, numbers: list[int]) -> None:
+        padded = numbers + numbers[-1:] * (fill - len(numbers))
+        answer(sessions[instance], split, samples.request(padded))
+
+    return Batcher(run, Path.cwd(), batch=batch, max_delay_s=float(told["max_delay_ms"]) / 1e3, instances=len(sessions))

@@ -1,0 +1,170 @@
+"""The latency pass of a study: the baseline's live server, the A/A control, and what the machine did meanwhile."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+
+from autopilot import plugins, stats
+from autopilot.artifact import Artifact
+from autopilot.bench.child import ChildLimits
+from autopilot.bench.control import measure_control
+from autopilot.bench.launcher import MIN_BLOCK_REQUESTS, MIN_BLOCKS
+from autopilot.bench.live import Server
+from autopilot.bench.rounds import Plan, Servers, measure_rounds
+from autopilot.contracts import Stage
+from autopilot.data import Split
+from autopilot.errors import Failure, VariantFailed
+from autopilot.observer import Observer
+from autopilot.profile import Control, LatencyReading, Measurement
+from autopilot.recipe import Deployment
+from autopilot.search.decider import Decider
+from autopilot.search.outcome import BASELINE, Effort, Outcome, cap_s
+from autopilot.search.prepare import Setup
+from autopilot.search.steadiness import Drift, Reading, swing
+from autopilot.search.traffic import TrafficPass, request_pair_s
+
+Known = Callable[[Reading], Mapping[str, Measurement]]
+
+
+class LatencyPass:
+    """Reads requests of each variant in blocks interleaved with the baseline's.
+
+    The baseline's server stays alive between trials, asleep on its pipe. ``control`` is the A/A reading,
+    taken after the baseline's own. A reading during which the machine moved is taken again, once.
+    """
+
+    def __init__(self, setup: Setup, observer: Observer, baseline: Outcome, limits: Callable[[], ChildLimits]) -> None:
+        self.control: Control | None = None
+        self._setup = setup
+        self._observer = observer
+        self._baseline = baseline
+        self._limits = limits
+        self._drift = Drift(allowed=_allowed(setup))
+        self._server: Server | None = None
+
+    def close(self) -> None:
+        """End the baseline's server."""
+        if self._server is not None:
+            self._server.close()
+            self._server = None
+
+    def run(self, outcome: Outcome, effort: Effort, split: Split, known: Known) -> Reading:
+        """The reading of ``outcome``; ``known`` gives the measurements that follow from a reading.
+
+        Raises:
+            VariantFailed: a server doesn't start or ends; UNSTABLE when the machine changed under two readings.
+        """
+        if outcome is self._baseline:
+            reading = self._read(outcome, effort, split, known)
+            self._drift.begin(split.name, reading.latency)
+            if effort is BASELINE:
+                self._observer.doing("measuring the model against itself")
+                self.control = measure_control(self._baseline_server(split), lambda: self._start_baseline(split))
+                self._drift.spread = self.control.spread
+            return Reading(reading.latency, None, 0.0)
+        reading = self._steady(outcome, effort, split, known)
+        said = self._drift.remark(reading)
+        if said is not None and said not in outcome.warnings:
+            outcome.warnings.append(said)
+        return reading
+
+    def _steady(self, outcome: Outcome, effort: Effort, split: Split, known: Known) -> Reading:
+        """A reading during which the machine kept still, or the second one."""
+        reading = self._read(outcome, effort, split, known)
+        why = swing(reading) or self._drift.moved(reading)
+        if why is None:
+            return reading
+        self._observer.note(f"{why}; measured again")
+        reading = self._read(outcome, effort, split, known)
+        still = swing(reading)
+        if still is not None:
+            raise VariantFailed(
+                Failure.UNSTABLE, f"{still}, twice in a row.", "Close what else runs on this machine, then run again."
+            )
+        return reading
+
+    def _read(self, outcome: Outcome, effort: Effort, split: Split, known: Known) -> Reading:
+        problem = self._setup.problem
+
+        def reading_of(latency: LatencyReading, beside: LatencyReading | None) -> Reading:
+            return Reading(latency, beside, self._drift.of(split.name, beside, verifying=effort.rounds > 1))
+
+        decided = Decider(
+            lambda *found: known(reading_of(*found)),
+            problem.budget,
+            problem.objective,
+            effort,
+            floor=self._floor(effort),
+        )
+        found = measure_rounds(
+            lambda: self._servers(outcome, effort, split),
+            plan=lambda pair: self._plan(effort, pair),
+            decided=decided,
+            measure=TrafficPass(self._setup, effort) if problem.traffic.is_server else None,
+        )
+        self._drift.note(split.name, found[1])
+        return reading_of(*found)
+
+    def _floor(self, effort: Effort) -> float:
+        """Half-width that no sampling undercuts: what processes differ by."""
+        if self.control is None:
+            return 0.0
+        t = stats.t_quantile(0.975, self.control.pairs)
+        return t * self.control.spread / math.sqrt(effort.rounds)
+
+    def _plan(self, effort: Effort, pair: Servers) -> Plan:
+        if self._setup.problem.traffic.is_server:
+            return Plan(effort.rounds, cap_s(effort, self._setup.problem, pair_s=request_pair_s(self._setup, pair)))
+        pair_s = sum(server.request_s or 0.0 for server in pair if server is not None)
+        cap = cap_s(effort, self._setup.problem, pair_s=pair_s)
+        # A round of a slow model takes its blocks whatever the cap is.
+        affordable = int(cap / max(pair_s * MIN_BLOCKS * MIN_BLOCK_REQUESTS, 1e-9))
+        return Plan(max(1, min(effort.rounds, affordable)), cap)
+
+    @contextmanager
+    def _servers(self, outcome: Outcome, effort: Effort, split: Split) -> Iterator[Servers]:
+        """The candidate's server and the baseline's; fresh ones both for verification."""
+        if outcome is self._baseline:
+            yield self._baseline_server(split), None
+            return
+        if not effort.ends_early:
+            self.close()
+        baseline = self._baseline_server(split)
+        with self._start(outcome.artifact, outcome.variant.deployment, split) as candidate:
+            try:
+                yield candidate, baseline
+            except VariantFailed as exc:
+                if baseline.is_alive:
+                    raise
+                # A crash is tried again, with a new baseline.
+                message = f"the baseline's server ended beside it: {exc.message}"
+                raise VariantFailed(Failure.CRASH, message, log=exc.log) from exc
+            outcome.warnings.extend(w for w in candidate.warnings if w not in outcome.warnings)
+
+    def _baseline_server(self, split: Split) -> Server:
+        if self._server is not None and not self._server.is_alive:
+            self.close()  # the kernel may have taken it while something else needed the memory
+        if self._server is None:
+            self._server = self._start_baseline(split)
+        return self._server
+
+    def _start_baseline(self, split: Split) -> Server:
+        return self._start(self._setup.model, self._baseline.variant.deployment, split)
+
+    def _start(self, artifact: Artifact, deployment: Deployment, split: Split) -> Server:
+        return Server.start(artifact.path, deployment, split=split, limits=self._limits())
+
+
+def _allowed(setup: Setup) -> float | None:
+    """How far the machine may move before a reading is taken again; None where no limit can tell.
+
+    Relative limits are judged on interleaved ratios, in which what the machine does cancels.
+    """
+    margins = []
+    for limit in setup.problem.budget.limits:
+        found = plugins.find_axis(limit.axis)
+        if not limit.relative and found is not None and found[1].stage is Stage.LATENCY:
+            margins.append(limit.margin)
+    return min(margins, default=None)

@@ -1,0 +1,99 @@
+"""The latency pass in server traffic."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from autopilot.bench.launcher import Decided, Server
+from autopilot.bench.rounds import Readings, Servers
+from autopilot.bench.traffic import MIN_WINDOWS, Judge, Plan, find_max_rate, measure_traffic, with_max_rate
+from autopilot.budget import Judgement
+from autopilot.contracts import Stage
+from autopilot.profile import LatencyReading, Profile, RateReading
+from autopilot.search.outcome import Effort
+from autopilot.search.prepare import Setup
+from autopilot.search.summary import measurement
+
+MAX_RATE = "max_rate_rps"
+# Intervals are worth little from fewer windows, so that these are served however long they take.
+_WINDOWS = 2 * MIN_WINDOWS
+# Seconds that the search for the highest rate may take, while screening and while verifying.
+_SCREENING_S, _VERIFYING_S = 12.0, 40.0
+
+
+class TrafficPass:
+    """As ``measure_latency``, under the spec's load; with the highest rate where the spec names it.
+
+    One for all rounds of a variant: the rate is looked for in the first.
+    """
+
+    def __init__(self, setup: Setup, effort: Effort) -> None:
+        self._setup = setup
+        self._effort = effort
+        self._rounds = 0
+
+    def __call__(self, candidate: Server, baseline: Server | None, *, decided: Decided, cap_s: float) -> Readings:
+        """One round's reading.
+
+        Raises:
+            WorkerDied: a server ended or gave no answer.
+        """
+        self._rounds += 1
+        pair, setup, effort = (candidate, baseline), self._setup, self._effort
+        windows = max(MIN_WINDOWS, _WINDOWS // effort.rounds)
+        cap_s = max(cap_s, windows * _window_pair_s(setup, pair))
+        fixed, seed = setup.fixed_batch is not None, setup.problem.search.seed
+        found = measure_traffic(candidate, baseline, setup.load, decided=decided, cap_s=cap_s, seed=seed, fixed=fixed)
+        if self._rounds > 1 or MAX_RATE not in (*setup.problem.budget.axes, setup.problem.objective):
+            return found
+        return _with_max_rates(setup, pair, found, effort)
+
+
+def request_pair_s(setup: Setup, pair: Servers) -> float:
+    """Seconds that one request of all servers takes under the spec's load, pauses included."""
+    requests = max(1.0, setup.load.rate_rps * setup.load.window_s)
+    return _window_pair_s(setup, pair) / requests
+
+
+def _window_pair_s(setup: Setup, pair: Servers) -> float:
+    """Seconds that one window of each server takes."""
+    servers = [s for s in pair if s is not None]
+    return len(servers) * Plan.of(setup.load, servers).spent_s
+
+
+def _with_max_rates(setup: Setup, pair: Servers, found: Readings, effort: Effort) -> Readings:
+    """``found`` with the highest rates: the candidate's, when verifying the baseline's too."""
+    (candidate, baseline), (reading, beside) = pair, found
+    fixed, seed = setup.fixed_batch is not None, setup.problem.search.seed
+    judge, most_s = limits_judge(setup), _SCREENING_S if effort.ends_early else _VERIFYING_S
+
+    def highest(server: Server) -> RateReading:
+        return find_max_rate(server, setup.load, judge, cap_s=most_s, seed=seed, fixed=fixed)
+
+    reading = with_max_rate(reading, highest(candidate))
+    if beside is not None and baseline is not None and not effort.ends_early:
+        beside = with_max_rate(beside, highest(baseline))
+    return reading, beside
+
+
+def limits_judge(setup: Setup) -> Judge:
+    """Whether every latency limit in milliseconds holds in a reading: for certain, and by the figures alone."""
+    limits = [x for x in setup.problem.budget.limits if x.axis.startswith("latency_") and not x.relative]
+
+    def judge(reading: LatencyReading) -> tuple[bool | None, bool]:
+        if not reading.latency_s.size:
+            return None, True
+        profile = Profile("", latency=reading)
+        certain: list[Judgement] = []
+        likely = True
+        for limit in limits:
+            found = measurement(limit.axis, profile, Stage.LATENCY)
+            assert found is not None
+            assert found.value is not None
+            certain.append(limit.judge(found))
+            likely &= limit.judge(replace(found, low=found.value, high=found.value)) is Judgement.IN
+        if Judgement.OUT in certain:
+            return False, False
+        return (True, True) if all(c is Judgement.IN for c in certain) else (None, likely)
+
+    return judge
