@@ -54,7 +54,7 @@ def open_counter(pid: int, placement: Placement, *, root: Path = Path("/"), api:
         parts.append(NvmlCounter(devices_of(pid, nvml.open_devices(api))))
     if not parts:
         raise NotMeasurable(reason)
-    return parts[0] if len(parts) == 1 else SumCounter(parts)
+    return parts[0] if len(parts) == 1 else SumCounter(tuple(parts))
 
 
 def measure_energy(
@@ -96,11 +96,15 @@ def _watched(block: Callable[[], None], counter: Counter, clock: Clock) -> tuple
 
 
 def update_period_s(counter: Counter, *, clock: Clock, sleep: Callable[[float], None]) -> float:
-    """Seconds between two updates of ``counter``, by watching it before the pass.
+    """Seconds between two updates of ``counter``, by watching it before the pass; of its slowest part.
+
+    Several sockets or devices show as many more changes in their sum: each must be updated often enough.
 
     Raises:
         NotMeasurable: it stands still.
     """
+    if counter.parts:
+        return max(update_period_s(part, clock=clock, sleep=sleep) for part in counter.parts)
     last, start = counter.read_mj(), clock()
     updates, first, latest = 0, start, start
     while updates < _WATCHED_UPDATES and clock() - start < _WATCH_S:
@@ -112,4 +116,4 @@ def update_period_s(counter: Counter, *, clock: Clock, sleep: Callable[[float], 
         sleep(1e-4)  # a watcher that never pauses would be what the package does
     if updates < 2:
         raise NotMeasurable(f"the {counter.source} counter stood still for {_WATCH_S:g} s")
-    return (latest - first) / (updates - 1)
+    return counter.registers * (latest - first) / (updates - 1)

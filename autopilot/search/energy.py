@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from autopilot.bench.energy import measure_energy, open_counter
+from autopilot.bench.energy import SERVED_S, measure_energy, open_counter
 from autopilot.bench.launcher import Server
+from autopilot.counters import RAPL
 from autopilot.errors import NotMeasurable
 from autopilot.meters.energy import ENERGY
 from autopilot.profile import Profile
@@ -14,6 +15,9 @@ from autopilot.search.outcome import VERIFYING, Effort
 from autopilot.spec import Problem
 from autopilot.target import Target
 
+# Start and warm-up, then as much idle as busy time: 1 s of each for RAPL's updates, SERVED_S of each for NVML's.
+RAPL_PASS_S = 4.0
+NVML_PASS_S = 4.0 + 2 * SERVED_S
 NOT_ASKED = "read for the finalists only: neither budget nor objective names energy_mj"
 
 
@@ -27,6 +31,13 @@ def is_wanted(problem: Problem, target: Target, effort: Effort) -> bool:
 def unread_reason(target: Target) -> str:
     """Why a variant has no energy before (or without) the pass."""
     return target.energy_reason if target.energy_source is None else NOT_ASKED
+
+
+def expected_s(target: Target) -> float:
+    """About how long the pass of one finalist takes on this machine, in seconds; 0 without a counter."""
+    if target.energy_source is None:
+        return 0.0
+    return RAPL_PASS_S if target.energy_source == RAPL else NVML_PASS_S
 
 
 def with_energy(profile: Profile, start: Callable[[], Server]) -> Profile:

@@ -91,7 +91,7 @@ def test_models_memory_is_its_weights_copied_once_and_its_rest_is_its_weights(tm
 class Fake:
     """A counter that follows the server's own processor clock: energy is known without any hardware."""
 
-    source, scope = "fake", "one process"
+    source, scope, parts, registers = "fake", "one process", (), 1
 
     def __init__(self, pid: int) -> None:
         self._stat = Path(f"/proc/{pid}/schedstat")
