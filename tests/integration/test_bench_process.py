@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -63,6 +64,28 @@ def test_resident_memory_is_at_most_the_peak(server: Server) -> None:
     resident = server.resident_memory_bytes()
 
     assert resident is None or 10e6 < resident <= server.peak_memory_bytes()
+
+
+def cpu_s(pid: int) -> float:
+    """Processor seconds of all threads of a process, as the kernel counts them."""
+    words = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(words[11]) + int(words[12])) / os.sysconf("SC_CLK_TCK")
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="/proc is Linux's")
+def test_processor_time_of_a_block_is_that_of_all_its_threads(split: Split, tmp_path: Path) -> None:
+    """Two threads: a block's processor time is what the kernel booked on the whole process meanwhile."""
+    model = dense(tmp_path / "m.onnx", width=1024, layers=4)
+    with Server.start(model, ONE_THREAD.with_(threads=2), split=split, limits=LIMITS) as server:
+        server.warm_up()
+        before = cpu_s(server.pid)
+        blocks = [server.block(100) for _ in range(5)]
+        booked = cpu_s(server.pid) - before
+
+    told = sum(block.cpu_s for block in blocks)
+    # The kernel counts in ticks of 10 ms and goes on while threads spin between blocks.
+    assert told <= booked + 0.05
+    assert told >= 0.5 * booked - 0.05
 
 
 def test_empty_process_holds_the_same_requests_and_an_open_runtime(split: Split, tmp_path: Path) -> None:
