@@ -21,17 +21,27 @@ _IDLE_MODEL = "CAg6QwoQCgF4EgF5IghJZGVudGl0eRIBZ1oVCgF4EhAKDggBEgoKAxIBbgoDEgFtY
 
 
 def memory() -> dict[str, int]:
-    """This process's high-water mark since its start and, where the system tells, what is resident now, in bytes."""
-    try:
-        lines = [line.split() for line in Path("/proc/self/status").read_text().splitlines()]
-        found = {words[0]: int(words[1]) * 1024 for words in lines if words and words[0] in ("VmHWM:", "VmRSS:")}
-        return {"peak_memory_bytes": found["VmHWM:"], "resident_memory_bytes": found["VmRSS:"]}
-    except (OSError, KeyError):
-        pass
+    """This process's high-water mark since its start and what is resident now, in bytes; each where the system tells.
+
+    On Linux only ``VmHWM`` will do: ``ru_maxrss`` outlives exec there, so that a child starts with the peak of
+    the process that started it, which is larger than most models.
+    """
+    status = Path("/proc/self/status")
+    if status.exists():
+        return _of_status(status)
     import resource
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return {"peak_memory_bytes": int(peak) if sys.platform == "darwin" else int(peak) * 1024}
+
+
+def _of_status(path: Path) -> dict[str, int]:
+    names = {"VmHWM:": "peak_memory_bytes", "VmRSS:": "resident_memory_bytes"}
+    try:
+        lines = [line.split() for line in path.read_text().splitlines()]
+    except OSError:
+        return {}
+    return {names[words[0]]: int(words[1]) * 1024 for words in lines if words and words[0] in names}
 
 
 def open_idle(provider: Provider, deployment: Deployment) -> None:

@@ -197,7 +197,8 @@ class Evaluator:
         assert outcome.profile is not None
         with outcome.timed("energy"):
             start = partial(self._start, outcome.artifact, outcome.variant.deployment, split)
-            profile = energy.with_energy(outcome.profile, start)
+            baseline = None if outcome is self.baseline else self.baseline.measured
+            profile = energy.with_energy(outcome.profile, start, self.setup.problem.budget, baseline)
         self._summarise(outcome, profile, Stage.LATENCY)
 
     def _latency(self, outcome: Outcome, effort: Effort, split: Split) -> None:

@@ -75,7 +75,6 @@ def test_energy_limit_is_judged_where_a_counter_is_there(
     assert energy.high is not None
     assert energy.low <= energy.value <= energy.high
     assert energy.value < 1000.0  # 10 W for the far less than 100 ms that a small model takes
-    assert energy.ratio is not None
     assert "rapl counter (processor packages" in energy.how
-    assert "12 pairs" in energy.how
+    assert "idle power of" in energy.how
     assert found.verdict.per_limit["energy_mj"] is Judgement.IN

@@ -234,6 +234,22 @@ def test_pass_lasts_for_a_thousand_updates_or_ten_seconds(update_s: float, busy_
     assert reading.update_s == pytest.approx(update_s, rel=0.15)
 
 
+def test_undecided_reading_goes_on_to_ten_seconds() -> None:
+    """Rounds of pairs follow while a limit is open, and no longer than that."""
+    machine, asked = Machine(lambda t: 20.0, 5.0), []
+
+    def decided(reading: EnergyReading) -> bool:
+        asked.append(reading.samples.size)
+        return reading.samples.size >= 3 * PAIRS
+
+    reading = measure_energy(machine, machine, decided=decided, clock=machine.clock, sleep=machine.sleep)
+    endless = measure_energy(machine, machine, decided=lambda r: False, clock=machine.clock, sleep=machine.sleep)
+
+    assert asked == [PAIRS, 2 * PAIRS, 3 * PAIRS]
+    assert reading.busy_mj.size == reading.idle_mj.size == 3 * PAIRS
+    assert 0.95 * SERVED_S < float(endless.busy_s.sum()) < 1.2 * SERVED_S
+
+
 def test_one_request_that_outlasts_a_block_is_waited_for() -> None:
     """A request of a second in blocks of 80 ms: the pass takes longer, the figure holds."""
     reading = Machine(lambda t: 20.0, 5.0, request_s=1.0).measure()
