@@ -31,6 +31,16 @@ class Counter(Protocol):
     @property
     def scope(self) -> str: ...
 
+    @property
+    def parts(self) -> tuple[Counter, ...]:
+        """The counters of different hardware that this one adds up; none where it is one kind."""
+        ...
+
+    @property
+    def registers(self) -> int:
+        """How many hardware counters of the same kind are added up, each updated by itself."""
+        ...
+
     def read_mj(self) -> float:
         """Millijoules since some moment in the past; never falls.
 
@@ -77,8 +87,13 @@ class RaplCounter:
     folders: Sequence[Path]
     source: str = RAPL
     scope: str = "processor packages: all cores and processes of the machine, without DRAM"
+    parts: tuple[Counter, ...] = ()
     _last_uj: dict[Path, int] = field(default_factory=dict)
     _total_uj: int = 0
+
+    @property
+    def registers(self) -> int:
+        return len(self.folders)
 
     def read_mj(self) -> float:
         for folder in self.folders:
@@ -113,10 +128,15 @@ class NvmlCounter:
 
     devices: nvml.Devices
     source: str = NVML
+    parts: tuple[Counter, ...] = ()
 
     @property
     def scope(self) -> str:
-        return f"NVIDIA devices in use: {len(self.devices.handles)}, whole boards, all processes on them"
+        return f"NVIDIA devices in use: {self.registers}, whole boards, all processes on them"
+
+    @property
+    def registers(self) -> int:
+        return len(self.devices.handles)
 
     def read_mj(self) -> float:
         read = self.devices.api.nvmlDeviceGetTotalEnergyConsumption
@@ -130,7 +150,11 @@ class NvmlCounter:
 class SumCounter:
     """Counters of different hardware, added up."""
 
-    parts: Sequence[Counter]
+    parts: tuple[Counter, ...]
+
+    @property
+    def registers(self) -> int:
+        return sum(part.registers for part in self.parts)
 
     @property
     def source(self) -> str:

@@ -52,13 +52,14 @@ class ColdReading:
     """Readings of fresh processes: start, load, first answer, a few requests, exit.
 
     load_s: float64, shape (repeats,), seconds from process start to first answer.
-    peak_memory_bytes: the highest of the processes' high-water marks, each in ``starts_bytes``.
+    peak_memory_bytes: the highest of the processes' high-water marks, each in ``starts_bytes``; None where the
+        system tells none.
     resident_memory_bytes: of the last process after its requests; None where the system doesn't tell.
     gpu_memory_bytes: of the last process, all its devices; None with ``gpu_memory_reason``.
     """
 
     load_s: Floats
-    peak_memory_bytes: int
+    peak_memory_bytes: int | None
     placement: Placement
     warnings: tuple[str, ...]
     starts_bytes: tuple[int, ...] = ()
@@ -68,12 +69,13 @@ class ColdReading:
 
     def with_more(self, later: ColdReading) -> ColdReading:
         """These starts and those of ``later``, as one reading."""
+        starts = self.starts_bytes + later.starts_bytes
         return replace(
             later,
             load_s=np.concatenate([self.load_s, later.load_s]),
-            peak_memory_bytes=max(self.peak_memory_bytes, later.peak_memory_bytes),
+            peak_memory_bytes=max(starts, default=None),
             warnings=tuple(dict.fromkeys([*self.warnings, *later.warnings])),
-            starts_bytes=self.starts_bytes + later.starts_bytes,
+            starts_bytes=starts,
         )
 
 
@@ -190,16 +192,17 @@ def _one_start(artifact: Path, deployment: Deployment, split: Split, limits: Chi
             peak,
             server.placement,
             server.warnings,
-            (peak,),
+            () if peak is None else (peak,),
             server.resident_memory_bytes(),
             gpu_bytes,
             reason,
         )
 
 
-def measure_empty(deployment: Deployment, limits: ChildLimits, *, split: Split | None = None) -> int:
+def measure_empty(deployment: Deployment, limits: ChildLimits, *, split: Split | None = None) -> int | None:
     """Peak memory in bytes of the serving process with no model: what every variant of that deployment carries.
 
+    None where the system tells no high-water mark.
     With ``split`` it holds the requests that ``measure_cold`` serves, so that they count on neither side.
     """
     with Server.start_empty(deployment, limits, split=split, requests=_COLD_REQUESTS) as server:

@@ -222,13 +222,16 @@ class Server:
         """Serve for so long, at least one request and none of them timed; how many samples were answered."""
         return int(self._ask({"do": "serve_for", "seconds": seconds})["requests"]) * self.deployment.batch
 
-    def peak_memory_bytes(self) -> int:
-        """The kernel's high-water mark of the process's resident memory since its start."""
-        return int(self._ask({"do": "memory"})["peak_memory_bytes"])
+    def peak_memory_bytes(self) -> int | None:
+        """The kernel's high-water mark of the process's resident memory since its start; None where it tells none."""
+        return self._memory("peak_memory_bytes")
 
     def resident_memory_bytes(self) -> int | None:
         """What is resident of the process now, shared libraries included; None where the system doesn't tell."""
-        found = self._ask({"do": "memory"}).get("resident_memory_bytes")
+        return self._memory("resident_memory_bytes")
+
+    def _memory(self, name: str) -> int | None:
+        found = self._ask({"do": "memory"}).get(name)
         return None if found is None else int(found)
 
     def modules(self) -> frozenset[str]:

@@ -7,8 +7,6 @@ JSON lines on what was stdout, while stray prints go to stderr. The parent's sid
 
 from __future__ import annotations
 
-import base64
-import contextlib
 import gc
 import importlib
 import json
@@ -21,9 +19,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from autopilot.bench.childside import error_to_json, obey, read_envelope
+from autopilot.bench.footprint import memory, open_idle
 from autopilot.errors import AutopilotError, DataError, Failure, VariantFailed
 from autopilot.recipe import Deployment
 
@@ -43,8 +40,6 @@ _WARM_BLOCK_REQUESTS = 4
 _SETTLE_STEP_S = 0.01
 _SETTLE_BUSY_S = 0.001
 _SETTLE_CAP_S = 0.2
-# x (n, m) -> Identity -> y (n, m), opset 17, base64.
-_IDLE_MODEL = "CAg6QwoQCgF4EgF5IghJZGVudGl0eRIBZ1oVCgF4EhAKDggBEgoKAxIBbgoDEgFtYhUKAXkSEAoOCAESCgoDEgFuCgMSAW1CBAoAEBE="
 
 
 def pin(cores: list[int]) -> list[int]:
@@ -56,20 +51,6 @@ def pin(cores: list[int]) -> list[int]:
     except OSError:
         return []
     return sorted(os.sched_getaffinity(0))
-
-
-def memory() -> dict[str, int]:
-    """This process's high-water mark since its start and, where the system tells, what is resident now, in bytes."""
-    try:
-        lines = [line.split() for line in Path("/proc/self/status").read_text().splitlines()]
-        found = {words[0]: int(words[1]) * 1024 for words in lines if words and words[0] in ("VmHWM:", "VmRSS:")}
-        return {"peak_memory_bytes": found["VmHWM:"], "resident_memory_bytes": found["VmRSS:"]}
-    except (OSError, KeyError):
-        pass
-    import resource
-
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return {"peak_memory_bytes": int(peak) if sys.platform == "darwin" else int(peak) * 1024}
 
 
 def settle() -> dict[str, Any]:
@@ -236,18 +217,6 @@ def _material(request: Mapping[str, Any], batch: int) -> tuple[Split | None, lis
 
     split = Split.load(Path(request["split"]))
     return split, make_requests(split, batch, request["requests"], request["limit_bytes"])
-
-
-def open_idle(provider: Provider, deployment: Deployment) -> None:
-    """Bring the runtime up as serving does, with a model of one Identity node and no weights.
-
-    A first session touches some 10 MB of ONNX Runtime 1.32's library, whatever the model: without it they
-    would count as the model's. A provider that takes no such model leaves the process as it is.
-    """
-    path = Path("idle.onnx").absolute()  # the working directory is this process's own
-    path.write_bytes(base64.b64decode(_IDLE_MODEL))
-    with contextlib.suppress(VariantFailed):
-        provider.open(path, deployment).run({"x": np.zeros((1, 1), np.float32)})
 
 
 def load(request: Mapping[str, Any]) -> tuple[Serving | None, dict[str, Any]]:

@@ -39,7 +39,9 @@ class MemoryMeter:
         if axis == GPU.name:
             return _gpu(profile)
         if profile.peak_memory_bytes is None:
-            return Measurement.missing(axis, "memory was not measured: the trial ended before that")
+            ended = profile.load_s is None
+            reason = "the trial ended before that" if ended else "the system tells no high-water mark of a process"
+            return Measurement.missing(axis, f"memory was not measured: {reason}")
         if axis == RESIDENT.name:
             return _resident(profile)
         return _model(profile) if axis == MODEL.name else _peak(profile)

@@ -42,7 +42,7 @@ class ColdPass:
 
     def __init__(self, setup: Setup) -> None:
         self._setup = setup
-        self._empty_bytes: dict[tuple[str, int, int], int] = {}
+        self._empty_bytes: dict[tuple[str, int, int], int | None] = {}
 
     def run(
         self, outcome: Outcome, *, limits: ChildLimits, baseline: Mapping[str, Measurement] | None
@@ -69,14 +69,14 @@ class ColdPass:
         deployment = outcome.variant.deployment
         return measure_cold(outcome.artifact.path, deployment, split=split, limits=limits, repeats=repeats)
 
-    def _empty(self, deployment: Deployment, limits: ChildLimits) -> int:
+    def _empty(self, deployment: Deployment, limits: ChildLimits) -> int | None:
         """Peak memory of the process with no model; what it holds follows threads and batch."""
         key = (deployment.provider, deployment.threads, deployment.batch)
         if key not in self._empty_bytes:
             self._empty_bytes[key] = measure_empty(deployment, limits, split=self._setup.splits.validation)
         return self._empty_bytes[key]
 
-    def _profile(self, outcome: Outcome, cold: ColdReading, empty_bytes: int) -> Profile:
+    def _profile(self, outcome: Outcome, cold: ColdReading, empty_bytes: int | None) -> Profile:
         return Profile(
             outcome.variant.id,
             size_bytes=outcome.artifact.size_bytes,

@@ -222,7 +222,8 @@ class Evaluator:
         with outcome.timed("energy"):
             path, deployment = outcome.artifact.path, outcome.variant.deployment
             start = partial(Server.start, path, deployment, split=split, limits=self.limits)
-            profile = energy.with_energy(outcome.profile, start)
+            baseline = None if outcome is self.baseline else self.baseline.measured
+            profile = energy.with_energy(outcome.profile, start, self.setup.problem.budget, baseline)
         self._summarise(outcome, profile, Stage.LATENCY)
 
     def _latency(self, outcome: Outcome, effort: Effort, split: Split) -> None:

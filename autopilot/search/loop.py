@@ -18,6 +18,7 @@ from autopilot.observer import Observer
 from autopilot.outputs import check_writable, write_result
 from autopilot.recipe import Variant
 from autopilot.result import Status, StudyResult, TrialRecord
+from autopilot.search import energy
 from autopilot.search.book import Book
 from autopilot.search.conclude import conclude
 from autopilot.search.evaluator import Evaluator
@@ -164,6 +165,7 @@ class _Study:
         splits = self.setup.splits
         share = splits.test.n / max(1, splits.validation.n)
         expected = 3 * baseline.seconds["evaluate"] * share + 4 * baseline.seconds["profile"] + 5.0
+        expected += 2 * energy.expected_s(self.setup.target)
         return min(expected, 0.4 * self.setup.problem.search.timeout_s)
 
     def _open_tracker(self) -> None:

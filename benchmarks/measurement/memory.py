@@ -91,12 +91,13 @@ def main() -> int:
         folder = Path(name)
         model = make_model(folder)
         split = write_split(folder / "data", {"x": samples(32, ROWS)})
-        empty_mb = measure_empty(ONE_THREAD, LIMITS, split=split) / 1e6
+        empty_bytes = measure_empty(ONE_THREAD, LIMITS, split=split)
         cold = measure_cold(model, ONE_THREAD, split=split, limits=LIMITS, repeats=starts)
         with Server.start(model, ONE_THREAD, split=split, limits=LIMITS) as server:
             server.block(16)
             walked_mb = rollup_mb(server.pid)
-    return 0 if show(cold, empty_mb, walked_mb, true) else 1
+    assert empty_bytes is not None
+    return 0 if show(cold, empty_bytes / 1e6, walked_mb, true) else 1
 
 
 def show(cold: ColdReading, empty_mb: float, walked_mb: float, true: dict[str, float]) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -60,9 +61,31 @@ def test_serving_process_maps_no_foreign_library(server: Server) -> None:
 
 def test_resident_memory_is_at_most_the_peak(server: Server) -> None:
     """The kernel's two figures belong to one process."""
-    resident = server.resident_memory_bytes()
+    resident, peak = server.resident_memory_bytes(), server.peak_memory_bytes()
 
-    assert resident is None or 10e6 < resident <= server.peak_memory_bytes()
+    assert resident is None or peak is None or 10e6 < resident <= peak
+
+
+def cpu_s(pid: int) -> float:
+    """Processor seconds of all threads of a process, as the kernel counts them."""
+    words = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(words[11]) + int(words[12])) / os.sysconf("SC_CLK_TCK")
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="/proc is Linux's")
+def test_processor_time_of_a_block_is_that_of_all_its_threads(split: Split, tmp_path: Path) -> None:
+    """Two threads: a block's processor time is what the kernel booked on the whole process meanwhile."""
+    model = dense(tmp_path / "m.onnx", width=1024, layers=4)
+    with Server.start(model, ONE_THREAD.with_(threads=2), split=split, limits=LIMITS) as server:
+        server.warm_up()
+        before = cpu_s(server.pid)
+        blocks = [server.block(100) for _ in range(5)]
+        booked = cpu_s(server.pid) - before
+
+    told = sum(block.cpu_s for block in blocks)
+    # The kernel counts in ticks of 10 ms and goes on while threads spin between blocks.
+    assert told <= booked + 0.05
+    assert told >= 0.5 * booked - 0.05
 
 
 def test_empty_process_holds_the_same_requests_and_an_open_runtime(split: Split, tmp_path: Path) -> None:
@@ -70,6 +93,9 @@ def test_empty_process_holds_the_same_requests_and_an_open_runtime(split: Split,
     heavy = write_split(tmp_path / "heavy", {"x": samples(16, 250_000)})
     bare, light, full = (measure_empty(ONE_THREAD, LIMITS, split=s) for s in (None, split, heavy))
 
+    assert bare is not None
+    assert light is not None
+    assert full is not None
     assert bare <= light + 1_000_000
     assert full - light > 10e6
 
@@ -91,7 +117,7 @@ def test_models_memory_is_its_weights_copied_once_and_its_rest_is_its_weights(tm
 class Fake:
     """A counter that follows the server's own processor clock: energy is known without any hardware."""
 
-    source, scope = "fake", "one process"
+    source, scope, parts, registers = "fake", "one process", (), 1
 
     def __init__(self, pid: int) -> None:
         self._stat = Path(f"/proc/{pid}/schedstat")

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from autopilot import nvml, stats
 from autopilot.bench.energy import PAIRS, SERVED_S, measure_energy, open_counter, update_period_s
-from autopilot.counters import NvmlCounter, RaplCounter, SumCounter, rapl_packages
+from autopilot.counters import Counter, NvmlCounter, RaplCounter, SumCounter, rapl_packages
 from autopilot.errors import NotMeasurable
 from autopilot.profile import EnergyReading, Interval, Placement
 from tests.unit.fake_nvml import FakeNvml
@@ -154,6 +154,8 @@ class Machine:
     log: list[str] = field(default_factory=list)
     source: str = "fake"
     scope: str = "a made-up machine"
+    parts: tuple[Counter, ...] = ()
+    registers: int = 1
     _shown: tuple[int, float] = (-1, 0.0)
 
     def pass_time(self, seconds: float, extra_w: float = 0.0) -> None:
@@ -232,6 +234,22 @@ def test_pass_lasts_for_a_thousand_updates_or_ten_seconds(update_s: float, busy_
     assert reading.update_s == pytest.approx(update_s, rel=0.15)
 
 
+def test_undecided_reading_goes_on_to_ten_seconds() -> None:
+    """Rounds of pairs follow while a limit is open, and no longer than that."""
+    machine, asked = Machine(lambda t: 20.0, 5.0), []
+
+    def decided(reading: EnergyReading) -> bool:
+        asked.append(reading.samples.size)
+        return reading.samples.size >= 3 * PAIRS
+
+    reading = measure_energy(machine, machine, decided=decided, clock=machine.clock, sleep=machine.sleep)
+    endless = measure_energy(machine, machine, decided=lambda r: False, clock=machine.clock, sleep=machine.sleep)
+
+    assert asked == [PAIRS, 2 * PAIRS, 3 * PAIRS]
+    assert reading.busy_mj.size == reading.idle_mj.size == 3 * PAIRS
+    assert 0.95 * SERVED_S < float(endless.busy_s.sum()) < 1.2 * SERVED_S
+
+
 def test_one_request_that_outlasts_a_block_is_waited_for() -> None:
     """A request of a second in blocks of 80 ms: the pass takes longer, the figure holds."""
     reading = Machine(lambda t: 20.0, 5.0, request_s=1.0).measure()
@@ -246,6 +264,28 @@ def test_counter_that_stands_still_is_a_reason() -> None:
 
     with pytest.raises(NotMeasurable, match="stood still"):
         update_period_s(machine, clock=machine.clock, sleep=machine.sleep)
+
+
+def test_slowest_counter_of_a_sum_sets_the_length() -> None:
+    """RAPL beside NVML changes a thousand times a second; the device's counter still needs its ten seconds."""
+    machine = Machine(lambda t: 20.0, 5.0)
+
+    class Slow:
+        source, scope, parts, registers = "slow", "", (), 1
+
+        def read_mj(self) -> float:
+            return float(math.floor(machine.now / 0.1))
+
+    both = SumCounter((machine, Slow()))
+
+    assert update_period_s(both, clock=machine.clock, sleep=machine.sleep) == pytest.approx(0.1, rel=0.15)
+
+
+def test_several_sockets_are_each_watched_for_their_own_updates() -> None:
+    """Two counters of one kind change twice as often in their sum: the period is one counter's."""
+    machine = Machine(lambda t: 20.0, 5.0, update_s=0.005, registers=2)
+
+    assert update_period_s(machine, clock=machine.clock, sleep=machine.sleep) == pytest.approx(0.01, rel=0.15)
 
 
 def test_interval_covers_the_truth_when_idle_power_is_noisy() -> None:

@@ -179,6 +179,15 @@ def test_resident_memory_is_a_figure_of_its_own() -> None:
     assert "doesn't tell" in memory.METER.summarise(starts(464.0), "resident_memory_mb").reason
 
 
+def test_system_without_high_water_mark_is_the_reason() -> None:
+    """The process was started and nobody told its peak: that isn't a trial that ended early."""
+    started = memory.METER.summarise(Profile("v", load_s=np.array([0.2])), "peak_memory_mb")
+
+    assert started.value is None
+    assert "no high-water mark" in started.reason
+    assert "ended before" in memory.METER.summarise(Profile("v"), "peak_memory_mb").reason
+
+
 def test_missing_gpu_memory_keeps_the_drivers_reason() -> None:
     """What the cold pass was told is what the table shows."""
     profile = replace(starts(80.0), gpu_memory_reason="pynvml is not installed")

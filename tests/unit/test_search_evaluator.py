@@ -469,14 +469,16 @@ def with_counter(folder: Path, source: str | None, **changes: Any) -> Evaluator:
 
 @pytest.fixture
 def energy_pass(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Servers whose energy was read: 5 mJ a sample above idle."""
+    """Servers whose energy was read (5 mJ a sample above idle), and whether that, and a noisier one, decided."""
     read: list[str] = []
     one = np.ones(12)
 
-    def measure(server: FakeServer, counter: Any) -> EnergyReading:
+    def measure(server: FakeServer, counter: Any, *, decided: Any) -> EnergyReading:
         assert server.request_s is not None  # warm
-        read.append(server.name)
-        return EnergyReading(25e3 * one, one, 20e3 * one, one, 1000 * one, "rapl", "packages", 0.001)
+        found = EnergyReading(25e3 * one, one, 20e3 * one, one, 1000 * one, "rapl", "packages", 0.001)
+        noisy = replace(found, busy_mj=25e3 * one + 10e3 * np.cos(np.pi * np.arange(12)))
+        read.append(f"{server.name}: {decided(found)}, {decided(noisy)} when noisy")
+        return found
 
     monkeypatch.setattr(energy, "open_counter", lambda pid, placement: object())
     monkeypatch.setattr(energy, "measure_energy", measure)
@@ -512,6 +514,17 @@ def test_energy_of_finalists_alone_is_read_where_the_spec_does_not_name_it(
     verified = evaluator.measure(WANTED, artifact_of(WANTED.recipe), VERIFYING)
 
     assert verified.measured["energy_mj"].value == pytest.approx(5.0)
+
+
+@pytest.mark.parametrize(("limit", "when_noisy"), [(6.0, False), (50.0, True)])
+def test_energy_is_read_on_while_its_limit_is_undecided(
+    limit: float, when_noisy: bool, tmp_path: Path, bench: Bench, energy_pass: list[str]
+) -> None:
+    """5 mJ, give or take some 7: too noisy for a limit of 6 mJ, not for one of 50."""
+    evaluator = with_counter(tmp_path, "rapl", budget=Budget((Limit("energy_mj", limit),)))
+    evaluator.measure(WANTED, artifact_of(WANTED.recipe))
+
+    assert energy_pass[-1].endswith(f": True, {when_noisy} when noisy")
 
 
 def test_machine_without_counter_starts_no_process_for_it(tmp_path: Path, bench: Bench, energy_pass: list[str]) -> None:
