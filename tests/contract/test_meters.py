@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -20,6 +21,8 @@ from autopilot.profile import (
     Placement,
     Profile,
     QualityReading,
+    RateReading,
+    TrafficReading,
 )
 
 METERS = sorted(plugins.meters().items())
@@ -39,6 +42,24 @@ def full_profile() -> Profile:
         block = np.repeat(np.arange(12, dtype=np.int32), 50)
         return LatencyReading(values.ravel(), block, values.sum(axis=1), values.sum(axis=1))
 
+    def traffic() -> TrafficReading:
+        offered = np.full(12, 50, dtype=np.int32)
+        return TrafficReading(
+            rate_rps=50.0,
+            window_s=1.0,
+            instances=1,
+            offered=offered,
+            answered=offered,
+            dropped=np.zeros(12, dtype=np.int32),
+            unanswered=np.zeros(12, dtype=np.int32),
+            busy_s=np.full(12, 0.05),
+            batch_sizes=np.array([0, 600], dtype=np.int32),
+            queue_s=np.full(600, 1e-4),
+            service_s=np.full(600, 1e-3),
+            send_lag_s=np.full(600, 1e-5),
+            max_rate=RateReading(500.0, 480.0, 520.0, 9),
+        )
+
     return Profile(
         "variant",
         size_bytes=1_000_000,
@@ -47,7 +68,7 @@ def full_profile() -> Profile:
         empty_memory_bytes=50_000_000,
         resident_memory_bytes=70_000_000,
         gpu_memory_bytes=10_000_000,
-        latency=latency(0.001),
+        latency=replace(latency(0.001), traffic=traffic()),
         baseline_latency=latency(0.002),
         energy=EnergyReading(*rng.uniform(1.0, 1.1, (5, 12)), "rapl", "the package", 0.001),
         quality=QualityReading(

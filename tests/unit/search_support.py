@@ -97,7 +97,7 @@ def setup_of(
         metric=MetricSpec("accuracy"),
         budget=budget,
         objective=objective,
-        traffic=Traffic(scenario),
+        traffic=Traffic(scenario, 100.0 if scenario == "server" else None),
         target=TargetSpec(),
         space=work / "space.yaml",
         search=search or SearchSpec(trials=12, timeout_s=600.0),

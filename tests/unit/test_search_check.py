@@ -93,6 +93,8 @@ def test_bundle_is_run_in_its_own_deployment(tmp_path: Path, monkeypatch: pytest
     ("changes", "said"),
     [
         ({"threads": 2}, "runs in 2 threads; here 1 are allowed"),
+        ({"instances": 2}, "runs in 2 threads; here 1 are allowed"),
+        ({"max_delay_ms": 2.0}, "made for server traffic"),
         ({"batch": 8}, "takes 8 samples a request"),
         ({"provider": "cuda"}, "runs on cuda"),
         ({"turbo": True}, "sets turbo"),
@@ -115,6 +117,23 @@ def test_offline_bundle_keeps_its_batch(tmp_path: Path, monkeypatch: pytest.Monk
     found = checked(bundle(tmp_path, batch=8), monkeypatch, setup=setup_of(tmp_path, scenario="offline"))
 
     assert found.deployment.batch == 8
+
+
+def test_server_bundle_keeps_its_batching(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Any batch may be made of single requests."""
+    found = checked(
+        bundle(tmp_path, batch=8, max_delay_ms=2.0), monkeypatch, setup=setup_of(tmp_path, scenario="server")
+    )
+
+    assert (found.deployment.batch, found.deployment.max_delay_ms) == (8, 2.0)
+
+
+def test_model_of_whole_batches_is_refused_where_the_specs_takes_any(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Parts of a batch would not run."""
+    with pytest.raises(BadInput, match="fixed at 8"):
+        checked(bundle(tmp_path, batch=8), monkeypatch, setup=setup_of(tmp_path, scenario="server"), info=info_of(8))
 
 
 def test_model_with_another_fixed_batch_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

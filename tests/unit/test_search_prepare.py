@@ -9,12 +9,13 @@ from typing import Any
 import pytest
 
 from autopilot.artifact import Artifact
+from autopilot.budget import Budget, Limit
 from autopilot.errors import SpecError
 from autopilot.model import ModelInfo
 from autopilot.recipe import Deployment, Recipe
 from autopilot.search import prepare as module
-from autopilot.search.prepare import OFFLINE_BATCHES, Setup, child_limits, identity, prepare
-from autopilot.spec import SearchSpec, TargetSpec
+from autopilot.search.prepare import BATCHES, Setup, child_limits, identity, prepare
+from autopilot.spec import SearchSpec, TargetSpec, Traffic
 from tests.unit.search_support import Recorder, artifact_of, info_of, setup_of
 
 
@@ -45,12 +46,16 @@ def prepared(
     ("scenario", "batch", "batched", "batching", "expected"),
     [
         ("single_stream", None, True, True, (1,)),
-        ("offline", None, True, True, OFFLINE_BATCHES),
+        ("offline", None, True, True, BATCHES["offline"]),
         ("offline", None, True, False, (1,)),
         ("offline", 8, True, True, (8,)),
         ("single_stream", 8, True, True, (8,)),
         ("single_stream", 80, False, False, (1,)),
         ("offline", 80, False, False, (1,)),
+        ("server", None, True, True, BATCHES["server"]),
+        ("server", None, True, False, (1,)),
+        ("server", 8, True, True, (8,)),
+        ("server", 80, False, False, (1,)),
     ],
 )
 def test_batches_follow_traffic_and_model(
@@ -123,10 +128,40 @@ def test_more_threads_than_cores_are_not_promised(tmp_path: Path, monkeypatch: p
     assert any("4096" in note for note in watcher.notes)
 
 
-def test_server_traffic_is_refused_before_anything_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What this version can't measure is no default."""
-    with pytest.raises(SpecError, match="single_stream or offline"):
-        prepared(tmp_path, monkeypatch, scenario="server")
+def test_instances_and_delays_are_searched_in_server_traffic_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Elsewhere no request waits for another one."""
+    served, _ = prepared(tmp_path, monkeypatch, scenario="server", target=TargetSpec(threads=1))
+    single, _ = prepared(tmp_path, monkeypatch)
+
+    assert len(served.space.max_delays_ms) > 1
+    assert single.space.max_delays_ms == (0.0,)
+    assert single.space.instances == (1,)
+
+
+def test_throughput_above_a_traces_own_rate_is_refused(tmp_path: Path) -> None:
+    """It can't be met by any variant; two requests a second come."""
+    (tmp_path / "trace.csv").write_text("0\n0.5\n1.0\n")
+    budget = Budget((Limit("throughput_rps", 5.0, upper=False),))
+    like = setup_of(tmp_path, budget=budget)
+    problem = replace(like.problem, traffic=Traffic("server", None, str(tmp_path / "trace.csv")))
+
+    with pytest.raises(SpecError, match="only 2 requests a second"):
+        prepare(problem, tmp_path, Recorder())
+
+
+def test_another_trace_is_another_question(tmp_path: Path) -> None:
+    """A resume must find the same requests."""
+    for name in ("model.onnx", "valid.npz", "space.yaml", "trace.csv"):
+        (tmp_path / name).write_text(name)
+    problem = setup_of(tmp_path).problem
+    problem = replace(problem, traffic=Traffic("server", 5.0, str(tmp_path / "trace.csv")))
+    before = identity(problem, [tmp_path / "model.onnx"])
+    (tmp_path / "trace.csv").write_text("other")
+    after = identity(problem, [tmp_path / "model.onnx"])
+
+    assert [key for key in before if before[key] != after[key]] == ["trace"]
 
 
 def test_child_limits_come_from_the_spec(tmp_path: Path) -> None:

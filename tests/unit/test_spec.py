@@ -11,12 +11,12 @@ import yaml
 
 from autopilot.contracts import Axis, Stage
 from autopilot.errors import BadInput, ModelError, SpecError
-from autopilot.spec import InputSpec, Problem, Vocabulary, load_spec, parse_spec
+from autopilot.spec import InputSpec, Problem, Traffic, Vocabulary, load_spec, parse_spec
 
-HIGHER = ("throughput_rps", "quality")
+HIGHER = ("throughput_rps", "max_rate_rps", "quality")
 LOWER = (
     "latency_mean_ms", "latency_p50_ms", "latency_p99_ms", "peak_memory_mb", "size_mb", "energy_mj",
-    "cost_per_million", "quality_drop",
+    "cost_per_million", "quality_drop", "dropped_share",
 )  # fmt: skip
 
 
@@ -90,6 +90,7 @@ def load(folder: Path, vocabulary: Vocabulary) -> Callable[[str | bytes], Proble
     return loader
 
 
+SERVER = {"scenario": "server", "rate_rps": 200}
 GOOD = """\
 name: demo
 model: model.onnx
@@ -99,6 +100,30 @@ metric: accuracy
 budget:
   latency_p99_ms: 2.0
 """
+
+
+@pytest.mark.parametrize(
+    ("told", "expected"),
+    [
+        ({"arrivals": "poisson"}, Traffic("server", 200.0, "poisson")),
+        ({"arrivals": "bursty", "burst": {"on_s": 1, "off_s": 4}}, Traffic("server", 200.0, "bursty", 1.0, 4.0)),
+        ({"arrivals": "bursty"}, Traffic("server", 200.0, "bursty")),
+        ({"arrivals": "diurnal", "period_s": 30}, Traffic("server", 200.0, "diurnal", period_s=30.0)),
+    ],
+)
+def test_kinds_of_arrivals_take_their_own_settings(parse: Parse, told: dict[str, Any], expected: Traffic) -> None:
+    """Bursts and their pauses, the length of a day."""
+    assert parse(traffic=SERVER | told).traffic == expected
+
+
+def test_trace_brings_its_own_rate(parse: Parse, folder: Path) -> None:
+    """Given beside it, the rate rescales the trace."""
+    own = parse(traffic={"scenario": "server", "arrivals": "trace.csv"}).traffic
+    scaled = parse(traffic=SERVER | {"arrivals": "trace.csv"}).traffic
+
+    assert own == Traffic("server", None, str(folder / "trace.csv"))
+    assert own.is_trace
+    assert scaled.rate_rps == 200.0
 
 
 # ---- what a good spec becomes ----------------------------------------------------------------------
@@ -147,7 +172,7 @@ budget:
   latency_p99_ms: 2.0
   latency_p50_ms: 60% of baseline
   quality_drop: 1e-2
-  throughput_rps: 500
+  throughput_rps: 150
   peak_memory_mb: {max: 200, margin: 10%}
 objective: latency_p50_ms
 margin: 5%
@@ -436,6 +461,19 @@ def test_missing_key_is_named(parse: Parse, key: str) -> None:
         ({"traffic": {"scenario": "server", "rate_rps": 1, "arrivals": "poison"}}, ["'poisson'"]),
         ({"traffic": {"scenario": "server", "rate_rps": 1, "arrivals": "gone.csv"}}, ["gone.csv does not exist"]),
         ({"traffic": {"scenario": "offline", "rate_rps": 5}}, ["no meaning in offline"]),
+        ({"traffic": {"scenario": "offline", "period_s": 5}}, ["no meaning in offline"]),
+        ({"traffic": {"scenario": "server", "rate_rps": 1, "period_s": 0}}, ["above 0"]),
+        ({"traffic": {"scenario": "server", "rate_rps": 1, "period_s": 5}}, ["no meaning with", "diurnal"]),
+        ({"traffic": {"scenario": "server", "rate_rps": 1, "burst": {"on_s": 1}}}, ["no meaning with", "bursty"]),
+        ({"traffic": {"scenario": "server", "rate_rps": 1, "burst": {"on": 1}}}, ["traffic.burst.on", "'on_s'"]),
+        ({"budget": {"dropped_share": 0.01}}, ["no meaning in single_stream"]),
+        ({"objective": "max_rate_rps"}, ["no meaning in single_stream"]),
+        (
+            {"traffic": SERVER, "budget": {"max_rate_rps": 5, "latency_p99_ms": "50% of baseline"}},
+            ["none in milliseconds"],
+        ),
+        ({"traffic": SERVER, "budget": {"throughput_rps": 201}}, ["only 200 requests a second"]),
+        ({"traffic": SERVER, "budget": {"throughput_rps": 199}, "margin": "5%"}, ["only 200 requests a second"]),
         ({"target": {"threads": 0}}, ["at least 1"]),
         ({"target": {"threads": 1.5}}, ["target.threads should be a whole number"]),
         ({"target": {"providers": []}}, ["at least one entry"]),
