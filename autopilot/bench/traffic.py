@@ -67,7 +67,8 @@ class _Window:
     """What one window gave, its ramp left out.
 
     latency_s, send_lag_s: float64, shape (n_requests,). is_dropped, is_unanswered: bool, the same shape.
-    queue_s, service_s: float64, shape (n_answered,). sizes: how many requests each run held.
+    queue_s, service_s: float64, shape (n_answered,).
+    sizes: int64, shape (n_runs,), how many requests each run held; runs_s: float64, how long it took.
     """
 
     latency_s: Floats
@@ -76,7 +77,8 @@ class _Window:
     is_unanswered: np.ndarray
     queue_s: Floats
     service_s: Floats
-    sizes: list[int]
+    sizes: np.ndarray
+    runs_s: Floats
     answered: int
     busy_s: float
     cpu_s: float
@@ -128,12 +130,14 @@ class _Collector:
             rate_rps=self._load.rate_rps,
             window_s=self._plan.window_s,
             instances=self._server.deployment.instances,
+            batch=self._server.deployment.batch,
             offered=_ints([w.latency_s.size for w in windows]),
             answered=_ints([w.answered for w in windows]),
             dropped=_ints([int(w.is_dropped.sum()) for w in windows]),
             unanswered=_ints([int(w.is_unanswered.sum()) for w in windows]),
             busy_s=np.array([w.busy_s for w in windows]),
-            batch_sizes=np.bincount([size for w in windows for size in w.sizes], minlength=1).astype(np.int32),
+            batch_sizes=np.bincount(np.concatenate([w.sizes for w in windows]), minlength=1).astype(np.int32),
+            full_runs_s=np.concatenate([w.runs_s[w.sizes == self._server.deployment.batch] for w in windows]),
             queue_s=np.concatenate([w.queue_s for w in windows]),
             service_s=np.concatenate([w.service_s for w in windows]),
             send_lag_s=np.concatenate([w.send_lag_s for w in windows]),
@@ -158,12 +162,13 @@ def gathered(
     """
     count_ns, stop_ns, drain_ns = times_ns
     start_ns, done_ns = np.zeros_like(due_ns), np.zeros_like(due_ns)
-    sizes, busy_ns = [], 0
+    sizes, runs_ns, busy_ns = [], [], 0
     for numbers, start, end in runs:
         start_ns[numbers], done_ns[numbers] = start, end
         busy_ns += max(0, min(end, stop_ns) - max(start, count_ns))
         if start >= count_ns:
             sizes.append(len(numbers))
+            runs_ns.append(end - start)
     counts = due_ns >= count_ns
     is_dropped, is_answered = sent_ns < 0, done_ns > 0
     latency_ns = np.where(is_answered, done_ns, drain_ns) - due_ns
@@ -175,7 +180,8 @@ def gathered(
         is_unanswered=(~is_answered & ~is_dropped)[counts],
         queue_s=(start_ns - sent_ns)[timed] / 1e9,
         service_s=(done_ns - start_ns)[timed] / 1e9,
-        sizes=sizes,
+        sizes=np.array(sizes, dtype=np.int64),
+        runs_s=np.array(runs_ns, dtype=np.float64) / 1e9,
         answered=int(((done_ns >= count_ns) & (done_ns < stop_ns)).sum()),
         busy_s=busy_ns / 1e9,
         cpu_s=cpu_s,
