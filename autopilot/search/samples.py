@@ -25,7 +25,9 @@ def save_samples(work: Path, name: str, profile: Profile | None) -> None:
 
 
 def _arrays(prefix: str, reading: LatencyReading) -> dict[str, Array]:
-    return {
+    traffic = reading.traffic
+    scheduled = ("offered", "answered", "dropped", "unanswered", "busy_s", "full_runs_s", "send_lag_s")
+    return ({f"{prefix}{name}": getattr(traffic, name) for name in scheduled} if traffic is not None else {}) | {
         f"{prefix}latency_s": reading.latency_s,
         f"{prefix}block": reading.block,
         f"{prefix}block_wall_s": reading.block_wall_s,

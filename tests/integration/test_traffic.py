@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import yaml
 
 from autopilot.bench.arrivals import Load
 from autopilot.bench.launcher import Server
@@ -20,6 +19,7 @@ from autopilot.errors import VariantFailed, WorkerDied
 from autopilot.meters.traffic import is_overloaded
 from autopilot.profile import LatencyReading
 from autopilot.recipe import Deployment
+from autopilot.search import max_rate
 from autopilot.spec import Traffic
 from tests import models
 from tests.integration.bench_support import LIMITS, ONE_THREAD, dense, samples, write_split
@@ -159,6 +159,7 @@ def test_failing_request_ends_the_measurement_with_its_error(tmp_path: Path) -> 
 # ---- the whole program -----------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_run_and_check_in_server_traffic(tmp_path: Path) -> None:
     """A result with latency under load and a deployment that fits; the winner passes its own gate."""
     spec = write_study(
@@ -180,15 +181,17 @@ def test_run_and_check_in_server_traffic(tmp_path: Path) -> None:
     assert any(t["deployment"]["batch"] > 1 for t in result["trials"])
     assert (tmp_path / "runs" / "small" / "trials.csv").is_file()
 
+    found = max_rate(tmp_path / "runs" / "small" / "best", spec)
+    assert found.value is not None
+    assert found.value > 0
+
     checked = autopilot("check", "runs/small/best", str(spec), cwd=tmp_path)
     assert checked.returncode == 0, checked.stdout + checked.stderr
 
 
+@pytest.mark.slow
 def test_overloaded_study_ends_with_a_verdict(tmp_path: Path) -> None:
     """Far more requests than a service of 20 ms can answer, the baseline included: nothing fits, and it is said why."""
-    (tmp_path / "steps.py").write_text(
-        "import time\ndef preprocess(raw):\n    time.sleep(0.02)\n    return {'x': raw['x']}\n"
-    )
     model = models.cnn()
     name = model.graph.input[0].name
     (tmp_path / "steps.py").write_text(
@@ -203,8 +206,6 @@ def test_overloaded_study_ends_with_a_verdict(tmp_path: Path) -> None:
         budget={"latency_p95_ms": 30},
         search={"trials": 2, "timeout": "60s", "seed": 0},
     )
-    told = yaml.safe_load((tmp_path / "spec.yaml").read_text())
-    assert told["traffic"]["rate_rps"] == 2000
 
     ran = autopilot("run", str(spec), cwd=tmp_path)
 
