@@ -1,11 +1,10 @@
-"""Scheduled traffic on live servers: windows of requests, the candidate's beside the baseline's; the highest rate."""
+"""Scheduled traffic on live servers: windows of requests, the candidate's beside the baseline's."""
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ from autopilot.bench.arrivals import Load, window
 from autopilot.bench.launcher import Decided, orders
 from autopilot.bench.live import Server
 from autopilot.bench.sending import Generator
-from autopilot.profile import Floats, Ints, LatencyReading, RateReading, TrafficReading
+from autopilot.profile import Floats, Ints, LatencyReading, TrafficReading
 
 # Server and generator have so long to get ready before the first request of a window.
 _LEAD_S = 0.03
@@ -29,15 +28,6 @@ _DRAIN_RUNS = 4
 # Intervals take windows as their unit.
 MIN_WINDOWS = 6
 _LOOK_EVERY = 1.25
-# The generator keeps to its schedule up to some such rate; above it, lateness would be its own.
-MAX_RATE_RPS = 20_000.0
-# A rate is known when the next one to try is less than this factor away.
-_RATE_STEP = 1.05
-_PROBES = 16
-_PROBE_S = 3.0
-
-# Whether the latency limits certainly hold in a reading (None: too close to call), and whether they seem to.
-Judge = Callable[[LatencyReading], tuple[bool | None, bool]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,68 +233,3 @@ def measure_traffic(
 def _readings(collectors: list[_Collector]) -> tuple[LatencyReading, LatencyReading | None]:
     first, *rest = [c.reading() for c in collectors]
     return first, rest[0] if rest else None
-
-
-def find_max_rate(
-    server: Server, load: Load, judge: Judge, *, cap_s: float, seed: int = 0, fixed: bool = False
-) -> RateReading:
-    """The highest mean rate of ``load``'s kind of traffic at which ``judge`` says that the latency limits hold.
-
-    Bisection on the logarithm of the rate, from what the server's own speed promises, until the next
-    rate would be less than 5% away or ``cap_s`` seconds are over. No rate above 20,000 is tried.
-
-    Raises:
-        WorkerDied: the server or the generator ended or gave no answer.
-    """
-    if server.request_s is None:
-        server.warm_up()
-
-    def probe(rate_rps: float) -> tuple[bool | None, bool]:
-        at, stop = load.at(rate_rps), lambda reading, beside: judge(reading)[0] is not None
-        return judge(measure_traffic(server, None, at, decided=stop, cap_s=_PROBE_S, seed=seed, fixed=fixed)[0])
-
-    assert server.request_s is not None
-    d = server.deployment
-    first = min(MAX_RATE_RPS, 0.7 * d.batch * d.instances / max(server.request_s, 1e-9))
-    return bisect(probe, first, is_over=_clock(cap_s))
-
-
-def _clock(cap_s: float) -> Callable[[], bool]:
-    start = time.monotonic()
-    return lambda: time.monotonic() - start >= cap_s
-
-
-def bisect(
-    probe: Callable[[float], tuple[bool | None, bool]], first: float, *, is_over: Callable[[], bool]
-) -> RateReading:
-    """The highest rate that ``probe`` says yes to.
-
-    ``probe`` tells whether a rate certainly holds (None where it can't tell), and what is likelier.
-    ``first`` is tried first; at most 16 rates are, and one in any case.
-    """
-    holds, fails = 0.0, math.inf
-    surely_holds, surely_fails = 0.0, math.inf
-    rate_rps, probes = first, 0
-    while probes < _PROBES and not (probes and is_over()):
-        certain, likely = probe(rate_rps)
-        probes += 1
-        if certain is True:
-            surely_holds = max(surely_holds, rate_rps)
-        elif certain is False:
-            surely_fails = min(surely_fails, rate_rps)
-        holds, fails = (rate_rps, fails) if likely else (holds, rate_rps)
-        if (holds and fails / holds < _RATE_STEP) or holds >= MAX_RATE_RPS:
-            break
-        if not holds:
-            rate_rps /= 2
-        elif math.isinf(fails):
-            rate_rps = min(MAX_RATE_RPS, 1.5 * rate_rps)
-        else:
-            rate_rps = math.sqrt(holds * fails)
-    return RateReading(holds, min(surely_holds, holds), max(surely_fails, holds), probes)
-
-
-def with_max_rate(reading: LatencyReading, found: RateReading) -> LatencyReading:
-    """``reading`` with the highest rate found for the same server."""
-    assert reading.traffic is not None
-    return replace(reading, traffic=replace(reading.traffic, max_rate=found))

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from autopilot.bench.launcher import Decided, Server
-from autopilot.bench.traffic import MIN_WINDOWS, Judge, Plan, find_max_rate, measure_traffic, with_max_rate
+from autopilot.bench.max_rate import Judge, find_max_rate, with_max_rate
+from autopilot.bench.traffic import MIN_WINDOWS, Plan, measure_traffic
 from autopilot.budget import Judgement
 from autopilot.contracts import Stage
 from autopilot.profile import LatencyReading, Profile
@@ -17,7 +18,7 @@ MAX_RATE = "max_rate_rps"
 # Intervals are worth little from fewer windows, so that these are served however long they take.
 _WINDOWS = 2 * MIN_WINDOWS
 # Seconds that the search for the highest rate may take, while screening and while verifying.
-_SCREENING_S, _VERIFYING_S = 12.0, 40.0
+_SCREENING_S, _VERIFYING_S = 15.0, 45.0
 
 
 def read_traffic(
@@ -45,9 +46,14 @@ def read_traffic(
     if MAX_RATE not in (*problem.budget.axes, problem.objective):
         return reading, beside
     judge, most_s = limits_judge(setup), _SCREENING_S if effort.ends_early else _VERIFYING_S
-    reading = with_max_rate(reading, find_max_rate(candidate, load, judge, cap_s=most_s, seed=seed, fixed=fixed))
+
+    def searched(server: Server, known: LatencyReading) -> LatencyReading:
+        found = find_max_rate(server, load, judge, cap_s=most_s, known=known, seed=seed, fixed=fixed)
+        return with_max_rate(known, found)
+
+    reading = searched(candidate, reading)
     if beside is not None and baseline is not None and not effort.ends_early:
-        beside = with_max_rate(beside, find_max_rate(baseline, load, judge, cap_s=most_s, seed=seed, fixed=fixed))
+        beside = searched(baseline, beside)
     return reading, beside
 
 

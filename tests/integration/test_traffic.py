@@ -13,7 +13,8 @@ import pytest
 
 from autopilot.bench.arrivals import Load
 from autopilot.bench.launcher import Server
-from autopilot.bench.traffic import find_max_rate, measure_traffic
+from autopilot.bench.max_rate import find_max_rate
+from autopilot.bench.traffic import measure_traffic
 from autopilot.data import Split
 from autopilot.errors import VariantFailed, WorkerDied
 from autopilot.meters.traffic import is_overloaded

@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from autopilot import plugins, stats
-from autopilot.bench.traffic import MAX_RATE_RPS, bisect, gathered
+from autopilot.bench.max_rate import MAX_RATE_RPS, bisect
+from autopilot.bench.traffic import gathered
 from autopilot.budget import Judgement, Limit
 from autopilot.profile import LatencyReading, Measurement, Profile, RateReading, TrafficReading
 from tests.queueing import sojourn_s
