@@ -42,7 +42,8 @@ class ThroughputMeter:
         a, b = profile.latency, profile.baseline_latency
         if a is None or b is None or b.latency_s.size == 0:
             return None
-        return stats.rate_ratio_interval(samples_and_seconds(a), samples_and_seconds(b))
+        own, other = samples_and_seconds(a), samples_and_seconds(b)
+        return stats.rate_ratio_interval(own, other) if own[0].any() and other[0].any() else None
 
 
 METER = ThroughputMeter()

@@ -56,9 +56,12 @@ def never(reading: LatencyReading, beside: LatencyReading | None) -> bool:
     return False
 
 
-@pytest.mark.parametrize("arrivals", ["poisson", "bursty", "diurnal"])
+@pytest.mark.parametrize("arrivals", ["poisson", "bursty", "diurnal", "trace.csv"])
 def test_every_request_is_answered_and_its_latency_adds_up(tmp_path: Path, arrivals: str) -> None:
     """Late sending, queueing and service are the whole time from due to done; both servers get the same requests."""
+    if arrivals == "trace.csv":
+        arrivals = str(tmp_path / arrivals)
+        Path(arrivals).write_text("seconds\n10.0\n10.1\n10.15\n10.4\n")
     model, data = dense(tmp_path / "m.onnx"), split(tmp_path)
     with (
         Server.start(model, ONE_THREAD, split=data, limits=LIMITS) as one,

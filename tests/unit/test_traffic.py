@@ -147,6 +147,25 @@ def test_server_near_its_capacity_is_said_to_be() -> None:
     assert "at 98% of what it can do" in measured("latency_p50_ms", reading(near)).how
 
 
+@pytest.mark.parametrize("axis", plugins.axis_names())
+@pytest.mark.parametrize("which", ["candidate", "baseline", "both"])
+def test_server_that_answers_nothing_is_judged_too(axis: str, which: str) -> None:
+    """A service slower than a window: no division by the nothing that was answered, and nothing passes."""
+    dead = reading(
+        traffic([100] * 6, [0] * 6, unanswered=np.full(6, 100, dtype=np.int32), lost_from_s=0.009, busy_s=np.ones(6))
+    )
+    own, beside = (dead if which in (who, "both") else reading(STEADY) for who in ("candidate", "baseline"))
+    meter = plugins.find_axis(axis)
+    assert meter is not None
+    profile = Profile("v", latency=own, baseline_latency=beside, price_per_hour=1.0)
+    found = meter[0].summarise(profile, axis)
+
+    if which != "baseline" and (axis.startswith("latency") or axis == "throughput_rps"):
+        limit = Limit(axis, 1e-3 if axis == "throughput_rps" else 1e9, upper=axis != "throughput_rps")
+        assert limit.judge(found) is Judgement.OUT
+    assert found.value is None or found.low is not None
+
+
 def test_lost_requests_take_the_upper_bound_of_what_rests_on_them() -> None:
     """One lost in 1,800: the median stands, the mean and the extreme percentile have no upper bound."""
     lost = np.zeros(18, dtype=np.int32)
