@@ -13,6 +13,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "run": "autopilot.search",
     "check": "autopilot.search",
+    "max_rate": "autopilot.search",
     "Study": "autopilot.search",
     "load": "autopilot.serving",
     "Runner": "autopilot.serving",

@@ -41,13 +41,17 @@ class Samples:
 
     def __init__(self, split: Split, singles: Sequence[dict[str, Array]], batch: int) -> None:
         self._singles = singles
-        self._whole: list[dict[str, Array]] = [{}]
         self._joined: tuple[str, ...] = ()
-        if batch > 1:
-            make = split.raw if split.preprocess is not None else split.feed
-            self._whole += [make([i % split.n for i in range(size)]) for size in range(1, batch + 1)]
-            one, two = self._whole[1], self._whole[2]
-            self._joined = tuple(k for k in one if one[k].shape[:1] == (1,) and two[k].shape[:1] == (2,))
+        self._rest: list[dict[str, Array]] = [{} for _ in range(batch + 1)]
+        if batch == 1:
+            return
+        make = split.raw if split.preprocess is not None else split.feed
+        one, two = (make([i % split.n for i in range(size)]) for size in (1, 2))
+        self._joined = tuple(k for k in one if one[k].shape[:1] == (1,) and two[k].shape[:1] == (2,))
+        if len(self._joined) < len(one):
+            for size in range(2, batch + 1):
+                whole = make([i % split.n for i in range(size)])
+                self._rest[size] = {k: v for k, v in whole.items() if k not in self._joined}
 
     def request(self, numbers: Sequence[int]) -> dict[str, Array]:
         """One run's arrays for the requests ``numbers``; each has a sample of its own."""
@@ -56,7 +60,7 @@ class Samples:
         import numpy as np
 
         parts = [self._singles[n % len(self._singles)] for n in numbers]
-        return {**self._whole[len(numbers)], **{k: np.concatenate([p[k] for p in parts]) for k in self._joined}}
+        return {**self._rest[len(numbers)], **{k: np.concatenate([p[k] for p in parts]) for k in self._joined}}
 
 
 def answer(session: Session, split: Split, request: dict[str, Array]) -> None:

@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from itertools import accumulate
 from typing import Any, Protocol
 
@@ -50,22 +50,15 @@ def _joined_traffic(readings: Sequence[TrafficReading]) -> TrafficReading | None
     """All windows of the readings; the highest rate is that of the reading it was looked for in."""
     if not readings:
         return None
-
-    def row(name: str) -> Any:
-        return np.concatenate([getattr(r, name) for r in readings])
-
+    arrays = {f.name for f in fields(TrafficReading) if isinstance(getattr(readings[0], f.name), np.ndarray)}
+    rows: dict[str, Any] = {
+        name: np.concatenate([getattr(r, name) for r in readings]) for name in arrays - {"batch_sizes"}
+    }
     most = max(r.batch_sizes.size for r in readings)
     return replace(
         readings[0],
-        offered=row("offered"),
-        answered=row("answered"),
-        dropped=row("dropped"),
-        unanswered=row("unanswered"),
-        busy_s=row("busy_s"),
+        **rows,
         batch_sizes=np.sum([np.pad(r.batch_sizes, (0, most - r.batch_sizes.size)) for r in readings], axis=0),
-        queue_s=row("queue_s"),
-        service_s=row("service_s"),
-        send_lag_s=row("send_lag_s"),
         lost_from_s=min(r.lost_from_s for r in readings),
         max_rate=next((r.max_rate for r in readings if r.max_rate is not None), None),
     )

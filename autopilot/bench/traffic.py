@@ -1,11 +1,10 @@
-"""Scheduled traffic on live servers: windows of requests, the candidate's beside the baseline's; the highest rate."""
+"""Scheduled traffic on live servers: windows of requests, the candidate's beside the baseline's."""
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ from autopilot.bench.arrivals import Load, window
 from autopilot.bench.launcher import Decided, orders
 from autopilot.bench.live import Server
 from autopilot.bench.sending import Generator
-from autopilot.profile import Floats, Ints, LatencyReading, RateReading, TrafficReading
+from autopilot.profile import Floats, Ints, LatencyReading, TrafficReading
 
 # Server and generator have so long to get ready before the first request of a window.
 _LEAD_S = 0.03
@@ -29,15 +28,6 @@ _DRAIN_RUNS = 4
 # Intervals take windows as their unit.
 MIN_WINDOWS = 6
 _LOOK_EVERY = 1.25
-# The generator keeps to its schedule up to some such rate; above it, lateness would be its own.
-MAX_RATE_RPS = 20_000.0
-# A rate is known when the next one to try is less than this factor away.
-_RATE_STEP = 1.05
-_PROBES = 16
-_PROBE_S = 3.0
-
-# Whether the latency limits certainly hold in a reading (None: too close to call), and whether they seem to.
-Judge = Callable[[LatencyReading], tuple[bool | None, bool]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +57,8 @@ class _Window:
     """What one window gave, its ramp left out.
 
     latency_s, send_lag_s: float64, shape (n_requests,). is_dropped, is_unanswered: bool, the same shape.
-    queue_s, service_s: float64, shape (n_answered,). sizes: how many requests each run held.
+    queue_s, service_s: float64, shape (n_answered,).
+    sizes: int64, shape (n_runs,), how many requests each run held; runs_s: float64, how long it took.
     """
 
     latency_s: Floats
@@ -76,7 +67,8 @@ class _Window:
     is_unanswered: np.ndarray
     queue_s: Floats
     service_s: Floats
-    sizes: list[int]
+    sizes: np.ndarray
+    runs_s: Floats
     answered: int
     busy_s: float
     cpu_s: float
@@ -128,12 +120,14 @@ class _Collector:
             rate_rps=self._load.rate_rps,
             window_s=self._plan.window_s,
             instances=self._server.deployment.instances,
+            batch=self._server.deployment.batch,
             offered=_ints([w.latency_s.size for w in windows]),
             answered=_ints([w.answered for w in windows]),
             dropped=_ints([int(w.is_dropped.sum()) for w in windows]),
             unanswered=_ints([int(w.is_unanswered.sum()) for w in windows]),
             busy_s=np.array([w.busy_s for w in windows]),
-            batch_sizes=np.bincount([size for w in windows for size in w.sizes], minlength=1).astype(np.int32),
+            batch_sizes=np.bincount(np.concatenate([w.sizes for w in windows]), minlength=1).astype(np.int32),
+            full_runs_s=np.concatenate([w.runs_s[w.sizes == self._server.deployment.batch] for w in windows]),
             queue_s=np.concatenate([w.queue_s for w in windows]),
             service_s=np.concatenate([w.service_s for w in windows]),
             send_lag_s=np.concatenate([w.send_lag_s for w in windows]),
@@ -158,12 +152,13 @@ def gathered(
     """
     count_ns, stop_ns, drain_ns = times_ns
     start_ns, done_ns = np.zeros_like(due_ns), np.zeros_like(due_ns)
-    sizes, busy_ns = [], 0
+    sizes, runs_ns, busy_ns = [], [], 0
     for numbers, start, end in runs:
         start_ns[numbers], done_ns[numbers] = start, end
         busy_ns += max(0, min(end, stop_ns) - max(start, count_ns))
         if start >= count_ns:
             sizes.append(len(numbers))
+            runs_ns.append(end - start)
     counts = due_ns >= count_ns
     is_dropped, is_answered = sent_ns < 0, done_ns > 0
     latency_ns = np.where(is_answered, done_ns, drain_ns) - due_ns
@@ -175,7 +170,8 @@ def gathered(
         is_unanswered=(~is_answered & ~is_dropped)[counts],
         queue_s=(start_ns - sent_ns)[timed] / 1e9,
         service_s=(done_ns - start_ns)[timed] / 1e9,
-        sizes=sizes,
+        sizes=np.array(sizes, dtype=np.int64),
+        runs_s=np.array(runs_ns, dtype=np.float64) / 1e9,
         answered=int(((done_ns >= count_ns) & (done_ns < stop_ns)).sum()),
         busy_s=busy_ns / 1e9,
         cpu_s=cpu_s,
@@ -237,68 +233,3 @@ def measure_traffic(
 def _readings(collectors: list[_Collector]) -> tuple[LatencyReading, LatencyReading | None]:
     first, *rest = [c.reading() for c in collectors]
     return first, rest[0] if rest else None
-
-
-def find_max_rate(
-    server: Server, load: Load, judge: Judge, *, cap_s: float, seed: int = 0, fixed: bool = False
-) -> RateReading:
-    """The highest mean rate of ``load``'s kind of traffic at which ``judge`` says that the latency limits hold.
-
-    Bisection on the logarithm of the rate, from what the server's own speed promises, until the next
-    rate would be less than 5% away or ``cap_s`` seconds are over. No rate above 20,000 is tried.
-
-    Raises:
-        WorkerDied: the server or the generator ended or gave no answer.
-    """
-    if server.request_s is None:
-        server.warm_up()
-
-    def probe(rate_rps: float) -> tuple[bool | None, bool]:
-        at, stop = load.at(rate_rps), lambda reading, beside: judge(reading)[0] is not None
-        return judge(measure_traffic(server, None, at, decided=stop, cap_s=_PROBE_S, seed=seed, fixed=fixed)[0])
-
-    assert server.request_s is not None
-    d = server.deployment
-    first = min(MAX_RATE_RPS, 0.7 * d.batch * d.instances / max(server.request_s, 1e-9))
-    return bisect(probe, first, is_over=_clock(cap_s))
-
-
-def _clock(cap_s: float) -> Callable[[], bool]:
-    start = time.monotonic()
-    return lambda: time.monotonic() - start >= cap_s
-
-
-def bisect(
-    probe: Callable[[float], tuple[bool | None, bool]], first: float, *, is_over: Callable[[], bool]
-) -> RateReading:
-    """The highest rate that ``probe`` says yes to.
-
-    ``probe`` tells whether a rate certainly holds (None where it can't tell), and what is likelier.
-    ``first`` is tried first; at most 16 rates are, and one in any case.
-    """
-    holds, fails = 0.0, math.inf
-    surely_holds, surely_fails = 0.0, math.inf
-    rate_rps, probes = first, 0
-    while probes < _PROBES and not (probes and is_over()):
-        certain, likely = probe(rate_rps)
-        probes += 1
-        if certain is True:
-            surely_holds = max(surely_holds, rate_rps)
-        elif certain is False:
-            surely_fails = min(surely_fails, rate_rps)
-        holds, fails = (rate_rps, fails) if likely else (holds, rate_rps)
-        if (holds and fails / holds < _RATE_STEP) or holds >= MAX_RATE_RPS:
-            break
-        if not holds:
-            rate_rps /= 2
-        elif math.isinf(fails):
-            rate_rps = min(MAX_RATE_RPS, 1.5 * rate_rps)
-        else:
-            rate_rps = math.sqrt(holds * fails)
-    return RateReading(holds, min(surely_holds, holds), max(surely_fails, holds), probes)
-
-
-def with_max_rate(reading: LatencyReading, found: RateReading) -> LatencyReading:
-    """``reading`` with the highest rate found for the same server."""
-    assert reading.traffic is not None
-    return replace(reading, traffic=replace(reading.traffic, max_rate=found))

@@ -95,7 +95,7 @@ def _rest(drop: str) -> list[str]:
         "  # peak_memory_mb: {max: 200, margin: 10%}",
         "objective: latency_p50_ms   # what to make as good as possible inside the budget",
         "margin: 2%   # safety margin on every limit that sets none of its own",
-        "traffic: {scenario: single_stream}   # or offline: whole batches",
+        "traffic: {scenario: single_stream}   # or offline: whole batches; or {scenario: server, rate_rps: 200}",
         "target: {providers: [cpu], threads: 1}   # autopilot doctor lists the providers usable here",
         "space: cpu   # quick, cpu or thorough",
         "search: {trials: 40, timeout: 15m, seed: 0}",

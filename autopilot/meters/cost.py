@@ -26,6 +26,8 @@ class CostMeter:
         rate = THROUGHPUT.summarise(profile, "throughput_rps")
         if rate.value is None or rate.low is None or rate.high is None:
             return Measurement.missing(axis, rate.reason)
+        if rate.value == 0:
+            return Measurement.missing(axis, "no request was answered in the time that was measured")
         dear = profile.price_per_hour * _SAMPLES / _HOUR_S
         high = dear / rate.low if rate.low > 0 else float("inf")
         how = f"{profile.price_per_hour:g} an hour, fully used; {rate.how}"

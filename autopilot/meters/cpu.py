@@ -30,6 +30,8 @@ class CpuMeter:
         if reading is None or reading.latency_s.size == 0:
             return Measurement.missing(axis, "processor time was not measured: the trial ended before that")
         cpu_s, samples = _cpu_and_samples(reading)
+        if not samples.any():
+            return Measurement.missing(axis, "no request was answered in the time that was measured")
         found = _machine.absolute(stats.rate_interval(cpu_s, samples), profile, reading, _machine.Kind.WORK)
         cores = cpu_s.sum() / reading.block_wall_s.sum()
         how = f"{samples.sum():.0f} samples, {cores:.2f} cores busy while serving{_machine.said(profile)}"
@@ -40,6 +42,8 @@ class CpuMeter:
     def _ratio(profile: Profile) -> Interval | None:
         a, b = profile.latency, profile.baseline_latency
         if a is None or b is None or b.latency_s.size == 0 or not (a.block_cpu_s.any() and b.block_cpu_s.any()):
+            return None
+        if not (samples_and_seconds(a)[0].any() and samples_and_seconds(b)[0].any()):
             return None
         found = stats.rate_ratio_interval(_cpu_and_samples(a), _cpu_and_samples(b))
         return _machine.ratio(found, profile, a, _machine.Kind.WORK)

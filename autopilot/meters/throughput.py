@@ -43,8 +43,10 @@ class ThroughputMeter:
         a, b = profile.latency, profile.baseline_latency
         if a is None or b is None or b.latency_s.size == 0:
             return None
-        found = stats.rate_ratio_interval(samples_and_seconds(a), samples_and_seconds(b))
-        return _machine.ratio(found, profile, a, _machine.Kind.RATE)
+        own, other = samples_and_seconds(a), samples_and_seconds(b)
+        if not (own[0].any() and other[0].any()):
+            return None
+        return _machine.ratio(stats.rate_ratio_interval(own, other), profile, a, _machine.Kind.RATE)
 
 
 METER = ThroughputMeter()

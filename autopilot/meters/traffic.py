@@ -16,6 +16,8 @@ MAX_RATE = Axis(
     "max_rate_rps", True, Stage.LATENCY, "highest request rate at which every latency limit in milliseconds holds"
 )
 _NO_TRAFFIC = "requests came one after the other: it is measured in traffic of scenario server"
+# Above this share of a server's capacity, queues take hundreds of service times to reach their steady length.
+_NEAR = 0.95
 _TAIL = 0.025  # 2.5% on each side, as all intervals
 
 
@@ -60,7 +62,7 @@ def _max_rate(traffic: TrafficReading) -> Measurement:
 
 def is_overloaded(traffic: TrafficReading | None) -> bool:
     """Whether the queue certainly grows without end; False in other traffic than the server's."""
-    return traffic is not None and stats.is_overloaded(traffic.growth, traffic.busy_share)
+    return traffic is not None and stats.is_overloaded(traffic.growth, traffic.busy_share, traffic.needed_s)
 
 
 def endless(axis: str, reading: LatencyReading) -> Measurement:
@@ -82,6 +84,10 @@ def with_lost(found: Interval, traffic: TrafficReading, q: float | None) -> Inte
 def seen(traffic: TrafficReading) -> str:
     """What else a reader should know of the traffic, to follow a measurement's ``how``."""
     said = f", {traffic.rate_rps:g} requests a second, {traffic.mean_batch:.1f} a run"
+    if traffic.needed_s.size and float(traffic.needed_s.mean()) > _NEAR:
+        said += (
+            f"; at {traffic.needed_s.mean():.0%} of what it can do: such a queue fills over longer times than measured"
+        )
     if traffic.lost:
         said += f"; {traffic.lost} without an answer count with the time until then: a lower bound"
     return said

@@ -38,6 +38,7 @@ def readme(result: StudyResult, chosen: Candidate, inputs: Sequence[TensorInfo],
         "## Python",
         "In the deployment it was measured in:",
         _code("python", _autopilot_lines(inputs, outputs)),
+        *_server_section(chosen),
         *_plain_section(chosen.deployment, inputs),
         "## Command line",
         "Measure it again against its budget (exit code 0 when it is met):",
@@ -151,18 +152,19 @@ def _plain_section(deployment: Deployment, inputs: Sequence[TensorInfo]) -> list
         'session = ort.InferenceSession("model.onnx", options, providers=["CPUExecutionProvider"])',
         f"outputs = session.run(None, {_feed(inputs)})",
     ]
-    return [*_server_section(deployment), "With onnxruntime alone:", _code("python", lines)]
+    return ["With onnxruntime alone:", _code("python", lines)]
 
 
-def _server_section(deployment: Deployment) -> list[str]:
+def _server_section(chosen: Candidate) -> list[str]:
     """What a serving process has to do besides loading the model, where it was measured under scheduled traffic."""
-    if not deployment.serving_json():
+    answered, d = chosen.measured.get("dropped_share"), chosen.deployment
+    if answered is None or answered.value is None:
         return []
     return [
-        f"It was measured in a server with {deployment.instances} instance(s) of the model in one process, each with "
-        f"{deployment.threads} thread(s), that puts up to {deployment.batch} waiting requests into one run and lets "
-        f"the oldest wait {deployment.max_delay_ms:g} ms for others at most (Triton's `instance_group` count, "
-        "`max_batch_size` and `max_queue_delay_microseconds`)."
+        f"That is one instance of it. It was measured in a server with {d.instances} instance(s) of the model in one "
+        f"process, each with {d.threads} thread(s), that puts up to {d.batch} waiting request(s) into one run and lets "
+        f"the oldest wait at most {d.max_delay_ms:g} ms for others (Triton's `instance_group` count, `max_batch_size` "
+        "and `max_queue_delay_microseconds`)."
     ]
 
 

@@ -33,6 +33,8 @@ class TrafficReading:
         answer when the wait after the window ended.
     busy_s: float64, shape (n_windows,), seconds a window in which instances ran the model, summed over instances.
     batch_sizes: int32, shape (largest + 1,), how many runs held so many requests.
+    full_runs_s: float64, shape (n_full,), how long each run took that held as many requests as one may: what
+        the server could do if it had as much to do as it can take.
     queue_s, service_s: float64, shape (n_answered,), from sent to the start of the run, and the run itself.
     send_lag_s: float64, shape (n_requests,), how late requests left the generator; part of their latency.
     lost_from_s: the smallest latency counted for a request without an answer, infinite where all had one.
@@ -41,12 +43,14 @@ class TrafficReading:
     rate_rps: float
     window_s: float
     instances: int
+    batch: int
     offered: Ints
     answered: Ints
     dropped: Ints
     unanswered: Ints
     busy_s: Floats
     batch_sizes: Ints
+    full_runs_s: Floats
     queue_s: Floats
     service_s: Floats
     send_lag_s: Floats
@@ -68,6 +72,11 @@ class TrafficReading:
     def busy_share(self) -> float:
         """The share of the instances' time in which they ran the model."""
         return float(self.busy_s.mean() / (self.window_s * self.instances))
+
+    @property
+    def needed_s(self) -> Floats:
+        """Seconds of all instances' time that come a second, by each full run: above 1 the queue grows without end."""
+        return np.asarray(self.full_runs_s * (self.rate_rps / (self.batch * self.instances)), dtype=np.float64)
 
     @property
     def mean_batch(self) -> float:

@@ -7,14 +7,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from autopilot.errors import SpecError
 from autopilot.observer import NullObserver, Observer
 from autopilot.plugins import vocabulary
+from autopilot.profile import Measurement
 from autopilot.result import Candidate, StudyResult
 from autopilot.search.check import CheckResult, check_model
 from autopilot.search.loop import run_study
 from autopilot.search.recompute import recompute_file, recompute_run
 from autopilot.search.recomputed import Recomputation
 from autopilot.search.samples import WORK, Samples, samples_file, verified_name
+from autopilot.search.traffic import MAX_RATE
 from autopilot.spec import Problem
 from autopilot.spec import load_spec as _load_spec
 
@@ -81,6 +84,27 @@ def check(
     return check_model(Path(model), problem, observer=observer or NullObserver(), samples=file)
 
 
+def max_rate(model: str | Path, spec: str | Path, *, observer: Observer | None = None) -> Measurement:
+    """The highest rate of the spec's server traffic at which ``model`` keeps every latency limit in milliseconds.
+
+    Requests a second, with the highest rate at which they certainly hold as the lower bound and the
+    lowest at which one certainly breaks as the upper one; for a bundle, in its own deployment.
+
+    Raises:
+        SpecError: the spec's traffic is another, or it limits no latency in milliseconds.
+        BadInput: model or data are wrong.
+    """
+    problem = load_spec(spec)
+    limits = [x for x in problem.budget.limits if x.axis.startswith("latency_") and not x.relative]
+    if not problem.traffic.is_server or not limits:
+        raise SpecError(
+            f"{problem.path}: the highest rate is that of server traffic under a latency limit in milliseconds.",
+            "Write traffic: {scenario: server, rate_rps: 200} and a limit such as latency_p99_ms: 20.",
+        )
+    asked = replace(problem, objective=MAX_RATE)
+    return check_model(Path(model), asked, observer=observer or NullObserver()).measured[MAX_RATE]
+
+
 class Study:
     """A finished study: the parts of result.json as objects."""
 
@@ -136,6 +160,7 @@ __all__ = [
     "check",
     "check_model",
     "load_spec",
+    "max_rate",
     "recompute_file",
     "recompute_run",
     "run",

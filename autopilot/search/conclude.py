@@ -185,12 +185,13 @@ def speedup(measured: Mapping[str, Measurement], ranking: Ranking) -> Interval |
 
     Of the objective where it is a time or a rate, else of the median latency.
     """
-    timed = ranking.axis.startswith("latency_") or ranking.axis == "throughput_rps"
+    rates = ("throughput_rps", "max_rate_rps")
+    timed = ranking.axis.startswith("latency_") or ranking.axis in rates
     axis = ranking.axis if timed else "latency_p50_ms"
     found = measured.get(axis)
     if found is None or found.ratio is None:
         return None
-    if axis == "throughput_rps":
+    if axis in rates:
         return found.ratio
     r = found.ratio
     high = 1 / r.low if r.low > 0 else float("inf")

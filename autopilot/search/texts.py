@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 from autopilot.budget import Budget, Judgement, Limit
@@ -91,6 +92,8 @@ def _bound(limit: Limit) -> str:
 def _figure(measured: Measurement | None, limit: Limit | None) -> str:
     if measured is None or measured.value is None:
         return "not measured"
+    if math.isinf(measured.value):
+        return "without end: overloaded"
     if limit is not None and limit.relative and measured.ratio is not None:
         return f"{measured.ratio.value * 100:.3g}% of baseline"
     return f"{measured.value:.3g}" if abs(measured.value) < 1000 else f"{measured.value:.0f}"

@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 
 from autopilot.bench.launcher import Decided, Server
+from autopilot.bench.max_rate import Judge, find_max_rate, with_max_rate
 from autopilot.bench.rounds import Readings, Servers
-from autopilot.bench.traffic import MIN_WINDOWS, Judge, Plan, find_max_rate, measure_traffic, with_max_rate
+from autopilot.bench.traffic import MIN_WINDOWS, Plan, measure_traffic
 from autopilot.budget import Judgement
 from autopilot.contracts import Stage
-from autopilot.profile import LatencyReading, Profile, RateReading
+from autopilot.profile import LatencyReading, Profile
 from autopilot.search.outcome import Effort
 from autopilot.search.prepare import Setup
 from autopilot.search.summary import measurement
@@ -18,7 +19,7 @@ MAX_RATE = "max_rate_rps"
 # Intervals are worth little from fewer windows, so that these are served however long they take.
 _WINDOWS = 2 * MIN_WINDOWS
 # Seconds that the search for the highest rate may take, while screening and while verifying.
-_SCREENING_S, _VERIFYING_S = 12.0, 40.0
+_SCREENING_S, _VERIFYING_S = 15.0, 45.0
 
 
 class TrafficPass:
@@ -67,12 +68,13 @@ def _with_max_rates(setup: Setup, pair: Servers, found: Readings, effort: Effort
     fixed, seed = setup.fixed_batch is not None, setup.problem.search.seed
     judge, most_s = limits_judge(setup), _SCREENING_S if effort.ends_early else _VERIFYING_S
 
-    def highest(server: Server) -> RateReading:
-        return find_max_rate(server, setup.load, judge, cap_s=most_s, seed=seed, fixed=fixed)
+    def searched(server: Server, known: LatencyReading) -> LatencyReading:
+        highest = find_max_rate(server, setup.load, judge, cap_s=most_s, known=known, seed=seed, fixed=fixed)
+        return with_max_rate(known, highest)
 
-    reading = with_max_rate(reading, highest(candidate))
+    reading = searched(candidate, reading)
     if beside is not None and baseline is not None and not effort.ends_early:
-        beside = with_max_rate(beside, highest(baseline))
+        beside = searched(baseline, beside)
     return reading, beside
 
 

@@ -192,6 +192,7 @@ def test_explanation_says_why_an_axis_has_no_figure() -> None:
     ("axis", "ratio", "expected"),
     [
         ("latency_p99_ms", Interval(0.5, 0.4, 0.8), Interval(2.0, 1.25, 2.5)),
+        ("max_rate_rps", Interval(2.0, 1.5, 2.5), Interval(2.0, 1.5, 2.5)),
         ("throughput_rps", Interval(2.0, 1.5, 2.5), Interval(2.0, 1.5, 2.5)),
         ("size_mb", Interval(0.25, 0.25, 0.25), None),
     ],
@@ -200,7 +201,7 @@ def test_speedup_is_of_the_objective_where_it_is_a_time_or_a_rate(
     axis: str, ratio: Interval, expected: Interval | None
 ) -> None:
     """A smaller file is not called faster: then the median latency counts, where it was measured."""
-    ranking = Ranking(axis, maximize=axis == "throughput_rps")
+    ranking = Ranking(axis, maximize=axis.endswith("_rps"))
     found = speedup({axis: Measurement(axis, 1.0, 1.0, 1.0, 9, ratio=ratio)}, ranking)
 
     assert (found is None) == (expected is None)

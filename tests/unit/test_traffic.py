@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from autopilot import plugins, stats
-from autopilot.bench.traffic import MAX_RATE_RPS, bisect, gathered
+from autopilot.bench.max_rate import MAX_RATE_RPS, bisect
+from autopilot.bench.traffic import gathered
 from autopilot.budget import Judgement, Limit
 from autopilot.profile import LatencyReading, Measurement, Profile, RateReading, TrafficReading
 from tests.queueing import sojourn_s
@@ -26,12 +27,14 @@ def traffic(offered: list[int], answered: list[int], **more: object) -> TrafficR
         "rate_rps": float(np.mean(offered)),
         "window_s": 1.0,
         "instances": 1,
+        "batch": 1,
         "offered": np.array(offered, dtype=np.int32),
         "answered": np.array(answered, dtype=np.int32),
         "dropped": np.zeros(n, dtype=np.int32),
         "unanswered": np.zeros(n, dtype=np.int32),
         "busy_s": np.full(n, 0.5),
         "batch_sizes": np.array([0, sum(answered)], dtype=np.int32),
+        "full_runs_s": np.full(sum(answered), 1e-3),
         "queue_s": np.zeros(sum(answered)),
         "service_s": np.full(sum(answered), 1e-3),
         "send_lag_s": np.zeros(sum(offered)),
@@ -69,7 +72,8 @@ def test_window_counts_from_due_to_done_and_leaves_the_ramp_out() -> None:
     assert found.send_lag_s == pytest.approx([0.004, 0.0, 0.0])
     assert found.queue_s == pytest.approx([0.008, 0.002, 0.001])
     assert found.service_s == pytest.approx([0.003, 0.003, 0.039])
-    assert found.sizes == [2, 1]
+    assert found.sizes.tolist() == [2, 1]
+    assert found.runs_s == pytest.approx([0.003, 0.039])
     assert found.answered == 3  # the ramp's own request was answered in the window, the last one after it
     assert found.busy_s == pytest.approx(0.001 + 0.003 + 0.009)
 
@@ -119,13 +123,47 @@ def test_steady_traffic_is_no_overload() -> None:
 
 def test_one_window_is_no_proof_of_overload() -> None:
     """Nothing is known of the spread."""
-    assert not stats.is_overloaded(np.array([0.9]), 1.0)
+    assert not stats.is_overloaded(np.array([0.9]), 1.0, np.array([9.0]))
 
 
 @pytest.mark.parametrize(("busy", "expected"), [(0.99, True), (0.5, False)])
 def test_small_growth_is_overload_only_in_a_busy_server(busy: float, expected: bool) -> None:
     """An idle server's queue is still filling to its steady length."""
-    assert stats.is_overloaded(np.array([0.02, 0.021, 0.019, 0.02, 0.022]), busy) is expected
+    assert stats.is_overloaded(np.array([0.02, 0.021, 0.019, 0.02, 0.022]), busy, np.zeros(0)) is expected
+
+
+def test_runs_that_take_longer_than_their_requests_are_overload_in_short_windows_too() -> None:
+    """Runs of two in 25 ms while 100 requests a second come: 25% too slow, whatever the windows' noise."""
+    short = replace(STEADY, batch=2, full_runs_s=np.array([0.024, 0.026, 0.025, 0.025]))
+
+    assert measured("latency_p50_ms", reading(short)).value == math.inf
+    assert measured("latency_p50_ms", reading(replace(short, instances=2))).value != math.inf
+
+
+def test_server_near_its_capacity_is_said_to_be() -> None:
+    """Its queue was still filling."""
+    near = replace(STEADY, full_runs_s=np.full(50, 0.0098))
+
+    assert "at 98% of what it can do" in measured("latency_p50_ms", reading(near)).how
+
+
+@pytest.mark.parametrize("axis", plugins.axis_names())
+@pytest.mark.parametrize("which", ["candidate", "baseline", "both"])
+def test_server_that_answers_nothing_is_judged_too(axis: str, which: str) -> None:
+    """A service slower than a window: no division by the nothing that was answered, and nothing passes."""
+    dead = reading(
+        traffic([100] * 6, [0] * 6, unanswered=np.full(6, 100, dtype=np.int32), lost_from_s=0.009, busy_s=np.ones(6))
+    )
+    own, beside = (dead if which in (who, "both") else reading(STEADY) for who in ("candidate", "baseline"))
+    meter = plugins.find_axis(axis)
+    assert meter is not None
+    profile = Profile("v", latency=own, baseline_latency=beside, price_per_hour=1.0)
+    found = meter[0].summarise(profile, axis)
+
+    if which != "baseline" and (axis.startswith("latency") or axis == "throughput_rps"):
+        limit = Limit(axis, 1e-3 if axis == "throughput_rps" else 1e9, upper=axis != "throughput_rps")
+        assert limit.judge(found) is Judgement.OUT
+    assert found.value is None or found.low is not None
 
 
 def test_lost_requests_take_the_upper_bound_of_what_rests_on_them() -> None:
