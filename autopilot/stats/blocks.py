@@ -54,7 +54,7 @@ def long_run(influence: Floats) -> tuple[float, float]:
     1954), its degrees of freedom those of as many independent stretches as tell the same. Newey
     and West's (1987) variance counts where it is larger.
     """
-    sums = _stretches(influence)
+    sums = stretches(influence)
     n = sums.size
     sums = sums - sums.mean()
     own = float(sums @ sums)
@@ -70,7 +70,8 @@ def long_run(influence: Floats) -> tuple[float, float]:
     return autoregressive, max(_LEAST_FREEDOM, min(n - 1.0, n / inflation - 1))
 
 
-def _stretches(influence: Floats) -> Floats:
+def stretches(influence: Floats) -> Floats:
+    """Sums over at most ``STRETCHES`` runs of blocks."""
     if influence.size <= STRETCHES:
         return influence
     starts = np.linspace(0, influence.size, STRETCHES, endpoint=False).astype(np.intp)
