@@ -20,7 +20,7 @@ from tests.models import cnn
 
 _DOTTED = re.compile(r"`(autopilot(?:\.[A-Za-z_]\w*)+)(?:\([^`]*\))?`")
 _FILE = re.compile(r"`((?:autopilot|tests|docs|examples|benchmarks|search_spaces)/[\w./-]+\.\w+)`")
-_TARGET = re.compile(r"`make ([a-z]+)`")
+_TARGET = re.compile(r"`make ([a-z-]+)`")
 
 
 def _load(path: Path) -> ModuleType:
