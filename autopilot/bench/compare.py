@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 # Fewer pairs of processes say next to nothing of the spread between them: t would be 4.3 with three.
 LEAST_ROUNDS = 4
-# More rounds than this were never needed: they narrow the interval by a tenth for a quarter more time.
+# A quarter more rounds than this would narrow the interval by a tenth only.
 MOST_ROUNDS = 24
 # Some ten pairs of blocks, more where a request takes long: what processes add is then the larger part.
 ROUND_S = 0.6

@@ -10,8 +10,7 @@ from autopilot.profile import Interval, LatencyReading, Measurement
 from autopilot.search.outcome import Effort
 from autopilot.stats import early_stretch
 
-# Fewer blocks tell too little of how alike neighbours are: on a server whose mood drifts by 7%, intervals of passes
-# that ended after 10 to 20 blocks held the truth in 92% of the cases.
+# Fewer blocks tell too little of how alike neighbours are: a correlation of ten figures is a guess.
 LEAST_BLOCKS = 20
 
 Summarise = Callable[[LatencyReading, LatencyReading | None], Mapping[str, Measurement]]

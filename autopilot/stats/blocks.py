@@ -13,7 +13,7 @@ from autopilot.stats.student import t_quantile
 # a mood that lasts some blocks stays inside one, and what is left between neighbours is one correlation.
 STRETCHES = 24
 # The correlation of neighbours is raised by this share of its standard error, and at most this high. Without it
-# 40 blocks whose mood resembles their neighbours' by half covered 94.9%, with it 96.5%, for a tenth more width.
+# 40 blocks whose mood resembles their neighbours' by half covered 94.9%, with 0.5 of it 96.3%.
 _CAUTION = 0.6
 _HIGHEST = 0.9
 # A spread known from fewer degrees of freedom is not worth stating: t would be 12.7.
