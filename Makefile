@@ -11,10 +11,10 @@ DEV := $(VENV)/.dev
 SOURCES := autopilot tests examples benchmarks docs
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test quick lint bench docs ui clean
+.PHONY: help setup run test quick lint bench bench-measurement docs ui clean
 
 help:  ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-6s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-17s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(CORE)  ## make .venv and install the package into it (no torch, no development tools)
 
@@ -37,6 +37,9 @@ lint: $(DEV)  ## ruff, mypy --strict, the import contracts
 bench: $(CORE)  ## time the main job on whole workloads (ARGS: folders with a spec.yaml)
 	@$(BIN)/python examples/digits/data.py
 	@$(BIN)/python benchmarks/main_job.py $(ARGS)
+
+bench-measurement: $(DEV)  ## false alarms, coverage, planted slowdown, memory: about 15 minutes on a quiet machine
+	@$(BIN)/python benchmarks/measurement/all.py $(ARGS)
 
 docs: $(CORE)  ## check every link and anchor of the documentation
 	@$(BIN)/python docs/check_links.py

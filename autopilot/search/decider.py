@@ -9,11 +9,12 @@ from dataclasses import replace
 from autopilot.budget import Budget, Judgement
 from autopilot.profile import Interval, LatencyReading, Measurement
 from autopilot.search.outcome import Effort
+from autopilot.stats import early_stretch
 
-# Looking again and again finds a lucky moment: with plain 95% intervals a p95 exactly at its bound was
-# called "in" in 11% of 250 simulated passes, not in 2.5%. To stop, an interval must clear the bound
-# with this many times its width.
-STRETCH = 1.5
+# Fewer blocks tell too little of how alike neighbours are: a correlation of ten figures is a guess.
+LEAST_BLOCKS = 20
+# A window of scheduled requests is long, and starts from an empty queue: neighbours hardly resemble each other.
+LEAST_WINDOWS = 6
 
 # The two parts of a width add in quadrature: at this multiple of the floor the requests' own part is 46% of it,
 # and to halve that would take four times the requests for 8% of the width.
@@ -27,8 +28,10 @@ class Decider:
 
     While screening, one limit certainly violated is enough. A limit too close to call is measured
     to the cap, or until what is left of its width is what processes differ by (``floor``: half of it, as
-    a share of the value), which more requests don't narrow. Verdicts are given on the plain intervals of
-    all that was read.
+    a share of the value), which more requests don't narrow. Looking again and again finds a lucky moment,
+    so an interval must clear its bound by more the earlier it is (``stats.early_stretch``), and the look
+    after it must agree: that takes a quarter more time, and what was luck is then gone. Verdicts are given
+    on the plain intervals of all that was read. One Decider serves one pass.
     """
 
     def __init__(
@@ -39,11 +42,20 @@ class Decider:
         self._objective = objective
         self._effort = effort
         self._floor = floor
+        self._was_decided = False
 
     def __call__(self, reading: LatencyReading, beside: LatencyReading | None) -> bool:
+        if reading.block_wall_s.size < (LEAST_BLOCKS if reading.traffic is None else LEAST_WINDOWS):
+            return False
+        before, self._was_decided = self._was_decided, self._is_decided(reading, beside)
+        return before and self._was_decided
+
+    def _is_decided(self, reading: LatencyReading, beside: LatencyReading | None) -> bool:
         measured = self._summarise(reading, beside)
+        spent_s = float(reading.block_wall_s.sum()) + (float(beside.block_wall_s.sum()) if beside else 0.0)
+        stretch = early_stretch(spent_s / self._effort.cap_s)
         judged = {
-            limit: limit.judge(stretched(measured[limit.axis]))
+            limit: limit.judge(stretched(measured[limit.axis], stretch))
             for limit in self._budget.limits
             if limit.axis in measured
         }
@@ -52,7 +64,6 @@ class Decider:
         open_ = [limit for limit, said in judged.items() if said is Judgement.UNDECIDED]
         if not all(self._exhausted(limit.interval(measured[limit.axis])) for limit in open_):
             return False
-        spent_s = float(reading.block_wall_s.sum()) + (float(beside.block_wall_s.sum()) if beside else 0.0)
         return spent_s >= self._effort.precise_s or self._sure(
             measured.get(self._objective) or measured.get("latency_p50_ms")
         )
@@ -77,15 +88,17 @@ def _half_width(figures: Interval) -> float:
     return (figures.high - figures.low) / 2 / abs(figures.value) if figures.value else math.inf
 
 
-def stretched(measured: Measurement) -> Measurement:
-    """``measured`` with both its intervals wider by STRETCH."""
+def stretched(measured: Measurement, stretch: float) -> Measurement:
+    """``measured`` with both its intervals ``stretch`` times as wide."""
     value, low, high, ratio = measured.value, measured.low, measured.high, measured.ratio
     if ratio is not None:
-        ratio = Interval(ratio.value, _further(ratio.value, ratio.low), _further(ratio.value, ratio.high))
+        ratio = Interval(
+            ratio.value, _further(ratio.value, ratio.low, stretch), _further(ratio.value, ratio.high, stretch)
+        )
     if value is None or low is None or high is None:
         return replace(measured, ratio=ratio)
-    return replace(measured, low=_further(value, low), high=_further(value, high), ratio=ratio)
+    return replace(measured, low=_further(value, low, stretch), high=_further(value, high, stretch), ratio=ratio)
 
 
-def _further(value: float, bound: float) -> float:
-    return value + STRETCH * (bound - value)
+def _further(value: float, bound: float, stretch: float) -> float:
+    return value + stretch * (bound - value)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 
 from autopilot import plugins, stats
 from autopilot.artifact import Artifact
@@ -95,7 +96,7 @@ class LatencyPass:
             lambda *found: known(reading_of(*found)),
             problem.budget,
             problem.objective,
-            effort,
+            replace(effort, cap_s=cap_s(effort, problem, pair_s=0.0)),
             floor=self._floor(effort),
         )
         found = measure_rounds(

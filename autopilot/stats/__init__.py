@@ -18,7 +18,7 @@ from autopilot.stats.overload import is_overloaded
 from autopilot.stats.percentiles import effective_size, enough_for, order_ranks, percentile_interval
 from autopilot.stats.rates import mean_interval, rate_interval, rate_ratio_interval
 from autopilot.stats.ratios import ratio_interval
-from autopilot.stats.sequential import crossing, level_at_looks, look_sizes
+from autopilot.stats.sequential import crossing, early_stretch, level_at_looks, look_sizes
 from autopilot.stats.spread import process_spread, ratio_over_processes, widened
 from autopilot.stats.stages import stage_shares
 from autopilot.stats.student import t_quantile
@@ -27,6 +27,7 @@ __all__ = [
     "carried",
     "change_within",
     "crossing",
+    "early_stretch",
     "effective_size",
     "enough_for",
     "excess_interval",

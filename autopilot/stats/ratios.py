@@ -21,7 +21,7 @@ _CENTRAL_TAIL = 100
 _CENTRAL_BLOCKS = 8
 # Where the quantile function is this many times steeper on one side of a percentile than on the other, the
 # percentile lies at the edge of a mode and has no slope: with 5% of the requests in a slow mode, the p95's ratio
-# was covered in 54% of the cases by the slope, in 97% by combining two order-statistic intervals.
+# was covered in 54% of the cases by the slope, in 99% by combining two order-statistic intervals.
 _EDGE = 3.0
 
 

@@ -68,13 +68,15 @@ def ratio_over_processes(ratios: Sequence[Interval], level: float = 0.95) -> Int
 
     The geometric mean of the pairs' ratios. Its half-width is Student's over the pairs, whose scatter
     holds both what processes and what requests add, and never less than the requests alone give.
+    A pair whose requests gave no bound counts like the others there, if most gave one: its ratio
+    scatters all the same.
 
     Args:
         ratios: the ratio that each pair of fresh processes gave, with the interval from its requests.
         level: the confidence of both bounds together, that of ``ratios`` too.
 
     Returns:
-        Without bounds (0 and infinity) for a single pair: one pair says nothing of the spread between pairs.
+        Without bounds (0 and infinity) for a single pair, which says nothing of the spread between pairs.
 
     Raises:
         ValueError: there is no pair.
@@ -87,9 +89,17 @@ def ratio_over_processes(ratios: Sequence[Interval], level: float = 0.95) -> Int
     if pairs < 2:
         return Interval(value, 0.0, math.inf)
     between = t_quantile((1 + level) / 2, pairs - 1) * float(logs.std(ddof=1)) / math.sqrt(pairs)
-    down = math.hypot(*(_log_gap(r.low, r.value) for r in ratios)) / pairs
-    up = math.hypot(*(_log_gap(r.value, r.high) for r in ratios)) / pairs
+    down = _pooled([_log_gap(r.low, r.value) for r in ratios])
+    up = _pooled([_log_gap(r.value, r.high) for r in ratios])
     return _around(value, max(down, between), max(up, between))
+
+
+def _pooled(gaps: Sequence[float]) -> float:
+    """Half-width of the mean of independent figures with half-widths ``gaps``; those known stand for the others."""
+    known = [gap for gap in gaps if math.isfinite(gap)]
+    if 2 * len(known) <= len(gaps):
+        return math.inf
+    return math.sqrt(sum(gap * gap for gap in known) / len(known) / len(gaps))
 
 
 def _log_gap(low: float, high: float) -> float:

@@ -8,7 +8,6 @@ from itertools import count
 import numpy as np
 import pytest
 
-from autopilot import stats
 from autopilot.bench.compare import LEAST_ROUNDS, MOST_ROUNDS, Comparison, Round, Standing, TakeRound, in_rounds
 from autopilot.profile import Interval
 
@@ -18,10 +17,9 @@ BETWEEN, WITHIN = 0.004, 0.002
 def simulated(rng: np.random.Generator, ratio: float, between: float = BETWEEN) -> TakeRound:
     """Rounds of fresh processes that differ by ``between``, each read to ``WITHIN``."""
 
-    def take(number: int, level: float) -> Round:
+    def take(number: int) -> Round:
         centre = math.log(ratio) + between * rng.standard_normal() + WITHIN * rng.standard_normal()
-        half = stats.t_quantile((1 + level) / 2, 20) * WITHIN
-        return Round(Interval(math.exp(centre), math.exp(centre - half), math.exp(centre + half)), (100, 90))
+        return Round(math.exp(centre), (100, 90))
 
     return take
 

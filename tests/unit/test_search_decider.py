@@ -12,7 +12,7 @@ import pytest
 from autopilot.budget import Budget, Judgement, Limit
 from autopilot.meters.latency import METER
 from autopilot.profile import Interval, LatencyReading, Measurement, Profile
-from autopilot.search.decider import Decider
+from autopilot.search.decider import LEAST_BLOCKS, Decider
 from autopilot.search.outcome import BASELINE, SCREENING, VERIFYING, Effort, cap_s
 from autopilot.spec import SearchSpec
 from tests.unit.search_support import reading, setup_of
@@ -26,7 +26,8 @@ def decided(low: float, high: float, effort: Effort, *, budget: Budget = BUDGET,
     found = {"latency_p50_ms": Measurement("latency_p50_ms", value, low, high, 9, ratio=Interval(value, low, high))}
     taken = reading(1.0)
     taken = LatencyReading(taken.latency_s, taken.block, taken.block_wall_s * 0 + seconds / 20, taken.block_cpu_s)
-    return Decider(lambda a, b: found, budget, "latency_p50_ms", effort)(taken, None)
+    decide = Decider(lambda a, b: found, budget, "latency_p50_ms", effort)
+    return not decide(taken, None) and decide(taken, None)  # one look alone never ends a pass
 
 
 def test_limit_too_close_to_call_is_measured_on() -> None:
@@ -37,15 +38,15 @@ def test_limit_too_close_to_call_is_measured_on() -> None:
 
 def test_certain_violation_ends_screening_alone() -> None:
     """Verification and the baseline want figures even of what is out."""
-    assert decided(1.5, 2.5, SCREENING)
-    assert not decided(1.5, 2.5, VERIFYING)
-    assert not decided(1.5, 2.5, BASELINE)
+    assert decided(1.5, 2.5, SCREENING, seconds=2.0)
+    assert not decided(1.5, 2.5, VERIFYING, seconds=2.0)
+    assert not decided(1.5, 2.5, BASELINE, seconds=1.0)
 
 
 def test_objective_is_measured_until_sure_or_for_a_while() -> None:
     """A kept limit is not enough: variants are ranked by the objective."""
-    assert not decided(0.4, 0.6, SCREENING)
-    assert decided(0.497, 0.503, SCREENING)
+    assert not decided(0.4, 0.6, SCREENING, seconds=1.0)
+    assert decided(0.497, 0.503, SCREENING, seconds=1.0)
     assert decided(0.4, 0.6, SCREENING, seconds=1.01 * SCREENING.precise_s)
 
 
@@ -53,7 +54,7 @@ def test_limits_of_other_stages_do_not_hold_the_pass_up() -> None:
     """What latency can't tell is not waited for."""
     budget = Budget((Limit("quality_drop", 0.01), Limit("size_mb", 1.0)))
 
-    assert decided(0.499, 0.501, SCREENING, budget=budget)
+    assert decided(0.499, 0.501, SCREENING, budget=budget, seconds=1.0)
 
 
 @pytest.mark.parametrize(
@@ -127,7 +128,8 @@ def test_limit_that_more_requests_cannot_decide_is_not_waited_for() -> None:
     found = {"latency_p50_ms": Measurement("latency_p50_ms", 1.0, 0.95, 1.05, 9, ratio=Interval(1.0, 0.95, 1.05))}
 
     def ends(floor: float) -> bool:
-        return Decider(lambda a, b: found, BUDGET, "latency_p50_ms", VERIFYING, floor=floor)(reading(1.0), None)
+        decide = Decider(lambda a, b: found, BUDGET, "latency_p50_ms", VERIFYING, floor=floor)
+        return [decide(reading(1.0), None) for _ in range(2)][-1]
 
     assert ends(0.05)
     assert not ends(0.02)
@@ -138,5 +140,26 @@ def test_objective_is_sure_when_only_the_processes_differ() -> None:
     """Precision is asked of the requests' own part."""
     found = {"latency_p50_ms": Measurement("latency_p50_ms", 0.5, 0.485, 0.515, 9, ratio=Interval(0.5, 0.485, 0.515))}
 
-    assert Decider(lambda a, b: found, BUDGET, "latency_p50_ms", VERIFYING, floor=0.03)(reading(1.0), None)
-    assert not Decider(lambda a, b: found, BUDGET, "latency_p50_ms", VERIFYING)(reading(1.0), None)
+    def ends(floor: float) -> bool:
+        decide = Decider(lambda a, b: found, BUDGET, "latency_p50_ms", VERIFYING, floor=floor)
+        return [decide(reading(0.5, n=4000), None) for _ in range(2)][-1]
+
+    assert ends(0.03)
+    assert not ends(0.0)
+
+
+def test_early_look_asks_for_much_more_than_a_late_one() -> None:
+    """An interval that would decide at the end of the time decides nothing at its start."""
+    assert decided(0.60, 0.90, VERIFYING, seconds=VERIFYING.cap_s)
+    assert not decided(0.60, 0.90, VERIFYING, seconds=0.1 * VERIFYING.cap_s)
+    assert decided(0.199, 0.201, VERIFYING, seconds=0.1 * VERIFYING.cap_s)
+
+
+def test_few_blocks_decide_nothing() -> None:
+    """However far the interval is from its bound."""
+    found = {"latency_p50_ms": Measurement("latency_p50_ms", 0.1, 0.1, 0.1, 9)}
+    whole = reading(0.1)
+    few = LatencyReading(whole.latency_s, whole.block, np.full(LEAST_BLOCKS - 1, 1.0), np.full(LEAST_BLOCKS - 1, 1.0))
+    decide = Decider(lambda a, b: found, BUDGET, "latency_p50_ms", VERIFYING)
+
+    assert not any(decide(few, None) for _ in range(3))
