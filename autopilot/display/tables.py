@@ -118,7 +118,8 @@ def _judged_on(measured: Mapping[str, Any] | None, *, relative: bool) -> str:
     if measured is None or measured.get("value") is None:
         return ""
     if not relative:
-        if measured.get("n") == 1:
+        # One process's memory has bounds from what others showed; one start's time and a file's size have none.
+        if measured.get("n") == 1 and measured.get("high") in (None, measured["value"]):
             return "one reading"
         return _range(measured) if "low" in measured else ""
     ratio = measured.get("ratio")

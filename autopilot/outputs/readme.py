@@ -85,9 +85,10 @@ def _figure(measured: Measurement | None, limit: Limit) -> str:
     if measured is None or measured.value is None:
         return f"not measured: {measured.reason}" if measured and measured.reason else "not measured"
     text = f"{measured.value:.4g}"
-    if measured.n == 1:
+    bounded = measured.low is not None and measured.high is not None and math.isfinite(measured.high)
+    if measured.n == 1 and (not bounded or measured.high == measured.value):
         text += " (one reading)"
-    elif measured.low is not None and measured.high is not None and math.isfinite(measured.high):
+    elif bounded:
         text += f" ({measured.low:.4g}..{measured.high:.4g})"
     if limit.relative and measured.ratio:
         r = measured.ratio

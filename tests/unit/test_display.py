@@ -238,6 +238,17 @@ def test_table_that_the_profiler_distorts_says_so() -> None:
     assert "far above 100%" in shown(render_result(results.result(best=best)))
 
 
+def test_single_reading_with_bounds_shows_them() -> None:
+    """One process's memory is judged on the spread of starts: those bounds decide, so they are shown."""
+    best = results.candidate("in", "best/model.onnx")
+    best["measured"]["quality_drop"] = results.measured(66.1, 65.6, 66.6) | {"n": 1}
+
+    text = shown(render_result(results.result(best=best)))
+
+    row = next(line for line in text.splitlines() if line.startswith("quality_drop"))
+    assert row.split()[-3:] == ["66.1", "65.6..66.6", "in"]
+
+
 # ---- progress --------------------------------------------------------------------------------------
 
 
