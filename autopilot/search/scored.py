@@ -77,7 +77,7 @@ class QualityPass:
                 parts.append(found.load())
                 if stop < split.n and self._rejects(parts[0], split, stop, limits):
                     break
-            audit = self._audit(outcome, folder / "0" / "optimized.onnx", split)
+            audit = self._audit(outcome, folder / "0" / "optimized.onnx", split, batch)
             outputs = parts[0] if len(parts) == 1 else {k: np.concatenate([p[k] for p in parts]) for k in parts[0]}
             return self._reading(outputs, split, limits, same_model=False), audit
         finally:
@@ -162,10 +162,10 @@ class QualityPass:
         return any(plugins.techniques()[step.technique].claims_int8 for step in recipe.steps)
 
     @staticmethod
-    def _audit(outcome: Outcome, optimized: Path, split: Split) -> Int8Audit | None:
+    def _audit(outcome: Outcome, optimized: Path, split: Split, batch: int) -> Int8Audit | None:
         if not optimized.exists():
             return None
-        shapes = {name: array.shape for name, array in split.feed([0]).items()}
+        shapes = {name: array.shape for name, array in split.feed([i % split.n for i in range(batch)]).items()}
         return int8_audit(outcome.artifact.path, optimized, shapes)
 
 
