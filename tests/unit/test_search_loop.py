@@ -162,7 +162,7 @@ def test_run_measures_no_variant_twice_and_the_winner_holds(seed: int) -> None:
 
 
 @given(seed=st.integers(0, 10_000), data=st.data())
-@settings(max_examples=6, deadline=None, phases=[Phase.generate])
+@settings(max_examples=3, deadline=None, phases=[Phase.generate])
 def test_run_loses_nothing_wherever_it_was_cut_off(seed: int, data: st.DataObject) -> None:
     """A kill at any write or measurement costs the trial that was running, at most."""
     world = random_world(seed)
