@@ -50,6 +50,8 @@ def test_run_gives_a_verdict_and_the_score_by_hand(kind: str, tmp_path: Path) ->
     assert result.baseline.measured["quality"].value == pytest.approx(by_hand["test"], abs=1e-5)
     failed = {t.failure: t.reason for t in result.trials if t.failure is not None}
     assert set(failed) <= {Failure.UNSUPPORTED}, failed
+    assert result.baseline.operators is not None, result.warnings
+    assert (result.baseline.stages is not None) == (kind == "hooks")
 
 
 @pytest.mark.parametrize("kind", CASES)
