@@ -66,10 +66,19 @@ def _joined_traffic(readings: Sequence[TrafficReading]) -> TrafficReading | None
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How long to measure: ``rounds`` pairs of processes, ``cap_s`` seconds in all (starts not counted)."""
+    """How long to measure: at least ``rounds`` pairs of processes, each for up to ``round_s`` seconds.
+
+    While nothing is decided more rounds follow, until ``cap_s`` seconds were measured (starts not counted).
+    """
 
     rounds: int
     cap_s: float
+    round_s: float = math.inf
+
+    @property
+    def most(self) -> int:
+        """Rounds that fit into the cap; the planned ones at least."""
+        return max(self.rounds, math.ceil(self.cap_s / self.round_s) if math.isfinite(self.cap_s) else 0)
 
 
 def measure_rounds(
@@ -83,8 +92,9 @@ def measure_rounds(
 
     Args:
         servers: starts (or lends) a candidate and, where there is one, a baseline, for one round.
-        plan: asked with the first pair, warmed up; each round gets an equal part of what is left of its cap.
-        decided: asked with all readings so far, as ``measure_latency`` does; every round takes some blocks.
+        plan: asked with the first pair, warmed up.
+        decided: asked with all readings so far, as ``measure_latency`` does, from the last planned round on.
+            Rounds are of equal length, so that each process counts for about the same.
         measure: takes one round's reading; ``measure_latency`` where it is None.
 
     Raises:
@@ -93,18 +103,22 @@ def measure_rounds(
     mine: list[LatencyReading] = []
     others: list[LatencyReading] = []
     planned = Plan(1, math.inf)
-    spent_s = 0.0
+    spent_s, is_decided = 0.0, False
 
     def enough(reading: LatencyReading, beside: LatencyReading | None) -> bool:
-        return decided(joined([*mine, reading]), joined([*others, beside]) if beside is not None else None)
+        nonlocal is_decided
+        if len(mine) + 1 < planned.rounds:
+            return False
+        is_decided = decided(joined([*mine, reading]), joined([*others, beside]) if beside is not None else None)
+        return is_decided
 
-    while len(mine) < planned.rounds:
+    while len(mine) < planned.rounds or (len(mine) < planned.most and not is_decided and spent_s < planned.cap_s):
         with servers() as pair:
             warm_up(pair)
             if not mine:
                 planned = plan(pair)
             start = time.monotonic()
-            cap_s = max(0.0, planned.cap_s - spent_s) / (planned.rounds - len(mine))
+            cap_s = min(planned.round_s, max(0.0, planned.cap_s - spent_s))
             reading, beside = (measure or measure_latency)(*pair, decided=enough, cap_s=cap_s)
             spent_s += time.monotonic() - start
         mine.append(reading)

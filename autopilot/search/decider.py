@@ -47,12 +47,16 @@ class Decider:
     def __call__(self, reading: LatencyReading, beside: LatencyReading | None) -> bool:
         if reading.block_wall_s.size < (LEAST_BLOCKS if reading.traffic is None else LEAST_WINDOWS):
             return False
-        before, self._was_decided = self._was_decided, self._is_decided(reading, beside)
-        return before and self._was_decided
-
-    def _is_decided(self, reading: LatencyReading, beside: LatencyReading | None) -> bool:
         measured = self._summarise(reading, beside)
         spent_s = float(reading.block_wall_s.sum()) + (float(beside.block_wall_s.sum()) if beside else 0.0)
+        before, (decided, is_out) = self._was_decided, self._limits(measured, spent_s)
+        self._was_decided = decided
+        if not (before and decided):
+            return False
+        return is_out or spent_s >= self._effort.precise_s or self._sure(measured)
+
+    def _limits(self, measured: Mapping[str, Measurement], spent_s: float) -> tuple[bool, bool]:
+        """Whether the limits are decided as far as they can be, and whether that is since one is certainly broken."""
         stretch = early_stretch(spent_s / self._effort.cap_s)
         judged = {
             limit: limit.judge(stretched(measured[limit.axis], stretch))
@@ -60,15 +64,12 @@ class Decider:
             if limit.axis in measured
         }
         if self._effort.ends_early and Judgement.OUT in judged.values():
-            return True
+            return True, True
         open_ = [limit for limit, said in judged.items() if said is Judgement.UNDECIDED]
-        if not all(self._exhausted(limit.interval(measured[limit.axis])) for limit in open_):
-            return False
-        return spent_s >= self._effort.precise_s or self._sure(
-            measured.get(self._objective) or measured.get("latency_p50_ms")
-        )
+        return all(self._exhausted(limit.interval(measured[limit.axis])) for limit in open_), False
 
-    def _sure(self, objective: Measurement | None) -> bool:
+    def _sure(self, measured: Mapping[str, Measurement]) -> bool:
+        objective = measured.get(self._objective) or measured.get("latency_p50_ms")
         if objective is None or objective.value is None:
             return True
         figures = objective.ratio

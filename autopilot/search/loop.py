@@ -164,7 +164,8 @@ class _Study:
         """Time to keep free at the end: baseline and two finalists on the held-back data, latency twice."""
         splits = self.setup.splits
         share = splits.test.n / max(1, splits.validation.n)
-        expected = 3 * baseline.seconds["evaluate"] * share + 4 * baseline.seconds["profile"] + 5.0
+        profile_s = baseline.seconds["profile"] - baseline.seconds.get("control", 0.0)
+        expected = 3 * baseline.seconds["evaluate"] * share + 4 * profile_s + 5.0
         expected += 2 * energy.expected_s(self.setup.target)
         return min(expected, 0.4 * self.setup.problem.search.timeout_s)
 

@@ -26,7 +26,7 @@ class Effort:
     Until every limit is decided, for ``cap_s`` at most; then until half the width of the
     objective's interval is ``precision`` of its value, for ``precise_s`` at most.
     ``ends_early`` tells whether a certain violation ends the trial; ``rounds`` how many pairs of fresh
-    processes are read, since two processes of one model differ for as long as they live.
+    processes are read at least, since two processes of one model differ for as long as they live.
     """
 
     cap_s: float
@@ -37,7 +37,7 @@ class Effort:
 
 
 SCREENING = Effort(cap_s=4.0, precise_s=1.5, precision=0.02, ends_early=True)
-VERIFYING = Effort(cap_s=30.0, precise_s=8.0, precision=0.01, ends_early=False, rounds=3)
+VERIFYING = Effort(cap_s=30.0, precise_s=4.0, precision=0.01, ends_early=False, rounds=3)
 BASELINE = replace(SCREENING, ends_early=False)
 # A percentile needs so many independent requests to have an upper bound at all; neighbours are not quite.
 DEPENDENT = 1.5

@@ -26,6 +26,8 @@ from autopilot.search.prepare import Setup
 from autopilot.search.steadiness import Drift, Reading, swing
 from autopilot.search.traffic import TrafficPass, request_pair_s
 
+# Of one pair of processes: some 25 pairs of blocks, so that starting them takes less than half of the time.
+ROUND_S = 1.5
 Known = Callable[[Reading], Mapping[str, Measurement]]
 
 
@@ -62,7 +64,8 @@ class LatencyPass:
             self._drift.begin(split.name, reading.latency)
             if effort is BASELINE:
                 self._observer.doing("measuring the model against itself")
-                self.control = measure_control(self._baseline_server(split), lambda: self._start_baseline(split))
+                with outcome.timed("control"):
+                    self.control = measure_control(self._baseline_server(split), lambda: self._start_baseline(split))
                 self._drift.spread = self.control.spread
             return Reading(reading.latency, None, 0.0)
         reading = self._steady(outcome, effort, split, known)
@@ -117,12 +120,15 @@ class LatencyPass:
 
     def _plan(self, effort: Effort, pair: Servers) -> Plan:
         if self._setup.problem.traffic.is_server:
-            return Plan(effort.rounds, cap_s(effort, self._setup.problem, pair_s=request_pair_s(self._setup, pair)))
+            cap = cap_s(effort, self._setup.problem, pair_s=request_pair_s(self._setup, pair))
+            return Plan(effort.rounds, cap, math.inf if effort.rounds == 1 else ROUND_S)
         pair_s = sum(server.request_s or 0.0 for server in pair if server is not None)
         cap = cap_s(effort, self._setup.problem, pair_s=pair_s)
+        if effort.rounds == 1:
+            return Plan(1, cap)
         # A round of a slow model takes its blocks whatever the cap is.
-        affordable = int(cap / max(pair_s * MIN_BLOCKS * MIN_BLOCK_REQUESTS, 1e-9))
-        return Plan(max(1, min(effort.rounds, affordable)), cap)
+        round_s = max(ROUND_S, pair_s * MIN_BLOCKS * MIN_BLOCK_REQUESTS)
+        return Plan(max(1, min(effort.rounds, int(cap / round_s))), cap, round_s)
 
     @contextmanager
     def _servers(self, outcome: Outcome, effort: Effort, split: Split) -> Iterator[Servers]:

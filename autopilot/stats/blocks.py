@@ -74,8 +74,18 @@ def stretches(influence: Floats) -> Floats:
     """Sums over at most ``STRETCHES`` runs of blocks."""
     if influence.size <= STRETCHES:
         return influence
-    starts = np.linspace(0, influence.size, STRETCHES, endpoint=False).astype(np.intp)
-    return np.asarray(np.add.reduceat(influence, starts), dtype=np.float64)
+    return np.asarray(np.add.reduceat(influence, _starts(influence.size)), dtype=np.float64)
+
+
+def stretch_of(blocks: int) -> Ints:
+    """Which stretch each of ``blocks`` belongs to."""
+    if blocks <= STRETCHES:
+        return np.arange(blocks, dtype=np.int32)
+    return (np.searchsorted(_starts(blocks), np.arange(blocks), side="right") - 1).astype(np.int32)
+
+
+def _starts(blocks: int) -> np.ndarray:
+    return np.linspace(0, blocks, STRETCHES, endpoint=False).astype(np.intp)
 
 
 def _windowed(sums: Floats, own: float) -> float:

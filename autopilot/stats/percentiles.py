@@ -8,8 +8,16 @@ from statistics import NormalDist
 import numpy as np
 
 from autopilot.profile import Floats, Interval, Ints
-from autopilot.stats.blocks import long_run, per_block, skewness, stretches, unskewed
+from autopilot.stats.blocks import STRETCHES, long_run, per_block, skewness, stretch_of, stretches, unskewed
 from autopilot.stats.student import t_quantile
+
+# A section's percentile needs so many requests on either side of it to be about normal and hardly biased.
+_BEYOND = 25
+# Below this share of independent requests a mood decides. Not where they are many: at the edge of a slow mode the
+# sections' percentiles jump between modes, and covered the truth in 86% only, order statistics in 99%.
+_MOODY = 0.02
+# Fewer sections know their own scatter too badly: Student's t would be above 2.3.
+_LEAST_SECTIONS = 10
 
 
 def enough_for(q: float, level: float = 0.95, *, sides: int = 2) -> int:
@@ -30,12 +38,19 @@ def percentile_interval(values: Floats, block: Ints, q: float, level: float = 0.
         q: the percentile, between 0 and 100 (99.0 for p99).
         level: the confidence of both bounds together.
 
+    Where a mood moves whole blocks, many requests tell as much as a handful of independent ones: their order
+    statistics reach far out or don't exist. Then the bounds come from the scatter of the stretches' own
+    percentiles (``_sectioned``), if each stretch holds enough requests for one.
+
     Returns:
         ``high`` is infinite while the effective sample size is below ``enough_for(q)``; ``low`` is 0 likewise.
     """
     point = float(np.percentile(values, q))
     ordered = np.sort(values)
     n, (effective, clustered) = values.size, _effective(values <= point, block, q / 100, level)
+    sectioned = _sectioned(values, block, q, level) if clustered < _MOODY * n else None
+    if sectioned is not None:
+        return sectioned
     low_rank, high_rank = order_ranks(effective, q / 100, level)[0], order_ranks(clustered, q / 100, level)[1]
     low = high = None
     if low_rank is not None:
@@ -44,6 +59,28 @@ def percentile_interval(values: Floats, block: Ints, q: float, level: float = 0.
         high = float(ordered[min(n, math.ceil(high_rank * (n + 1) / (clustered + 1))) - 1])
     # Interpolation may put the point estimate just outside tied order statistics.
     return Interval(point, 0.0 if low is None else min(low, point), math.inf if high is None else max(high, point))
+
+
+def _sectioned(values: Floats, block: Ints, q: float, level: float) -> Interval | None:
+    """Bounds from the scatter of each stretch's own percentile; None where some stretch holds too few requests.
+
+    Sectioning (Asmussen and Glynn 2007, chapter III.5; Nakayama 2014): the percentile of all requests, the
+    variance from the sections', long-run as for blocks. What the sections' percentiles are biased by is added.
+    """
+    _, index = np.unique(block, return_inverse=True)
+    blocks = int(index.max()) + 1
+    if blocks < _LEAST_SECTIONS or values.size * min(q, 100 - q) / 100 < _BEYOND * min(blocks, STRETCHES):
+        return None
+    section = stretch_of(blocks)[index]
+    order = np.argsort(section, kind="stable")
+    parts = np.split(values[order], np.cumsum(np.bincount(section))[:-1])
+    if min(part.size for part in parts) * min(q, 100 - q) / 100 < _BEYOND or values.min() <= 0:
+        return None
+    point = float(np.percentile(values, q))
+    logs = np.log([np.percentile(part, q) for part in parts]) - math.log(point)
+    variance, freedom = long_run(logs / logs.size)
+    half = t_quantile((1 + level) / 2, freedom) * math.sqrt(variance) + abs(float(logs.mean()))
+    return Interval(point, point * math.exp(-half), point * math.exp(min(half, 700.0)))
 
 
 def effective_size(below: np.ndarray, block: Ints, p: float, level: float = 0.95) -> float:

@@ -56,36 +56,60 @@ def test_joined_reading_of_one_is_that_one() -> None:
     assert joined([one]) is one
 
 
-def test_every_round_is_read_though_the_first_decides(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Processes differ: one pair never stands for all, and each gets a part of what is left of the cap."""
-    caps: list[float] = []
-    seen: list[int] = []
-    started: list[tuple[Any, Any]] = []
+class Bench:
+    """Fake rounds: what was asked, and when it was called decided."""
 
-    def measure_latency(candidate: Any, baseline: Any, *, decided: Any, cap_s: float) -> Any:
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, *, decided_at: int) -> None:
+        self.caps: list[float] = []
+        self.seen: list[int] = []
+        self.started = 0
+        self.decided_at = decided_at
+        monkeypatch.setattr(rounds, "measure_latency", self.measure_latency)
+
+    def measure_latency(self, candidate: Any, baseline: Any, *, decided: Any, cap_s: float) -> Any:
         assert candidate.request_s is not None
-        caps.append(cap_s)
+        self.caps.append(cap_s)
         both = reading(0.5), reading(1.0)
         decided(*both)
         return both
 
     @contextmanager
-    def servers() -> Iterator[Any]:
-        started.append((FakeServer(), FakeServer()))
-        yield started[-1]
+    def servers(self) -> Iterator[Any]:
+        self.started += 1
+        yield FakeServer(), FakeServer()
 
-    def decided(mine: LatencyReading, beside: LatencyReading | None) -> bool:
+    def decided(self, mine: LatencyReading, beside: LatencyReading | None) -> bool:
         assert beside is not None
-        seen.append(mine.processes)
-        return True
+        self.seen.append(mine.processes)
+        return mine.processes >= self.decided_at
 
-    monkeypatch.setattr(rounds, "measure_latency", measure_latency)
-    mine, beside = measure_rounds(servers, plan=lambda pair: Plan(3, 9.0), decided=decided)
+    def run(self, plan: Plan) -> tuple[LatencyReading, LatencyReading | None]:
+        return measure_rounds(self.servers, plan=lambda pair: plan, decided=self.decided)
 
-    assert seen == [1, 2, 3]
-    assert len(started) == 3
-    assert mine.processes == 3
+
+def test_every_planned_round_is_read_before_anything_is_decided(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Processes differ: one pair never stands for all, and all are read for as long."""
+    bench = Bench(monkeypatch, decided_at=1)
+    mine, beside = bench.run(Plan(3, 30.0, 1.5))
+
+    assert bench.seen == [3]
+    assert bench.started == 3
+    assert bench.caps == [1.5] * 3
     assert beside is not None
-    assert beside.processes == 3
-    assert caps[0] == pytest.approx(3.0)
-    assert caps[2] == pytest.approx(9.0, rel=0.01)
+    assert mine.processes == beside.processes == 3
+
+
+def test_more_rounds_follow_while_nothing_is_decided(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Further processes narrow what further requests don't."""
+    bench = Bench(monkeypatch, decided_at=5)
+
+    assert bench.run(Plan(3, 30.0, 1.5))[0].processes == 5
+    assert bench.seen == [3, 4, 5]
+
+
+def test_rounds_end_at_the_cap(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is undecided then stays so; the planned rounds are taken all the same."""
+    bench = Bench(monkeypatch, decided_at=99)
+
+    assert bench.run(Plan(3, 0.0, 1.5))[0].processes == 3
+    assert bench.caps == [0.0] * 3

@@ -180,11 +180,11 @@ def test_verification_takes_everything_on_held_back_data_with_fresh_servers(tmp_
     outcome = evaluator.measure(WANTED, artifact_of(WANTED.recipe), VERIFYING)
 
     assert outcome.stage is Stage.QUALITY
-    assert [s.name.split()[1] for s in bench.servers] == ["validation", *["test"] * 6]
+    assert [s.name.split()[1] for s in bench.servers] == ["validation", *["test"] * 40]
     assert not bench.servers[0].is_alive
     assert outcome.profile is not None
     assert outcome.profile.latency is not None
-    assert outcome.profile.latency.processes == 3
+    assert outcome.profile.latency.processes == 20
     assert bench.scored == [("baseline", "test"), ("variant", "test")]
     beside = evaluator.baseline_beside(outcome)
     assert beside.measured["latency_p50_ms"].ratio == Interval(1.0, 1.0, 1.0)
