@@ -131,7 +131,9 @@ def _take_costs(evaluator: Evaluator, chosen: Verified | TrialRecord | None) -> 
         own = chosen.outcome
         baseline = evaluator.baseline_beside(own)
     elif chosen is not None and chosen.artifact is not None:
-        own = Outcome(chosen.variant, chosen.artifact, dict(chosen.measured))
+        own = Outcome(
+            chosen.variant, chosen.artifact, dict(chosen.measured), baseline_samples=evaluator.baseline_samples
+        )
     for outcome in (baseline, own):
         if outcome is not None:
             evaluator.take_costs(outcome)

@@ -28,7 +28,7 @@ from autopilot.search.preflight import baseline_error
 from autopilot.search.prepare import Setup
 from autopilot.search.scored import QualityPass
 from autopilot.search.steadiness import Reading
-from autopilot.search.summary import measurement, summarise
+from autopilot.search.summary import measurement, summarise, with_ratio
 from autopilot.search.timing import LatencyPass
 
 # A child may overrun the study's time by this much: with less, a build that was nearly done would be lost.
@@ -185,7 +185,10 @@ class Evaluator:
         take_costs(outcome, self.setup.splits.test, self.limits, self.observer)
         assert outcome.profile is not None
         if (found := measurement(TIME_SHARE.name, outcome.profile, Stage.QUALITY)) is not None:
-            outcome.measured[TIME_SHARE.name] = found
+            # As summarise() does, so that the kept readings give the same figure again.
+            outcome.measured[TIME_SHARE.name] = with_ratio(
+                found, self.baseline.measured if outcome.baseline_samples else None
+            )
 
     def _baseline_quality(self, split: Split) -> QualityReading:
         """The baseline's score on ``split``: where that fails, no variant is to blame."""
