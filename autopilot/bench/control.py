@@ -26,17 +26,18 @@ CAP_S = 8.0
 Pairs = Sequence[tuple[LatencyReading, LatencyReading]]
 
 
-def measure_control(live: Server, start: Callable[[], Server]) -> Control:
+def measure_control(live: Server, start: Callable[[], Server], *, pair_s: float = PAIR_S) -> Control:
     """How far ``live`` and fresh processes of the same model and deployment differ.
 
     Args:
         live: the baseline's server.
         start: gives another server of the same; it is closed here.
+        pair_s: seconds of measuring a pair.
 
     Raises:
         VariantFailed: a server doesn't start or ends.
     """
-    return summarise(read_pairs(live, start))
+    return summarise(read_pairs(live, start, pair_s=pair_s))
 
 
 def read_pairs(live: Server, start: Callable[[], Server], *, pair_s: float = PAIR_S) -> Pairs:

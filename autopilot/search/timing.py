@@ -10,7 +10,7 @@ from dataclasses import replace
 from autopilot import plugins, stats
 from autopilot.artifact import Artifact
 from autopilot.bench.child import ChildLimits
-from autopilot.bench.control import measure_control
+from autopilot.bench.control import PAIR_S, measure_control
 from autopilot.bench.launcher import MIN_BLOCK_REQUESTS, MIN_BLOCKS
 from autopilot.bench.live import Server
 from autopilot.bench.rounds import Plan, Servers, measure_rounds
@@ -28,6 +28,8 @@ from autopilot.search.traffic import TrafficPass, request_pair_s
 
 # Of one pair of processes: some 25 pairs of blocks, so that starting them takes less than half of the time.
 ROUND_S = 1.5
+# A pair of the control takes at most this part of what a verification may: a user in a hurry is in a hurry here too.
+_CONTROL_PARTS = 8
 Known = Callable[[Reading], Mapping[str, Measurement]]
 
 
@@ -65,7 +67,9 @@ class LatencyPass:
             if effort is BASELINE:
                 self._observer.doing("measuring the model against itself")
                 with outcome.timed("control"):
-                    self.control = measure_control(self._baseline_server(split), lambda: self._start_baseline(split))
+                    pair_s = min(PAIR_S, self._setup.problem.search.measure_cap_s / _CONTROL_PARTS)
+                    live = self._baseline_server(split)
+                    self.control = measure_control(live, lambda: self._start_baseline(split), pair_s=pair_s)
                 self._drift.spread = self.control.spread
             return Reading(reading.latency, None, 0.0)
         reading = self._steady(outcome, effort, split, known)

@@ -55,6 +55,8 @@ def write_study(folder: Path, model: onnx.ModelProto | None = None, **changes: A
         "search": {"trials": 4, "timeout": "120s", "seed": 0},
     }
     spec |= changes
+    # Limits are far away on purpose: a second is enough to see that.
+    spec["search"] = {"measure_cap": "1s", **spec["search"]}
     path = folder / "spec.yaml"
     path.write_text(yaml.safe_dump(spec, sort_keys=False))
     return path

@@ -78,7 +78,7 @@ class Case:
             "budget": {"latency_p50_ms": 1000, "quality_drop": 5.0},
             "target": {"providers": ["cpu"], "threads": 1},
             "space": "quick",
-            "search": {"trials": 3, "timeout": "90s", "seed": 0},
+            "search": {"trials": 3, "timeout": "90s", "seed": 0, "measure_cap": "1s"},
         }
         (folder / "spec.yaml").write_text(yaml.safe_dump(spec | changes))
         return scores

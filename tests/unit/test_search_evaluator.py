@@ -123,7 +123,7 @@ def bench(monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
     fake = Bench()
     monkeypatch.setattr(Server, "start", fake.start)
     monkeypatch.setattr(rounds, "measure_latency", fake.measure_latency)
-    monkeypatch.setattr(timing, "measure_control", lambda live, start: Control(0.002, 4, 0.3, 2.0))
+    monkeypatch.setattr(timing, "measure_control", lambda live, start, *, pair_s: Control(0.002, 4, 0.3, 2.0))
     monkeypatch.setattr(cold, "measure_cold", fake.measure_cold)
     monkeypatch.setattr(cold, "measure_empty", lambda deployment, limits, *, split: 20_000_000)
     monkeypatch.setattr(module.QualityPass, "run", lambda self, *a, **k: fake.run_quality(*a, **k))
