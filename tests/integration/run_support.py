@@ -56,7 +56,7 @@ def write_study(folder: Path, model: onnx.ModelProto | None = None, **changes: A
     }
     spec |= changes
     # Limits are far away on purpose: a second is enough to see that.
-    spec["search"] = {"measure_cap": "1s", **spec["search"]}
+    spec["search"] = {**spec["search"], "measure_cap": "1s"}
     path = folder / "spec.yaml"
     path.write_text(yaml.safe_dump(spec, sort_keys=False))
     return path

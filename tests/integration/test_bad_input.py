@@ -128,10 +128,10 @@ def with_bad_test(folder: Path) -> None:
 CASES: dict[str, tuple[Damage, tuple[str, ...]]] = {
     "spec missing": (remove("spec.yaml"), ("spec.yaml does not exist", "autopilot init")),
     "spec is no YAML": (overwrite("spec.yaml", b"name: [a\nmodel: b"), ("spec.yaml:2", "not valid YAML", "colons")),
-    "spec key unknown": (edit(budgett={"size_mb": 1}), ("spec.yaml:18", "'budgett'", "'budget'")),
+    "spec key unknown": (edit(budgett={"size_mb": 1}), ("spec.yaml:19", "'budgett'", "'budget'")),
     "nested spec key unknown": (edit(search={"trails": 4}), ("spec.yaml:15", "'search.trails'", "'trials'")),
     "axis misspelt": (edit(budget={"latency_p50": 3}), ("spec.yaml:7", "'latency_p50'", "'latency_p50_ms'")),
-    "objective misspelt": (edit(objective="sise_mb"), ("spec.yaml:18", "objective", "'sise_mb'", "'size_mb'")),
+    "objective misspelt": (edit(objective="sise_mb"), ("spec.yaml:19", "objective", "'sise_mb'", "'size_mb'")),
     "limit negative": (edit(budget={"latency_p50_ms": -3}), ("spec.yaml:7", "-3 is negative", "positive number")),
     "metric unknown": (edit(metric="accuracyy"), ("spec.yaml:5", "'accuracyy'", "'accuracy'")),
     "space unknown": (edit(space="qiuck"), ("spec.yaml:13", "'qiuck'", "'quick'")),
