@@ -282,7 +282,7 @@ def test_run_takes_models_of_many_kinds(tmp_path: Path, kind: str) -> None:
     """Any ONNX model gets a verdict."""
     model = KINDS[kind]()
     write_study(
-        tmp_path, model, search={"trials": 4, "timeout": "90s"}, budget={"quality_drop": 0.9, "latency_p50_ms": 1000}
+        tmp_path, model, search={"trials": 3, "timeout": "90s"}, budget={"quality_drop": 0.9, "latency_p50_ms": 1000}
     )
     if kind == "external data":
         models.write(model, tmp_path / "model.onnx", external=True)
@@ -322,7 +322,7 @@ def test_run_takes_state_and_sampling_rate_as_constants(tmp_path: Path) -> None:
         "budget": {"quality_drop": 0.5, "latency_p50_ms": 1000},
         "target": {"providers": ["cpu"], "threads": 1},
         "space": "quick",
-        "search": {"trials": 3, "timeout": "60s"},
+        "search": {"trials": 3, "timeout": "60s", "measure_cap": "1s"},
     }
     import yaml
 

@@ -164,14 +164,14 @@ def test_failing_request_ends_the_measurement_with_its_error(tmp_path: Path) -> 
 
 
 @pytest.mark.slow
-def test_run_and_check_in_server_traffic(tmp_path: Path) -> None:
-    """A result with latency under load and a deployment that fits; the winner passes its own gate."""
+def test_run_and_highest_rate_in_server_traffic(tmp_path: Path) -> None:
+    """A result with latency under load and a deployment that fits; how much more the winner takes."""
     spec = write_study(
         tmp_path,
         models.cnn(),
-        traffic={"scenario": "server", "rate_rps": 60},
+        traffic={"scenario": "server", "rate_rps": 200},
         budget={"latency_p50_ms": 500, "dropped_share": 0.5, "quality_drop": 0.5},
-        search={"trials": 3, "timeout": "90s", "seed": 0},
+        search={"trials": 2, "timeout": "60s", "seed": 0},
     )
 
     ran = autopilot("run", str(spec), cwd=tmp_path)
@@ -179,7 +179,7 @@ def test_run_and_check_in_server_traffic(tmp_path: Path) -> None:
     result = result_of(tmp_path / "runs" / "small")
     best = result["best"]
     assert set(best["verdict"].values()) == {"in"}
-    assert "60 requests a second" in best["measured"]["latency_p50_ms"]["how"]
+    assert "200 requests a second" in best["measured"]["latency_p50_ms"]["how"]
     assert best["measured"]["throughput_rps"]["value"] > 0
     assert best["deployment"]["threads"] * best["deployment"].get("instances", 1) == 1
     assert any(t["deployment"]["batch"] > 1 for t in result["trials"])
@@ -188,9 +188,6 @@ def test_run_and_check_in_server_traffic(tmp_path: Path) -> None:
     found = max_rate(tmp_path / "runs" / "small" / "best", spec)
     assert found.value is not None
     assert found.value > 0
-
-    checked = autopilot("check", "runs/small/best", str(spec), cwd=tmp_path)
-    assert checked.returncode == 0, checked.stdout + checked.stderr
 
 
 @pytest.mark.slow
