@@ -24,7 +24,7 @@ from autopilot.search.decider import Decider
 from autopilot.search.outcome import BASELINE, Effort, Outcome, cap_s
 from autopilot.search.prepare import Setup
 from autopilot.search.steadiness import Drift, Reading, swing
-from autopilot.search.traffic import TrafficPass, request_pair_s
+from autopilot.search.traffic import TrafficPass, request_pair_s, round_s
 
 # Of one pair of processes: some 25 pairs of blocks, so that starting them takes less than half of the time.
 ROUND_S = 1.5
@@ -125,14 +125,17 @@ class LatencyPass:
     def _plan(self, effort: Effort, pair: Servers) -> Plan:
         if self._setup.problem.traffic.is_server:
             cap = cap_s(effort, self._setup.problem, pair_s=request_pair_s(self._setup, pair))
-            return Plan(effort.rounds, cap, math.inf if effort.rounds == 1 else ROUND_S)
+            if effort.rounds == 1:
+                return Plan(1, cap)
+            shortest_s = round_s(self._setup, pair)
+            return Plan(max(1, min(effort.rounds, int(cap / shortest_s))), cap, max(ROUND_S, shortest_s))
         pair_s = sum(server.request_s or 0.0 for server in pair if server is not None)
         cap = cap_s(effort, self._setup.problem, pair_s=pair_s)
         if effort.rounds == 1:
             return Plan(1, cap)
         # A round of a slow model takes its blocks whatever the cap is.
-        round_s = max(ROUND_S, pair_s * MIN_BLOCKS * MIN_BLOCK_REQUESTS)
-        return Plan(max(1, min(effort.rounds, int(cap / round_s))), cap, round_s)
+        one_s = max(ROUND_S, pair_s * MIN_BLOCKS * MIN_BLOCK_REQUESTS)
+        return Plan(max(1, min(effort.rounds, int(cap / one_s))), cap, one_s)
 
     @contextmanager
     def _servers(self, outcome: Outcome, effort: Effort, split: Split) -> Iterator[Servers]:

@@ -56,6 +56,11 @@ def request_pair_s(setup: Setup, pair: Servers) -> float:
     return _window_pair_s(setup, pair) / requests
 
 
+def round_s(setup: Setup, pair: Servers) -> float:
+    """Seconds of the shortest round that says something: so many windows of all servers."""
+    return MIN_WINDOWS * _window_pair_s(setup, pair)
+
+
 def _window_pair_s(setup: Setup, pair: Servers) -> float:
     """Seconds that one window of each server takes."""
     servers = [s for s in pair if s is not None]

@@ -47,6 +47,7 @@ print(int(re.search(r"VmHWM:\\s+(\\d+)", status)[1]) / 1024)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the kernel tells no high-water mark")
 def test_prepare_keeps_memory_moderate_with_large_files(tmp_path):
     """200 MB of stored data stay far below the parent's 600 MB."""

@@ -98,6 +98,7 @@ def test_drop_interval_is_paired():
     assert found.drop.high - found.drop.low < (found.score.high - found.score.low) / 5
 
 
+@pytest.mark.slow
 def test_bootstrapped_drop_covers_the_true_drop():
     """For a metric that is no mean the paired bootstrap misses in about 5% of data sets."""
     rounds, misses = 80, 0
