@@ -127,7 +127,7 @@ def child_main(handle: Callable[[dict[str, Any]], Mapping[str, Any]]) -> None:
     except MemoryError:
         traceback.print_exc()
         answer = {"error": error_to_json(VariantFailed(Failure.OOM, "the child process ran out of memory."))}
-    except Exception:
+    except Exception:  # the main of a child: what it is shows in its log, and the parent calls it a crash
         traceback.print_exc()
         answer, code = {}, 1
     if answer:

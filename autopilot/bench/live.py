@@ -271,7 +271,7 @@ class Server:
     def _read(self, timeout_s: float) -> dict[str, Any]:
         try:
             line = self._line(timeout_s)
-        except BaseException:
+        except BaseException:  # an interrupt too must leave no process behind
             self._finalizer()
             raise
         reply: dict[str, Any] = json.loads(line)

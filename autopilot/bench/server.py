@@ -299,7 +299,7 @@ def main() -> None:
         reply({"error": error_to_json(VariantFailed(Failure.OOM, "the serving process ran out of memory."))})
     except BrokenPipeError:
         pass
-    except Exception:
+    except Exception:  # the main of a child: what it is shows in its log, and the parent calls it a crash
         traceback.print_exc()
         code = 1
     sys.stderr.flush()

@@ -80,7 +80,7 @@ def _run_locked(problem: Problem, out: Path, *, fresh: bool, observer: Observer)
             )
             study.save_state()
             return study.log(result, out)
-        except BaseException:
+        except BaseException:  # an interrupt too: what a resume needs is kept whatever ended the run
             study.stopped()
             raise
 

@@ -19,6 +19,6 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
         with os.fdopen(handle, "wb") as f:
             yield f
         os.replace(temporary, path)
-    except BaseException:
+    except BaseException:  # an interrupt too must leave no half-written file behind
         Path(temporary).unlink(missing_ok=True)
         raise
