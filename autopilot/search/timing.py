@@ -24,7 +24,7 @@ from autopilot.search.decider import Decider
 from autopilot.search.outcome import BASELINE, Effort, Outcome, cap_s
 from autopilot.search.prepare import Setup
 from autopilot.search.steadiness import Drift, Reading, swing
-from autopilot.search.traffic import TrafficPass, request_pair_s, round_s
+from autopilot.search.traffic import TrafficPass, planned_rounds, request_pair_s, round_s
 
 # Of one pair of processes: some 25 pairs of blocks, so that starting them takes less than half of the time.
 ROUND_S = 1.5
@@ -127,8 +127,7 @@ class LatencyPass:
             cap = cap_s(effort, self._setup.problem, pair_s=request_pair_s(self._setup, pair))
             if effort.rounds == 1:
                 return Plan(1, cap)
-            shortest_s = round_s(self._setup, pair)
-            return Plan(max(1, min(effort.rounds, int(cap / shortest_s))), cap, max(ROUND_S, shortest_s))
+            return Plan(planned_rounds(self._setup, pair, effort), cap, max(ROUND_S, round_s(self._setup, pair)))
         pair_s = sum(server.request_s or 0.0 for server in pair if server is not None)
         cap = cap_s(effort, self._setup.problem, pair_s=pair_s)
         if effort.rounds == 1:

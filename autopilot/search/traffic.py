@@ -11,7 +11,7 @@ from autopilot.bench.traffic import MIN_WINDOWS, Plan, measure_traffic
 from autopilot.budget import Judgement
 from autopilot.contracts import Stage
 from autopilot.profile import LatencyReading, Profile
-from autopilot.search.outcome import Effort
+from autopilot.search.outcome import Effort, cap_s
 from autopilot.search.prepare import Setup
 from autopilot.search.summary import measurement
 
@@ -32,6 +32,7 @@ class TrafficPass:
         self._setup = setup
         self._effort = effort
         self._rounds = 0
+        self._planned = 1
 
     def __call__(self, candidate: Server, baseline: Server | None, *, decided: Decided, cap_s: float) -> Readings:
         """One round's reading.
@@ -41,10 +42,12 @@ class TrafficPass:
         """
         self._rounds += 1
         pair, setup, effort = (candidate, baseline), self._setup, self._effort
-        windows = max(MIN_WINDOWS, _WINDOWS // effort.rounds)
-        cap_s = max(cap_s, windows * _window_pair_s(setup, pair))
+        if self._rounds == 1:
+            self._planned = planned_rounds(setup, pair, effort)
+        windows = max(MIN_WINDOWS, _WINDOWS // self._planned)
+        least_s = max(cap_s, windows * _window_pair_s(setup, pair))
         fixed, seed = setup.fixed_batch is not None, setup.problem.search.seed
-        found = measure_traffic(candidate, baseline, setup.load, decided=decided, cap_s=cap_s, seed=seed, fixed=fixed)
+        found = measure_traffic(candidate, baseline, setup.load, decided=decided, cap_s=least_s, seed=seed, fixed=fixed)
         if self._rounds > 1 or MAX_RATE not in (*setup.problem.budget.axes, setup.problem.objective):
             return found
         return _with_max_rates(setup, pair, found, effort)
@@ -54,6 +57,12 @@ def request_pair_s(setup: Setup, pair: Servers) -> float:
     """Seconds that one request of all servers takes under the spec's load, pauses included."""
     requests = max(1.0, setup.load.rate_rps * setup.load.window_s)
     return _window_pair_s(setup, pair) / requests
+
+
+def planned_rounds(setup: Setup, pair: Servers, effort: Effort) -> int:
+    """The pairs of fresh processes that there is time for."""
+    cap = cap_s(effort, setup.problem, pair_s=request_pair_s(setup, pair))
+    return max(1, min(effort.rounds, int(cap / round_s(setup, pair))))
 
 
 def round_s(setup: Setup, pair: Servers) -> float:
