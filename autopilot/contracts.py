@@ -117,7 +117,11 @@ class Session(Protocol):
 
 
 class Provider(Protocol):
-    """One way to run an artifact. ``open`` runs in the server process, the rest in the parent."""
+    """One way to run an artifact. ``open`` runs in the server process, the rest in the parent.
+
+    A provider may also have ``irrelevant(deployment) -> tuple[str, ...]``: the names of its options that
+    change nothing given the rest of ``deployment``, so that they make no variants of their own.
+    """
 
     name: str
     parameters: Mapping[str, Domain]

@@ -31,7 +31,8 @@ class SearchSpace:
 
     ``techniques``: name -> plug-in and its narrowed parameters. ``providers``: name -> narrowed
     deployment options. ``left_out``: name -> why it can't be tried here, for the explanation.
-    ``instances`` go with a thread count only where all their threads fit into ``cores``.
+    ``instances`` go with a thread count only where all their threads fit into ``cores``. ``irrelevant``:
+    each provider's word on the options that change nothing in a deployment.
     """
 
     techniques: Mapping[str, tuple[Technique, Mapping[str, Domain]]]
@@ -42,6 +43,7 @@ class SearchSpace:
     max_delays_ms: tuple[float, ...] = (0.0,)
     instances: tuple[int, ...] = (1,)
     cores: int | None = None
+    irrelevant: Mapping[str, Callable[[Deployment], tuple[str, ...]]] = field(default_factory=dict)
 
     def slot(self, slot: Slot) -> tuple[str, ...]:
         """Names of the techniques that fill ``slot``."""
@@ -72,7 +74,15 @@ class SearchSpace:
         delay_ms = _ask(suggest, "max_delay_ms", Choice(self.max_delays_ms)) if batch > 1 else 0.0
         instances = _ask(suggest, _instances_at(threads), Choice(self.fitting(threads)))
         options = {k: _ask(suggest, f"{provider}.{k}", d) for k, d in self.providers[provider].items()}
-        return Deployment(provider, threads, batch, params_of(options), float(delay_ms or 0.0), int(instances or 1))
+        found = Deployment(provider, threads, batch, params_of(options), float(delay_ms or 0.0), int(instances or 1))
+        return self.settled(found)
+
+    def settled(self, deployment: Deployment) -> Deployment:
+        """``deployment`` with the options that change nothing in it at their defaults."""
+        domains = self.providers[deployment.provider]
+        irrelevant = self.irrelevant.get(deployment.provider, _nothing)(deployment)
+        usual = {name: domains[name].default for name in irrelevant if name in domains}
+        return deployment.with_(options=params_of({**dict(deployment.options), **usual}))
 
     def fitting(self, threads: int) -> tuple[int, ...]:
         """The numbers of instances that may have ``threads`` threads each."""
@@ -154,6 +164,10 @@ class SearchSpace:
         free = [*self.threads[1:], *self.batches[1:], *list(self.providers)[1:], *self.techniques]
         free += [*self.fitting(self.threads[0])[1:], *(self.max_delays_ms[1:] if self.batches[0] > 1 else ())]
         return not free and all(_fixed(d) is not None for p in self.providers.values() for d in p.values())
+
+
+def _nothing(deployment: Deployment) -> tuple[str, ...]:
+    return ()
 
 
 def _instances_at(threads: int) -> str:
@@ -320,7 +334,8 @@ def build_space(
         reasons = "; ".join(f"{name}: {left_out[name]}" for name in request.providers)
         message = f"target.providers: none of them can run here ({reasons})."
         raise SpecError(message, "autopilot doctor lists those that can.")
-    return SearchSpace(chosen, usable, threads, batches, left_out, delays_ms, instances, request.threads)
+    irrelevant = {name: f for name in usable if (f := getattr(providers[name], "irrelevant", None)) is not None}
+    return SearchSpace(chosen, usable, threads, batches, left_out, delays_ms, instances, request.threads, irrelevant)
 
 
 def _narrowed(declared: Mapping[str, Domain], settings: Mapping[str, Any], where: str) -> dict[str, Domain]:

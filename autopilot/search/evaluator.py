@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -27,12 +27,14 @@ from autopilot.search.outcome import BASELINE, SCREENING, VERIFYING, Effort, Out
 from autopilot.search.preflight import baseline_error
 from autopilot.search.prepare import Setup
 from autopilot.search.scored import QualityPass
+from autopilot.search.stages import Screen
 from autopilot.search.steadiness import Reading
 from autopilot.search.summary import measurement, summarise, with_ratio
 from autopilot.search.timing import LatencyPass
 
 # A child may overrun the study's time by this much: with less, a build that was nearly done would be lost.
 GRACE_S = 30.0
+USUAL_ORDER = (Screen.LOAD, Screen.LATENCY, Screen.ENERGY, Screen.QUALITY)
 # Why a trial can't tell anything that matters, from what was measured so far; None to go on.
 GiveUp = Callable[[Mapping[str, Measurement]], str | None]
 
@@ -127,10 +129,12 @@ class Evaluator:
         effort: Effort = SCREENING,
         *,
         give_up: GiveUp = lambda measured: None,
+        order: Sequence[Screen] = USUAL_ORDER,
     ) -> Outcome:
         """Measure ``variant``: screening on the validation split, verifying on the held-back test split.
 
         ``give_up`` is asked before each pass, with what was measured so far: a reason ends the trial.
+        ``order`` is that of the passes; scores that are known already come first, since they cost nothing.
 
         Raises:
             VariantFailed: the variant can't run, or isn't what it claims to be.
@@ -138,16 +142,18 @@ class Evaluator:
         """
         outcome = Outcome(variant, artifact, baseline_samples=self.baseline_samples)
         split = self.setup.splits.test if effort is VERIFYING else self.setup.splits.validation
-        passes: tuple[tuple[Stage, Callable[[], None]], ...] = (
-            (Stage.SMOKE, lambda: self._cold(outcome)),
-            (Stage.LATENCY, lambda: self._latency(outcome, effort, split)),
-            (Stage.LATENCY, lambda: self._energy(outcome, effort, split)),
-            (Stage.QUALITY, lambda: self._score(outcome, split, early=effort.ends_early)),
-        )
+        passes: Mapping[Screen, tuple[Stage, Callable[[], None]]] = {
+            Screen.LOAD: (Stage.SMOKE, lambda: self._cold(outcome)),
+            Screen.LATENCY: (Stage.LATENCY, lambda: self._latency(outcome, effort, split)),
+            Screen.ENERGY: (Stage.LATENCY, lambda: self._energy(outcome, effort, split)),
+            Screen.QUALITY: (Stage.QUALITY, lambda: self._score(outcome, split, early=effort.ends_early)),
+        }
         if effort is VERIFYING:
             self._baseline_quality(split)
         self._summarise(outcome, Profile(variant.id, size_bytes=artifact.size_bytes), Stage.BUILD)
-        for stage, run in passes:
+        if effort.ends_early and self._quality.knows(outcome, split):
+            order = (Screen.LOAD, Screen.QUALITY, *(s for s in order if s not in (Screen.LOAD, Screen.QUALITY)))
+        for stage, run in (passes[screen] for screen in order):
             outcome.broken = self.setup.problem.budget.broken(outcome.measured)
             reason = (
                 "certain violation of " + ", ".join(outcome.broken) if outcome.broken else give_up(outcome.measured)
@@ -160,7 +166,7 @@ class Evaluator:
             except DataError as exc:
                 # The baseline passed on the same samples: what the metric or a hook can't take is this variant's.
                 raise VariantFailed(Failure.WRONG_NUMERICS, f"its outputs can't be used: {exc.message}") from exc
-            outcome.stage = stage
+            outcome.reach(stage)
         outcome.broken = self.setup.problem.budget.broken(outcome.measured)
         return outcome
 
@@ -196,6 +202,13 @@ class Evaluator:
             return self._quality.run(self.baseline, split, limits=self.limits, early=False)[0]
         except VariantFailed as exc:
             raise baseline_error(exc, self.setup.info) from exc
+
+    def expected_s(self) -> Mapping[Screen, float]:
+        """What stages should cost, from what they cost with the baseline."""
+        return {
+            Screen.QUALITY: self.baseline.seconds.get("evaluate", 0.0),
+            Screen.LATENCY: SCREENING.precise_s,
+        }
 
     def verdict(self, outcome: Outcome) -> Verdict:
         """The budget's judgement of what was measured."""

@@ -9,10 +9,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from optuna.trial import Trial
-
 from autopilot import plugins
-from autopilot.errors import AutopilotError, BadInput, BaselineFailed, Failure, VariantFailed
+from autopilot.errors import AutopilotError, BadInput, BaselineFailed
 from autopilot.model import inspect
 from autopilot.observer import Observer
 from autopilot.outputs import check_writable, write_result
@@ -23,7 +21,8 @@ from autopilot.search.book import Book
 from autopilot.search.conclude import conclude
 from autopilot.search.evaluator import Evaluator
 from autopilot.search.finalists import Ranking
-from autopilot.search.outcome import RETRIED, Outcome
+from autopilot.search.hunt import Hunt, Watch
+from autopilot.search.outcome import Outcome
 from autopilot.search.prepare import Setup, identity, prepare, resolve_model
 from autopilot.search.sampler import Sampler
 from autopilot.search.samples import FOLDER as SAMPLES
@@ -33,8 +32,6 @@ from autopilot.search.texts import against_budget, baseline_text, best_text, con
 from autopilot.spec import Problem
 from autopilot.tracking import Tracker
 
-# A sampler that keeps repeating itself is helped out with a random variant after this many.
-REPEATS = 2
 # Queued known-good variants take at most this share of the trials.
 KNOWN_GOOD_SHARE = 0.5
 
@@ -127,8 +124,6 @@ class _Study:
         self._tracker: Tracker | None = None
         self._state = state
         self._reserve_s = 0.0
-        self._repeats = 0
-        self._exhausted = False
 
     # ---- start ---------------------------------------------------------------------------------
 
@@ -210,76 +205,17 @@ class _Study:
 
     def search(self) -> None:
         """Trials until their number, the time or the space is used up."""
-        total = self.setup.problem.search.trials
         self.evaluator.deadline = self.deadline - self._reserve_s
-        while len(self.book.records) < total and not self._exhausted:
-            left = self._left_s
-            if left <= 0:
-                self.observer.note(f"time is up after {len(self.book.records)} of {total} trials")
-                return
-            trial, variant = self._sampler.ask(self.setup.space)
-            if not self._is_new(variant):
-                self._pass_over(trial, variant)
-                continue
-            number = len(self.book.records)
-            usual = self.setup.space.default_deployment(variant.deployment.provider)
-            deployment = deployment_text(variant.deployment, usual)
-            recipe = recipe_text(variant.recipe, self.setup.space)
-            self.observer.trial_started(number, total, left, recipe, deployment)
-            self._one(trial, variant)
-            if len(self.book.records) == number:
-                continue
-            record, budget = self.book.records[-1], self.setup.problem.budget
-            best = best_text(self.book.records, self.ranking, budget, self.setup.space)
-            self.observer.trial_finished(record, best, against_budget(record, budget))
-            self.save_state()
-            if self.book.is_unstable:
-                self.observer.note(f"the machine is too unstable to measure on: {record.reason} The search ends here")
-                return
-
-    @property
-    def _left_s(self) -> float:
-        return self.deadline - self._reserve_s - time.monotonic()
-
-    def _is_new(self, variant: Variant) -> bool:
-        """Whether a trial of ``variant`` could tell anything that isn't known."""
-        if self.book.same_variant(variant) is not None or self.book.dead_end(variant.recipe) is not None:
-            return False
-        return self.setup.space.refusal(variant.recipe) is None
-
-    def _pass_over(self, trial: Trial, variant: Variant) -> None:
-        """Nothing is run; after a few such draws in a row a random new variant is queued."""
-        self.book.skipped(trial, self.book.same_variant(variant))
-        self._repeats += 1
-        if self._repeats >= REPEATS and not self._sampler.enqueue_unseen(self.setup.space, self._is_new):
-            self._exhausted = True
-            self.observer.note("every variant of this space was tried")
-
-    def _one(self, trial: Trial, variant: Variant) -> None:
-        """One trial and its record; without one where the study's time ended it, which tells nothing about it."""
-        self._repeats = 0
-        for attempt in (1, 2):
-            seconds: dict[str, float] = {}
-            artifact = None
-            try:
-                artifact = self.evaluator.build(variant.recipe, seconds)
-                twin = self.book.same_artifact(artifact, variant)
-                if twin is not None:
-                    self.book.duplicate(trial, variant, twin)
-                    return
-                outcome = self.evaluator.measure(variant, artifact, give_up=self.book.hopeless)
-            except VariantFailed as exc:
-                if exc.failure is Failure.TIMEOUT and self._left_s <= 0:
-                    self._sampler.abandon(trial)
-                    return
-                if attempt == 1 and exc.failure in RETRIED:
-                    self.observer.note(f"{exc.failure.value}: {exc.message} Trying once more.")
-                    continue
-                self.book.failed(trial, variant, exc, seconds, was_built=artifact is not None)
-                return
-            outcome.seconds = seconds | outcome.seconds
-            self.book.measured(trial, outcome, self.evaluator.verdict(outcome))
-            return
+        hunt = Hunt(
+            self.setup.space,
+            self._sampler,
+            self.book,
+            self.evaluator,
+            trials=self.setup.problem.search.trials,
+            deadline=self.evaluator.deadline,
+            watch=_Watch(self),
+        )
+        hunt.run()
 
     # ---- end -----------------------------------------------------------------------------------
 
@@ -297,6 +233,29 @@ class _Study:
         replace(self._state, finished=True).save(self.setup.work)
         self.observer.finished()
         return result
+
+
+class _Watch(Watch):
+    """Shows trials as they go, and keeps the study's state after each."""
+
+    def __init__(self, study: _Study) -> None:
+        self._study = study
+
+    def started(self, number: int, left_s: float, variant: Variant) -> None:
+        setup = self._study.setup
+        usual = setup.space.default_deployment(variant.deployment.provider)
+        deployment = deployment_text(variant.deployment, usual)
+        recipe = recipe_text(variant.recipe, setup.space)
+        self._study.observer.trial_started(number, setup.problem.search.trials, left_s, recipe, deployment)
+
+    def finished(self, record: TrialRecord) -> None:
+        study, budget = self._study, self._study.setup.problem.budget
+        best = best_text(study.book.records, study.ranking, budget, study.setup.space)
+        study.observer.trial_finished(record, best, against_budget(record, budget))
+        study.save_state()
+
+    def note(self, text: str) -> None:
+        self._study.observer.note(text)
 
 
 def _maximize(setup: Setup) -> bool:

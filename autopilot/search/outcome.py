@@ -59,6 +59,7 @@ def cap_s(effort: Effort, problem: Problem, *, pair_s: float) -> float:
     return max(problem.search.measure_cap_s, needed_s)
 
 
+_STAGES = tuple(Stage)
 # One more attempt for endings that may be bad luck.
 RETRIED = (Failure.CRASH, Failure.TIMEOUT)
 
@@ -67,7 +68,7 @@ RETRIED = (Failure.CRASH, Failure.TIMEOUT)
 class Outcome:
     """What is known of one variant after its trial.
 
-    ``stage`` is the last one that was run, ``broken`` the limits certainly violated, ``cut_short``
+    ``stage`` is the furthest one that was run, ``broken`` the limits certainly violated, ``cut_short``
     the reason why the trial ended before everything was measured. ``baseline_samples`` names the kept
     readings of the baseline that ratios were taken against; empty where this is the baseline itself.
     """
@@ -82,6 +83,10 @@ class Outcome:
     seconds: dict[str, float] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
     baseline_samples: str = ""
+
+    def reach(self, stage: Stage) -> None:
+        """``stage`` was run; they are run in any order."""
+        self.stage = max(self.stage, stage, key=_STAGES.index)
 
     @contextmanager
     def timed(self, key: str) -> Iterator[None]:

@@ -25,6 +25,7 @@ from autopilot.profile import Control, Interval, LatencyReading, Measurement, Pr
 from autopilot.recipe import Recipe, Variant
 from autopilot.search.outcome import SCREENING, VERIFYING, Effort, Outcome
 from autopilot.search.prepare import Setup
+from autopilot.search.stages import Screen
 from autopilot.space import SearchSpace
 from autopilot.spec import DataSpec, MetricSpec, Problem, SearchSpec, TargetSpec, Traffic
 from autopilot.target import Target
@@ -197,8 +198,17 @@ class FakeEvaluator:
         self.baseline.seconds |= {"evaluate": 0.1, "profile": 0.1}
         return self.baseline
 
+    def expected_s(self) -> dict[Screen, float]:
+        return {Screen.QUALITY: 0.1, Screen.LATENCY: 0.1}
+
     def measure(
-        self, variant: Variant, artifact: Artifact, effort: Effort = SCREENING, *, give_up: Any = lambda measured: None
+        self,
+        variant: Variant,
+        artifact: Artifact,
+        effort: Effort = SCREENING,
+        *,
+        give_up: Any = lambda measured: None,
+        order: Any = (),
     ) -> Outcome:
         later = effort is VERIFYING
         self.asked.append((variant.id, later))

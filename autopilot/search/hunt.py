@@ -1,0 +1,151 @@
+"""The hunt: ask for a variant, build it, measure it, tell; until trials, time or variants are used up."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Protocol
+
+from optuna.trial import Trial
+
+from autopilot.artifact import Artifact
+from autopilot.budget import Verdict
+from autopilot.errors import Failure, VariantFailed
+from autopilot.recipe import Recipe, Variant
+from autopilot.result import TrialRecord
+from autopilot.search.book import Book
+from autopilot.search.evaluator import GiveUp
+from autopilot.search.outcome import RETRIED, SCREENING, Effort, Outcome
+from autopilot.search.sampler import Sampler
+from autopilot.search.stages import Screen, order, stage_costs
+from autopilot.space import SearchSpace
+
+# A sampler that keeps repeating itself is helped out with a random variant after this many.
+REPEATS = 2
+
+
+class Measures(Protocol):
+    """Builds and measures variants: the study's Evaluator, or a recording that is replayed."""
+
+    def build(self, recipe: Recipe, seconds: dict[str, float]) -> Artifact: ...
+
+    def measure(
+        self, variant: Variant, artifact: Artifact, effort: Effort, *, give_up: GiveUp, order: Sequence[Screen]
+    ) -> Outcome: ...
+
+    def verdict(self, outcome: Outcome) -> Verdict: ...
+
+    def expected_s(self) -> Mapping[Screen, float]: ...
+
+
+class Watch:
+    """Is told what happens; this one doesn't care."""
+
+    def started(self, number: int, left_s: float, variant: Variant) -> None:
+        """Trial ``number`` begins."""
+
+    def finished(self, record: TrialRecord) -> None:
+        """A trial ended."""
+
+    def note(self, text: str) -> None:
+        """Something the user should know."""
+
+
+class Hunt:
+    """One search over ``space``. ``deadline`` is on ``clock``, which a replay brings along."""
+
+    def __init__(
+        self,
+        space: SearchSpace,
+        sampler: Sampler,
+        book: Book,
+        evaluator: Measures,
+        *,
+        trials: int,
+        deadline: float,
+        watch: Watch | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._space = space
+        self._sampler = sampler
+        self._book = book
+        self._evaluator = evaluator
+        self._trials = trials
+        self._deadline = deadline
+        self._watch = watch or Watch()
+        self._clock = clock
+        self._repeats = 0
+        self._exhausted = False
+
+    def run(self) -> None:
+        """Trials until their number, the time or the space is used up."""
+        while len(self._book.records) < self._trials and not self._exhausted:
+            if self._left_s <= 0:
+                self._watch.note(f"time is up after {len(self._book.records)} of {self._trials} trials")
+                return
+            trial, variant = self._sampler.ask(self._space)
+            if not self.is_new(variant):
+                self._pass_over(trial, variant)
+                continue
+            number = len(self._book.records)
+            self._watch.started(number, self._left_s, variant)
+            self._one(trial, variant)
+            if len(self._book.records) == number:
+                continue
+            record = self._book.records[-1]
+            self._watch.finished(record)
+            if self._book.is_unstable:
+                self._watch.note(f"the machine is too unstable to measure on: {record.reason} The search ends here")
+                return
+
+    @property
+    def _left_s(self) -> float:
+        return self._deadline - self._clock()
+
+    def is_new(self, variant: Variant) -> bool:
+        """Whether a trial of ``variant`` could tell anything that isn't known."""
+        if self._book.same_variant(variant) is not None or self._book.dead_end(variant.recipe) is not None:
+            return False
+        return self._space.refusal(variant.recipe) is None
+
+    def _pass_over(self, trial: Trial, variant: Variant) -> None:
+        """Nothing is run; after a few such draws in a row a random new variant is queued."""
+        self._book.skipped(trial, self._book.same_variant(variant))
+        self._repeats += 1
+        if self._repeats >= REPEATS and not self._sampler.enqueue_unseen(self._space, self.is_new):
+            self._exhausted = True
+            self._watch.note("every variant of this space was tried")
+
+    def _one(self, trial: Trial, variant: Variant) -> None:
+        """One trial and its record; without one where the study's time ended it, which tells nothing about it."""
+        self._repeats = 0
+        for attempt in (1, 2):
+            seconds: dict[str, float] = {}
+            artifact = None
+            begun = self._clock()
+            try:
+                artifact = self._evaluator.build(variant.recipe, seconds)
+                twin = self._book.same_artifact(artifact, variant)
+                if twin is not None:
+                    self._book.duplicate(trial, variant, twin)
+                    return
+                outcome = self._evaluator.measure(
+                    variant, artifact, SCREENING, give_up=self._book.hopeless, order=self._order()
+                )
+            except VariantFailed as exc:
+                if exc.failure is Failure.TIMEOUT and self._left_s <= 0:
+                    self._sampler.abandon(trial)
+                    return
+                if attempt == 1 and exc.failure in RETRIED:
+                    self._watch.note(f"{exc.failure.value}: {exc.message} Trying once more.")
+                    continue
+                if artifact is not None:
+                    seconds[Screen.LOAD.value] = self._clock() - begun - seconds.get(Screen.BUILD.value, 0.0)
+                self._book.failed(trial, variant, exc, seconds, was_built=artifact is not None)
+                return
+            outcome.seconds = seconds | outcome.seconds
+            self._book.measured(trial, outcome, self._evaluator.verdict(outcome))
+            return
+
+    def _order(self) -> Sequence[Screen]:
+        return order(stage_costs(self._book.records), self._evaluator.expected_s())
