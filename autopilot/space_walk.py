@@ -10,18 +10,25 @@ from autopilot.recipe import Variant
 from autopilot.space import SearchSpace
 
 
+class TooMany(Exception):
+    """There are more draws than were allowed."""
+
+
 def walk(space: SearchSpace, *, most: int | None = None) -> Iterator[Variant]:
     """Each variant that ``space.sample`` can give, once; parameters that don't matter make no variants of their own.
 
-    Ends quietly after ``most`` draws. Depth first: the last choice asked changes first.
+    Depth first: the last choice asked changes first.
 
     Raises:
         SpecError: a parameter is a real number, so that there is no end of variants.
+        TooMany: after ``most`` draws.
     """
     seen: set[str] = set()
     path: list[tuple[tuple[Scalar, ...], int]] = []  # the values of each choice on the way, and the one taken
     drawn = 0
-    while most is None or drawn < most:
+    while True:
+        if most is not None and drawn >= most:
+            raise TooMany
         variant = space.sample(_Replay(path))
         drawn += 1
         if variant.id not in seen:

@@ -34,7 +34,8 @@ Log = Callable[[TrialRecord], None]
 class Book:
     """Records of one study in the order of trials; finds what was measured before."""
 
-    def __init__(self, sampler: Sampler, ranking: Ranking, work: Path) -> None:
+    def __init__(self, sampler: Sampler, ranking: Ranking, work: Path | None) -> None:
+        """``work``: the folder that readings are kept in; None to keep none."""
         self.records: list[TrialRecord] = []
         self.log: Log = lambda record: None
         self._sampler = sampler
@@ -49,7 +50,8 @@ class Book:
         """Take over the finished trials of an interrupted run."""
         for raw in self._sampler.recover():
             self._remember(TrialRecord.from_json(raw))
-        drop_samples(self._work, len(self.records))
+        if self._work is not None:
+            drop_samples(self._work, len(self.records))
 
     def dead_end(self, recipe: Recipe) -> str | None:
         """Why ``recipe`` can't be built: some trial found that its first steps don't apply to this model."""
@@ -98,7 +100,8 @@ class Book:
             artifact=outcome.artifact,
             warnings=tuple(outcome.warnings),
         )
-        save_samples(self._work, str(record.number), outcome, verdict)
+        if self._work is not None:
+            save_samples(self._work, str(record.number), outcome, verdict)
         self._tell(trial, record)
 
     def failed(

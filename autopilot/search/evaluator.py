@@ -23,7 +23,7 @@ from autopilot.search import energy
 from autopilot.search.audit import fake_int8, hold, provider_fallback
 from autopilot.search.cold import ColdPass
 from autopilot.search.costs import take_costs
-from autopilot.search.outcome import BASELINE, SCREENING, VERIFYING, Effort, Outcome
+from autopilot.search.outcome import BASELINE, SCREENING, VERIFYING, Effort, GiveUp, Outcome
 from autopilot.search.preflight import baseline_error
 from autopilot.search.prepare import Setup
 from autopilot.search.scored import QualityPass
@@ -35,8 +35,6 @@ from autopilot.search.timing import LatencyPass
 # A child may overrun the study's time by this much: with less, a build that was nearly done would be lost.
 GRACE_S = 30.0
 USUAL_ORDER = (Screen.LOAD, Screen.LATENCY, Screen.ENERGY, Screen.QUALITY)
-# Why a trial can't tell anything that matters, from what was measured so far; None to go on.
-GiveUp = Callable[[Mapping[str, Measurement]], str | None]
 
 
 class Evaluator:
@@ -144,7 +142,7 @@ class Evaluator:
         split = self.setup.splits.test if effort is VERIFYING else self.setup.splits.validation
         passes: Mapping[Screen, tuple[Stage, Callable[[], None]]] = {
             Screen.LOAD: (Stage.SMOKE, lambda: self._cold(outcome)),
-            Screen.LATENCY: (Stage.LATENCY, lambda: self._latency(outcome, effort, split)),
+            Screen.LATENCY: (Stage.LATENCY, lambda: self._latency(outcome, effort, split, give_up)),
             Screen.ENERGY: (Stage.LATENCY, lambda: self._energy(outcome, effort, split)),
             Screen.QUALITY: (Stage.QUALITY, lambda: self._score(outcome, split, early=effort.ends_early)),
         }
@@ -242,7 +240,7 @@ class Evaluator:
             profile = energy.with_energy(outcome.profile, start, self.setup.problem.budget, baseline)
         self._summarise(outcome, profile, Stage.LATENCY)
 
-    def _latency(self, outcome: Outcome, effort: Effort, split: Split) -> None:
+    def _latency(self, outcome: Outcome, effort: Effort, split: Split, give_up: GiveUp = lambda measured: None) -> None:
         """Blocks of requests beside the baseline's, on the same cores."""
         self.observer.doing("measuring latency" + ("" if outcome is self.baseline else " beside the baseline"))
         problem = self.setup.problem
@@ -253,7 +251,7 @@ class Evaluator:
             return {n: m for n in names if (m := measurement(n, profile, Stage.LATENCY)) is not None}
 
         with outcome.timed("profile"):
-            reading = self._timing.run(outcome, effort, split, known)
+            reading = self._timing.run(outcome, effort, split, known, give_up)
         self._summarise(outcome, self._with_latency(outcome, reading), Stage.LATENCY)
 
     def _with_latency(self, outcome: Outcome, reading: Reading) -> Profile:

@@ -14,8 +14,8 @@ from autopilot.errors import Failure, VariantFailed
 from autopilot.recipe import Recipe, Variant
 from autopilot.result import TrialRecord
 from autopilot.search.book import Book
-from autopilot.search.evaluator import GiveUp
-from autopilot.search.outcome import RETRIED, SCREENING, Effort, Outcome
+from autopilot.search.outcome import RETRIED, SCREENING, Effort, GiveUp, Outcome
+from autopilot.search.proposer import Proposal
 from autopilot.search.sampler import Sampler
 from autopilot.search.stages import Screen, order, stage_costs
 from autopilot.space import SearchSpace
@@ -38,6 +38,12 @@ class Measures(Protocol):
     def expected_s(self) -> Mapping[Screen, float]: ...
 
 
+class Proposes(Protocol):
+    """Says which variant is next, from the finished trials."""
+
+    def next(self, records: Sequence[TrialRecord], is_new: Callable[[Variant], bool]) -> Proposal: ...
+
+
 class Watch:
     """Is told what happens; this one doesn't care."""
 
@@ -52,7 +58,10 @@ class Watch:
 
 
 class Hunt:
-    """One search over ``space``. ``deadline`` is on ``clock``, which a replay brings along."""
+    """One search over ``space``. ``deadline`` is on ``clock``, which a replay brings along.
+
+    Without a ``proposer`` Optuna's sampler draws the variants.
+    """
 
     def __init__(
         self,
@@ -63,6 +72,7 @@ class Hunt:
         *,
         trials: int,
         deadline: float,
+        proposer: Proposes | None = None,
         watch: Watch | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -72,6 +82,7 @@ class Hunt:
         self._evaluator = evaluator
         self._trials = trials
         self._deadline = deadline
+        self._proposer = proposer
         self._watch = watch or Watch()
         self._clock = clock
         self._repeats = 0
@@ -83,6 +94,12 @@ class Hunt:
             if self._left_s <= 0:
                 self._watch.note(f"time is up after {len(self._book.records)} of {self._trials} trials")
                 return
+            if self._proposer is not None:
+                proposal = self._proposer.next(self._book.records, self.is_new)
+                if proposal.variant is None:
+                    self._watch.note(f"the search ends after {len(self._book.records)} trials: {proposal.reason}")
+                    return
+                self._sampler.enqueue(self._space, proposal.variant, once=False)
             trial, variant = self._sampler.ask(self._space)
             if not self.is_new(variant):
                 self._pass_over(trial, variant)

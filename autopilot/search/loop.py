@@ -18,12 +18,14 @@ from autopilot.recipe import Variant
 from autopilot.result import Status, StudyResult, TrialRecord
 from autopilot.search import energy
 from autopilot.search.book import Book
+from autopilot.search.candidates import SpaceCandidates
 from autopilot.search.conclude import conclude
 from autopilot.search.evaluator import Evaluator
 from autopilot.search.finalists import Ranking
 from autopilot.search.hunt import Hunt, Watch
 from autopilot.search.outcome import Outcome
 from autopilot.search.prepare import Setup, identity, prepare, resolve_model
+from autopilot.search.proposer import Proposer
 from autopilot.search.sampler import Sampler
 from autopilot.search.samples import FOLDER as SAMPLES
 from autopilot.search.samples import WORK, save_samples
@@ -31,9 +33,6 @@ from autopilot.search.state import FolderLock, RunState
 from autopilot.search.texts import against_budget, baseline_text, best_text, control_text, deployment_text, recipe_text
 from autopilot.spec import Problem
 from autopilot.tracking import Tracker
-
-# Queued known-good variants take at most this share of the trials.
-KNOWN_GOOD_SHARE = 0.5
 
 
 def run_study(problem: Problem, out: Path, *, fresh: bool, observer: Observer) -> StudyResult:
@@ -150,10 +149,6 @@ class _Study:
             self.book.measured(trial, baseline, self.evaluator.verdict(baseline))
         if self.evaluator.control is not None:
             self.observer.note(control_text(self.evaluator.control))
-        # On resume too: a kill may have come before all were queued, and none is queued twice.
-        known = [v for v in space.known_good(self.setup.target) if space.refusal(v.recipe) is None]
-        for good in known[: max(4, int(self.setup.problem.search.trials * KNOWN_GOOD_SHARE))]:
-            self._sampler.enqueue(space, good)
 
     def _verification_s(self, baseline: Outcome) -> float:
         """Time to keep free at the end: baseline and two finalists on the held-back data, latency twice."""
@@ -213,9 +208,15 @@ class _Study:
             self.evaluator,
             trials=self.setup.problem.search.trials,
             deadline=self.evaluator.deadline,
+            proposer=self._proposer(),
             watch=_Watch(self),
         )
         hunt.run()
+
+    def _proposer(self) -> Proposer:
+        setup = self.setup
+        candidates = SpaceCandidates(setup.space, setup.target, self.ranking, seed=setup.problem.search.seed)
+        return Proposer(candidates, self.ranking, setup.problem.budget.axes, expected_s=self.evaluator.expected_s())
 
     # ---- end -----------------------------------------------------------------------------------
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
@@ -60,6 +60,8 @@ def cap_s(effort: Effort, problem: Problem, *, pair_s: float) -> float:
 
 
 _STAGES = tuple(Stage)
+# Why a trial can't tell anything that matters, from what was measured so far; None to go on.
+GiveUp = Callable[[Mapping[str, Measurement]], str | None]
 # One more attempt for endings that may be bad luck.
 RETRIED = (Failure.CRASH, Failure.TIMEOUT)
 

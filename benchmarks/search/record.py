@@ -34,7 +34,7 @@ from benchmarks.search.recording import PERCENTILES, Floats, Recorded, Recording
 HERE = Path(__file__).resolve().parent
 SPACE = HERE / "medium.yaml"
 # Every variant gets the same: until 1.6 s of requests, both servers together, or 20 pairs of blocks, were read.
-EFFORT = Effort(cap_s=6.0, precise_s=1.6, precision=0.0, ends_early=True)
+EFFORT = Effort(cap_s=3.0, precise_s=1.6, precision=0.0, ends_early=True)
 # Known without requests.
 PLAIN_AXES = ("size_mb", "load_s", "peak_memory_mb", "model_memory_mb")
 
@@ -65,6 +65,7 @@ def main() -> int:
         "objective": setup.problem.objective,
         "baseline": setup.space.default_deployment().to_json(),
         "machine": setup.target.to_json(),
+        "spread": evaluator.control.spread if evaluator.control is not None else None,
         "date": datetime.now(UTC).date().isoformat(),
         "space": SPACE.read_text(encoding="utf-8"),
     }
