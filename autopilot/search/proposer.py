@@ -30,7 +30,7 @@ _FEWEST_SEEN = 3
 # No figure is surer than this: two processes of one model differ.
 _LEAST_NOISE = 0.005
 # A gain below this share of the objective drowns in what finalists that tie differ by.
-WORTH = 0.002
+WORTH = 0.005
 # So many proposals in a row that promise less end the search.
 PATIENCE = 3
 # So many of the recommended variants are tried before the model is asked: each technique's best, and a batch.
@@ -94,7 +94,7 @@ class Proposer:
         return self._of_model(records, pool)
 
     def _of_model(self, records: Sequence[TrialRecord], pool: Sequence[Variant]) -> Proposal:
-        told = [r for r in records if r.state is not TrialState.DUPLICATE and not _spoilt(r)]
+        told = [r for r in records if not _spoilt(r)]
         rows = [self.candidates.names_of(v) for v in (*pool, *(r.variant for r in told))]
         model = _Model(Choices.of(rows), len(pool), told, self._weights)
         chance = model.chance(self.limits)
