@@ -187,7 +187,7 @@ class Problem:
     search: SearchSpec
     version: int | None
     rationale: str
-    raw: Mapping[str, Any]
+    raw: Mapping[str, Any] = field(repr=False)  # may hold the storage's password
     audit: AuditPolicy = "fail"
 
     @property
