@@ -58,6 +58,14 @@ def run(
     ] = None,
     out: Annotated[Path | None, typer.Option(metavar="DIR", help="Where results go; default: runs/NAME.")] = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Start anew where an interrupted run could go on.")] = False,
+    storage: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL",
+            envvar="AUTOPILOT_STORAGE",
+            help="A database that several runs share to work on one study: postgresql://USER@HOST/DATABASE.",
+        ),
+    ] = None,
     as_json: AsJson = False,
     quiet: Quiet = False,
     debug: Debug = False,
@@ -67,7 +75,7 @@ def run(
     from autopilot.spec import load_spec
 
     timeout_s = _duration("--timeout", timeout)
-    problem = load_spec(spec, vocabulary()).searching(trials=trials, timeout_s=timeout_s)
+    problem = load_spec(spec, vocabulary()).searching(trials=trials, timeout_s=timeout_s, storage=storage or None)
     folder = out if out is not None else Path("runs") / problem.name
     with watching(quiet) as observer:
         from autopilot.search import run_study

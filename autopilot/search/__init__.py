@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from autopilot.errors import SpecError
 from autopilot.observer import NullObserver, Observer
@@ -13,10 +13,10 @@ from autopilot.plugins import vocabulary
 from autopilot.profile import Measurement
 from autopilot.result import Candidate, StudyResult
 from autopilot.search.check import CheckResult, check_model
-from autopilot.search.loop import run_study
 from autopilot.search.recompute import recompute_file, recompute_run
 from autopilot.search.recomputed import Recomputation
 from autopilot.search.samples import WORK, Samples, samples_file, verified_name
+from autopilot.search.start import run_study
 from autopilot.search.traffic import MAX_RATE
 from autopilot.spec import Problem
 from autopilot.spec import load_spec as _load_spec
@@ -43,21 +43,16 @@ def run(
     timeout_s: float | None = None,
     out: str | Path | None = None,
     fresh: bool = False,
+    storage: str | None = None,
     observer: Observer | None = None,
 ) -> Study:
-    """The command ``autopilot run``; returns when done.
+    """The command ``autopilot run``; returns when done. ``storage``: URL of a database that several runs share.
 
     Raises:
-        BadInput: spec, model or data are wrong.
+        BadInput: spec, model, data or storage are wrong.
         BaselineFailed: the model as given can't be measured.
     """
-    problem = load_spec(spec)
-    changes: dict[str, Any] = {}
-    if trials is not None:
-        changes["trials"] = trials
-    if timeout_s is not None:
-        changes["timeout_s"] = timeout_s
-    problem = replace(problem, search=replace(problem.search, **changes))
+    problem = load_spec(spec).searching(trials=trials, timeout_s=timeout_s, storage=storage)
     folder = Path(out) if out is not None else Path("runs") / problem.name
     return Study(run_study(problem, folder, fresh=fresh, observer=observer or NullObserver()), folder)
 

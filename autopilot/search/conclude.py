@@ -10,7 +10,7 @@ from typing import Any
 
 from autopilot.artifact import Artifact
 from autopilot.budget import Judgement, Verdict
-from autopilot.errors import Failure
+from autopilot.errors import Failure, VariantFailed
 from autopilot.outputs import write_outputs
 from autopilot.profile import Interval, Measurement
 from autopilot.recipe import Variant
@@ -38,6 +38,8 @@ def conclude(
     verification = verify(evaluator, records, ranking, out_of_time=lambda: time.monotonic() > deadline)
     winner = choose(verification.done, ranking)
     miss = None if winner else nearest(verification.done, records, ranking, failed=verification.failed)
+    if isinstance(miss, TrialRecord):
+        miss = _at_hand(evaluator, miss)
     is_unstable = bool(records) and records[-1].failure is Failure.UNSTABLE
     status = Status.UNDECIDED if is_unstable and winner is None else _status(winner, miss)
     records = _with_verified(records, verification)
@@ -111,6 +113,17 @@ def _status(winner: Verified | None, miss: Verified | TrialRecord | None) -> Sta
         return Status.IN_BUDGET
     is_out = miss is None or miss.verdict is None or miss.verdict.overall is Judgement.OUT
     return Status.NO_FIT if is_out else Status.UNDECIDED
+
+
+def _at_hand(evaluator: Evaluator, record: TrialRecord) -> TrialRecord:
+    """``record`` with its artifact on this machine: built here where another run of the study had built it."""
+    if record.artifact is None or all(file.exists() for file in record.artifact.files):
+        return record
+    try:
+        return replace(record, artifact=evaluator.build(record.variant.recipe, {}))
+    except VariantFailed as exc:
+        evaluator.observer.note(f"the nearest miss can't be built here: {exc.message}")
+        return replace(record, artifact=None)
 
 
 def _facts(chosen: Verified | TrialRecord) -> tuple[Artifact | None, Mapping[str, Measurement], Verdict]:

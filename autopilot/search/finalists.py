@@ -11,7 +11,7 @@ from autopilot.errors import VariantFailed
 from autopilot.profile import Interval, Measurement
 from autopilot.result import TrialRecord, TrialState
 from autopilot.search.evaluator import Evaluator
-from autopilot.search.outcome import VERIFYING, Outcome
+from autopilot.search.outcome import RETRIED, VERIFYING, Outcome
 from autopilot.search.samples import save_samples, verified_name
 
 # Variants whose objective can't be told apart are all verified, up to this many.
@@ -117,8 +117,16 @@ def _worth_verifying(record: TrialRecord, done: list[Verified], ranking: Ranking
 
 
 def _verify_one(evaluator: Evaluator, record: TrialRecord) -> Verified:
-    artifact = evaluator.build(record.variant.recipe, {})
-    outcome = evaluator.measure(record.variant, artifact, VERIFYING)
+    try:
+        artifact = evaluator.build(record.variant.recipe, {})
+        outcome = evaluator.measure(record.variant, artifact, VERIFYING)
+    except VariantFailed as exc:
+        if exc.failure not in RETRIED:
+            raise
+        # As in the search: a child that was killed says nothing yet about its variant.
+        evaluator.observer.note(f"{exc.failure.value}: {exc.message} Trying once more.")
+        artifact = evaluator.build(record.variant.recipe, {})
+        outcome = evaluator.measure(record.variant, artifact, VERIFYING)
     verdict = evaluator.verdict(outcome)
     save_samples(evaluator.setup.work, verified_name(record.number), outcome, verdict)
     return Verified(replace(record, stage="verify"), outcome, verdict)

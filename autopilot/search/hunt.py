@@ -82,27 +82,28 @@ class Hunt:
         self._evaluator = evaluator
         self._trials = trials
         self._deadline = deadline
-        self._proposer = proposer
         self._watch = watch or Watch()
         self._clock = clock
         self._repeats = 0
-        self._exhausted = False
+        self._exhausted = ""  # why there is nothing left to try
+        if proposer is not None:
+            sampler.guide(space, lambda: self._choose(proposer))
 
     def run(self) -> None:
-        """Trials until their number, the time or the space is used up."""
-        while len(self._book.records) < self._trials and not self._exhausted:
+        """Trials until their number, the time or what is worth trying is used up."""
+        while self._is_open():
             if self._left_s <= 0:
                 self._watch.note(f"time is up after {len(self._book.records)} of {self._trials} trials")
                 return
-            if self._proposer is not None:
-                proposal = self._proposer.next(self._book.records, self.is_new)
-                if proposal.variant is None:
-                    self._watch.note(f"the search ends after {len(self._book.records)} trials: {proposal.reason}")
-                    return
-                self._sampler.enqueue(self._space, proposal.variant, once=False)
             trial, variant = self._sampler.ask(self._space)
+            if self._exhausted:
+                self._sampler.abandon(trial)
+                continue
             if not self.is_new(variant):
                 self._pass_over(trial, variant)
+                continue
+            if not self._book.claim(variant, self._trials):
+                self._sampler.abandon(trial)  # another run was faster
                 continue
             number = len(self._book.records)
             self._watch.started(number, self._left_s, variant)
@@ -114,6 +115,24 @@ class Hunt:
             if self._book.is_unstable:
                 self._watch.note(f"the machine is too unstable to measure on: {record.reason} The search ends here")
                 return
+        if self._exhausted and len(self._book.records) < self._trials:
+            self._watch.note(f"the search ends after {len(self._book.records)} trials: {self._exhausted}")
+
+    def _choose(self, proposer: Proposes) -> Variant | None:
+        proposal = proposer.next(self._book.records, self.is_new)
+        if proposal.variant is None:
+            self._exhausted = proposal.reason
+        return proposal.variant
+
+    def _is_open(self) -> bool:
+        """Whether there is something left to try, once the last trials of other runs have ended."""
+        while True:
+            if self._book.sync():
+                self._exhausted = ""
+            waits = len(self._book.records) < self._trials and self._left_s > 0
+            if not waits or not self._book.wait(None if self._exhausted else self._trials):
+                break
+        return len(self._book.records) < self._trials and not self._exhausted
 
     @property
     def _left_s(self) -> float:
@@ -123,15 +142,19 @@ class Hunt:
         """Whether a trial of ``variant`` could tell anything that isn't known."""
         if self._book.same_variant(variant) is not None or self._book.dead_end(variant.recipe) is not None:
             return False
+        if self._book.is_barred(variant):
+            return False
         return self._space.refusal(variant.recipe) is None
 
     def _pass_over(self, trial: Trial, variant: Variant) -> None:
         """Nothing is run; after a few such draws in a row a random new variant is queued."""
-        self._book.skipped(trial, self._book.same_variant(variant))
+        if self._book.is_barred(variant):
+            self._sampler.abandon(trial)
+        else:
+            self._book.skipped(trial, self._book.same_variant(variant))
         self._repeats += 1
         if self._repeats >= REPEATS and not self._sampler.enqueue_unseen(self._space, self.is_new):
-            self._exhausted = True
-            self._watch.note("every variant of this space was tried")
+            self._exhausted = "every variant of this space was tried"
 
     def _one(self, trial: Trial, variant: Variant) -> None:
         """One trial and its record; without one where the study's time ended it, which tells nothing about it."""
@@ -151,7 +174,7 @@ class Hunt:
                 )
             except VariantFailed as exc:
                 if exc.failure is Failure.TIMEOUT and self._left_s <= 0:
-                    self._sampler.abandon(trial)
+                    self._book.abandoned(trial)
                     return
                 if attempt == 1 and exc.failure in RETRIED:
                     self._watch.note(f"{exc.failure.value}: {exc.message} Trying once more.")

@@ -1,125 +1,54 @@
-"""The loop: ask, build, profile, judge, log, tell; then verify the finalists."""
+"""The loop: ask, build, profile, judge, log, tell."""
 
 from __future__ import annotations
 
 import contextlib
-import shutil
+import os
 import time
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
 from autopilot import plugins
-from autopilot.errors import AutopilotError, BadInput, BaselineFailed
-from autopilot.model import inspect
+from autopilot.errors import AutopilotError
 from autopilot.observer import Observer
-from autopilot.outputs import check_writable, write_result
+from autopilot.outputs import write_result
 from autopilot.recipe import Variant
 from autopilot.result import Status, StudyResult, TrialRecord
 from autopilot.search import energy
 from autopilot.search.book import Book
 from autopilot.search.candidates import SpaceCandidates
-from autopilot.search.conclude import conclude
 from autopilot.search.evaluator import Evaluator
 from autopilot.search.finalists import Ranking
 from autopilot.search.hunt import Hunt, Watch
+from autopilot.search.ledger import Ledger
 from autopilot.search.outcome import Outcome
-from autopilot.search.prepare import Setup, identity, prepare, resolve_model
+from autopilot.search.prepare import Setup
 from autopilot.search.proposer import Proposer
 from autopilot.search.sampler import Sampler
-from autopilot.search.samples import FOLDER as SAMPLES
-from autopilot.search.samples import WORK, save_samples
-from autopilot.search.state import FolderLock, RunState
+from autopilot.search.samples import save_samples
+from autopilot.search.state import RunState
+from autopilot.search.storage import logged_spec
 from autopilot.search.texts import against_budget, baseline_text, best_text, control_text, deployment_text, recipe_text
-from autopilot.spec import Problem
 from autopilot.tracking import Tracker
 
 
-def run_study(problem: Problem, out: Path, *, fresh: bool, observer: Observer) -> StudyResult:
-    """Search, verify, log: the main job.
+class RunningStudy:
+    """The running search: its clock, its sampler, its book. ``begun``: when this run did, on the monotonic clock."""
 
-    Raises:
-        BadInput: spec, model or data are wrong; nothing is left behind in ``out``.
-        BaselineFailed: the model as given can't be measured.
-        KeyboardInterrupt: passed on; the same call goes on from there.
-    """
-    check_writable(out)
-    work = (out / WORK).absolute()
-    made = [folder for folder in (work, *work.parents) if not folder.exists()]
-    work.mkdir(parents=True, exist_ok=True)
-    try:
-        with FolderLock(work):
-            return _run_locked(problem, out, fresh=fresh, observer=observer)
-    except (BadInput, BaselineFailed):
-        if made and not (work / SAMPLES).exists():  # with trials in it, it is worth keeping
-            shutil.rmtree(made[-1], ignore_errors=True)
-        raise
-
-
-def _run_locked(problem: Problem, out: Path, *, fresh: bool, observer: Observer) -> StudyResult:
-    begun = time.monotonic()
-    work = (out / WORK).absolute()
-    now = identity(problem, inspect(resolve_model(problem, work)).files)
-    found = None if fresh else _interrupted(work, now, observer)
-    setup = prepare(problem, work, observer)
-    state = found or RunState(now)
-    if found is None:
-        _clear(work)
-    state.save(work)
-    with Evaluator(setup, observer) as evaluator:
-        study = _Study(setup, evaluator, observer, state, begun)
-        try:
-            study.begin()
-            study.search()
-            result = conclude(
-                evaluator, study.book.records, study.ranking, deadline=study.deadline, started=study.started, out=out
-            )
-            study.save_state()
-            return study.log(result, out)
-        except BaseException:  # an interrupt too: what a resume needs is kept whatever ended the run
-            study.stopped()
-            raise
-
-
-def _interrupted(work: Path, now: Mapping[str, str], observer: Observer) -> RunState | None:
-    """The state to go on from, where an interrupted run of the same question lies in ``work``."""
-    found = RunState.load(work)
-    if found is None or found.finished:
-        return None
-    changed = found.changed(dict(now))
-    if changed:
-        observer.note(f"the interrupted run in this folder is not continued: {', '.join(changed)} changed")
-        return None
-    observer.note("going on with the interrupted run in this folder (--fresh starts anew)")
-    return found
-
-
-def _clear(work: Path) -> None:
-    """Remove an earlier run's trials, once the new question is known to be a good one."""
-    (work / "state.json").unlink(missing_ok=True)  # first: cut off half-way, nothing may look like a run to go on with
-    for item in work.iterdir():
-        if item.name not in ("lock", "model", "data"):
-            shutil.rmtree(item) if item.is_dir() else item.unlink()
-
-
-class _Study:
-    """The running search: its clock, its sampler, its book."""
-
-    def __init__(self, setup: Setup, evaluator: Evaluator, observer: Observer, state: RunState, begun: float) -> None:
+    def __init__(
+        self, setup: Setup, evaluator: Evaluator, observer: Observer, *, ledger: Ledger, state: RunState, begun: float
+    ) -> None:
         self.setup = setup
         self.evaluator = evaluator
         self.observer = observer
         self.started = begun - state.elapsed_s
         self.deadline = self.started + setup.problem.search.timeout_s
         self.ranking = Ranking(setup.problem.objective, maximize=_maximize(setup))
-        self._sampler = Sampler(
-            setup.work,
-            setup.problem.name,
-            maximize=self.ranking.maximize,
-            seed=setup.problem.search.seed,
-            limits=setup.problem.budget.axes,
-        )
-        self.book = Book(self._sampler, self.ranking, setup.work)
+        # A run that goes on, or joins others, must not repeat their draws: the seed moves on.
+        seed = setup.problem.search.seed + ledger.finished + (os.getpid() if ledger.is_shared else 0)
+        self._sampler = Sampler(maximize=self.ranking.maximize, seed=seed % 2**32, limits=setup.problem.budget.axes)
+        self.book = Book(self._sampler, ledger, self.ranking, work=setup.work, space=setup.space)
+        self.book.note = observer.note
         self._tracker: Tracker | None = None
         self._state = state
         self._reserve_s = 0.0
@@ -127,7 +56,7 @@ class _Study:
     # ---- start ---------------------------------------------------------------------------------
 
     def begin(self) -> None:
-        """Recover finished trials, measure the baseline, queue what is known to be good."""
+        """Recover finished trials, measure the baseline."""
         self.book.recover()
         self.observer.phase("measuring the model as given")
         baseline = self.evaluator.measure_baseline()
@@ -137,16 +66,10 @@ class _Study:
         self.observer.note(
             baseline_text(baseline.measured, self.setup.metric.name, self.ranking, self.setup.problem.budget)
         )
-        space = self.setup.space
-        if self.book.records:  # measured anew: ratios from here on are to these figures, not to trial 0's
+        if not self.book.first(baseline, self.evaluator.verdict(baseline)):
+            # Trial 0 was measured earlier or elsewhere: ratios from here on are to these figures, not to its.
             self.evaluator.baseline_samples = f"baseline-{len(self.book.records)}"
             save_samples(self.setup.work, self.evaluator.baseline_samples, baseline, self.evaluator.verdict(baseline))
-        else:
-            self._sampler.enqueue(space, baseline.variant, once=False)
-            trial, variant = self._sampler.ask(space)
-            if variant != baseline.variant:
-                raise AutopilotError("the first trial is not the baseline.", "This is a bug; please report it.")
-            self.book.measured(trial, baseline, self.evaluator.verdict(baseline))
         if self.evaluator.control is not None:
             self.observer.note(control_text(self.evaluator.control))
 
@@ -164,7 +87,7 @@ class _Study:
         try:
             self._tracker = Tracker.start(
                 problem.name,
-                spec_text=problem.path.read_text(encoding="utf-8"),
+                spec_text=logged_spec(problem),
                 budget=problem.budget,
                 environment=self.setup.target.to_json(),
                 run_id=self._state.mlflow_run,
@@ -189,9 +112,11 @@ class _Study:
         self._state = replace(self._state, mlflow_run=run, elapsed_s=time.monotonic() - self.started)
         self._state.save(self.setup.work)
 
-    def stopped(self) -> None:
+    def stopped(self, *, by_user: bool) -> None:
         """The run ends before its result: keep what a resume needs, and tell MLflow that it was stopped."""
         self.save_state()
+        with contextlib.suppress(AutopilotError):
+            self.book.stopped(by_user=by_user)
         if self._tracker is not None:
             with contextlib.suppress(AutopilotError):
                 self._tracker.__exit__(None, None, None)
@@ -199,24 +124,22 @@ class _Study:
     # ---- the loop ------------------------------------------------------------------------------
 
     def search(self) -> None:
-        """Trials until their number, the time or the space is used up."""
+        """Trials until their number, the time or what is worth trying is used up."""
+        setup = self.setup
         self.evaluator.deadline = self.deadline - self._reserve_s
+        candidates = SpaceCandidates(setup.space, setup.target, self.ranking, seed=setup.problem.search.seed)
+        expected_s = self.evaluator.expected_s()
         hunt = Hunt(
-            self.setup.space,
+            setup.space,
             self._sampler,
             self.book,
             self.evaluator,
-            trials=self.setup.problem.search.trials,
+            trials=setup.problem.search.trials,
             deadline=self.evaluator.deadline,
-            proposer=self._proposer(),
+            proposer=Proposer(candidates, self.ranking, setup.problem.budget.axes, expected_s=expected_s),
             watch=_Watch(self),
         )
         hunt.run()
-
-    def _proposer(self) -> Proposer:
-        setup = self.setup
-        candidates = SpaceCandidates(setup.space, setup.target, self.ranking, seed=setup.problem.search.seed)
-        return Proposer(candidates, self.ranking, setup.problem.budget.axes, expected_s=self.evaluator.expected_s())
 
     # ---- end -----------------------------------------------------------------------------------
 
@@ -239,7 +162,7 @@ class _Study:
 class _Watch(Watch):
     """Shows trials as they go, and keeps the study's state after each."""
 
-    def __init__(self, study: _Study) -> None:
+    def __init__(self, study: RunningStudy) -> None:
         self._study = study
 
     def started(self, number: int, left_s: float, variant: Variant) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,6 +14,7 @@ from autopilot.contracts import Stage
 from autopilot.errors import BadInput
 from autopilot.profile import Measurement, Profile
 from autopilot.profile.storage import load_record, save_record
+from autopilot.result import TrialRecord
 from autopilot.search.outcome import Outcome
 
 if TYPE_CHECKING:
@@ -62,6 +63,11 @@ def beside_name(number: int) -> str:
     return f"{number}-baseline"
 
 
+def unsettled_name(variant: str) -> str:
+    """The name under which readings of the variant with this id wait for their trial's number."""
+    return f"trial-{variant}"
+
+
 def samples_file(work: Path, name: str) -> Path:
     return work / FOLDER / f"{name}.npz"
 
@@ -90,6 +96,21 @@ def save_check(path: Path, evaluator: Evaluator, outcome: Outcome, verdict: Verd
         objective=problem.objective,
     )
     save_record(path, kept)
+
+
+def keep_samples(work: Path, record: TrialRecord) -> None:
+    """Give the readings that wait under the variant's id the number of their ``record``."""
+    waiting = samples_file(work, unsettled_name(record.id))
+    if waiting.exists():
+        waiting.replace(samples_file(work, str(record.number)))
+
+
+def settle_samples(work: Path, records: Sequence[TrialRecord]) -> None:
+    """What a kill left between a trial's readings, its record and its number: numbered, or removed without a record."""
+    for record in records:
+        keep_samples(work, record)
+    for path in (work / FOLDER).glob(f"{unsettled_name('*')}.npz"):
+        path.unlink(missing_ok=True)
 
 
 def drop_samples(work: Path, first: int) -> None:

@@ -234,7 +234,15 @@ class _Parser(DataParser):
             memory_limit_mb=float(given.memory_limit_mb) if given.memory_limit_mb is not None else None,
             step_timeout_s=self.duration("step_timeout", given.step_timeout),
             measure_cap_s=self.duration("measure_cap", given.measure_cap),
+            storage=self.storage(given.storage),
         )
+
+    def storage(self, url: str | None) -> str | None:
+        """The URL of a shared database; the file of an SQLite one relative to the spec, as all paths in it."""
+        lead = "sqlite:///"
+        if url is None or not url.startswith(lead) or url == lead:
+            return url
+        return lead + (self.folder / url.removeprefix(lead)).as_posix()
 
     def duration(self, key: str, raw: Any) -> float:
         try:

@@ -32,8 +32,9 @@ from autopilot.search.finalists import MOST_TIED, line_up
 from autopilot.search.hunt import Hunt
 from autopilot.search.outcome import VERIFYING
 from autopilot.search.proposer import Proposer
+from autopilot.search.sampler import Sampler
 from autopilot.space_walk import walk
-from benchmarks.search.players import Asker, TwoLevel
+from benchmarks.search.players import Count, TwoLevel
 from benchmarks.search.recording import Recording
 from benchmarks.search.replay import Replay, World, target_of
 
@@ -107,11 +108,11 @@ def _recommended(world: World) -> list[Variant]:
 def play(world: World, player: Player, seed: int, share: float) -> Ran:
     """One search with a limit of ``share`` of the exhaustive wall time."""
     limit_s = share * world.exhaustive_s()
-    sampler: Any = Asker(player.sampler(seed), world.budget.axes, seed)
+    sampler = Sampler(maximize=False, seed=seed, limits=world.budget.axes, draws=player.sampler(seed))
     replay = Replay(world, np.random.default_rng(seed), staged=player.staged)
-    book = Book(sampler, world.ranking, None)
+    book = Book(sampler, Count(), world.ranking, work=None, space=world.space)
     variants = [v for v in walk(world.space) if v.id in world.by_id]
-    _baseline(world, replay, book, sampler)
+    _baseline(world, replay, book)
     if player.recommended and player.proposer is None:
         for variant in _recommended(world):
             sampler.enqueue(world.space, variant)
@@ -128,15 +129,13 @@ def play(world: World, player: Player, seed: int, share: float) -> Ran:
     return Ran(value / best, replay.now / world.exhaustive_s(), lost, len(book.records), thinking_s)
 
 
-def _baseline(world: World, replay: Replay, book: Book, sampler: Any) -> None:
+def _baseline(world: World, replay: Replay, book: Book) -> None:
     """Trial 0: the model as given, measured to the end; not charged, as the exhaustive search has it too."""
     variant = Variant(Recipe(), world.space.default_deployment())
-    sampler.enqueue(world.space, variant, once=False)
-    trial, _ = sampler.ask(world.space)
     outcome = replay.measure(
         variant, replay.build(Recipe(), {}), VERIFYING, give_up=lambda measured: None, order=USUAL_ORDER
     )
-    book.measured(trial, outcome, replay.verdict(outcome))
+    book.measured(None, outcome, replay.verdict(outcome))
     replay.now = 0.0
 
 

@@ -3,88 +3,51 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import optuna
-from optuna.trial import Trial, TrialState
 
 from autopilot.budget import Judgement
-from autopilot.domain import Choice, Domain, Float, Scalar
 from autopilot.recipe import Variant
 from autopilot.result import TrialRecord
 from autopilot.search.finalists import Ranking
 from autopilot.search.proposer import Proposal
-from autopilot.space import SearchSpace
 
 
-class Asker:
-    """An Optuna study in memory with the product's way of telling it (``autopilot.search.sampler``)."""
+class Count:
+    """In place of the study's ledger: one run, nothing kept but the number of trials."""
 
-    def __init__(self, sampler: optuna.samplers.BaseSampler, limits: Sequence[str], seed: int) -> None:
-        self._study = optuna.create_study(sampler=sampler)
-        self._limits = limits
-        self._random = np.random.default_rng(seed)
+    is_shared = False
 
-    def enqueue(self, space: SearchSpace, variant: Variant, *, once: bool = True) -> None:
-        self._study.enqueue_trial(dict(space.names_of(variant)), skip_if_exists=once)
+    def __init__(self) -> None:
+        self._finished = 0
 
-    def enqueue_unseen(self, space: SearchSpace, is_new: Callable[[Variant], bool], attempts: int = 300) -> bool:
-        for _ in range(attempts):
-            variant = space.sample(self._draw)
-            if is_new(variant):
-                self.enqueue(space, variant, once=False)
-                return True
-        return False
+    def claim(self, variant: Variant, most: int) -> bool:
+        return True
 
-    def _draw(self, name: str, domain: Domain) -> Scalar:
-        if isinstance(domain, Choice):
-            return domain.values[int(self._random.integers(len(domain.values)))]
-        if isinstance(domain, Float):
-            return float(self._random.uniform(domain.low, domain.high))
-        return int(self._random.integers(domain.low, domain.high + 1))
+    def release(self) -> None:
+        """Nothing is held."""
 
-    def ask(self, space: SearchSpace) -> tuple[Trial, Variant]:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            trial = self._study.ask()
-            return trial, space.sample(lambda name, domain: _suggest(trial, name, domain))
+    def give_up(self) -> None:
+        """Nothing is held."""
 
-    def tell_measured(self, trial: Trial, record: Any, *, value: float, violations: Mapping[str, float]) -> None:
-        for axis in self._limits:
-            trial.set_constraint(axis, violations.get(axis, 0.0))
-        trial.set_constraint("runnable", 0.0)
-        self._study.tell(trial, value if math.isfinite(value) else 1e12)
+    def recover(self, *, all_free: bool = False) -> list[Variant]:
+        return []
 
-    def tell_pruned(self, trial: Trial, record: Any, violations: Mapping[str, float]) -> None:
-        for axis, value in violations.items():
-            trial.set_constraint(axis, value)
-        trial.set_constraint("runnable", 0.0)
-        self._study.tell(trial, state=TrialState.PRUNED)
+    def others(self) -> frozenset[str]:
+        return frozenset()
 
-    def tell_failed(self, trial: Trial, record: Any) -> None:
-        trial.set_constraint("runnable", 1.0)
-        self._study.tell(trial, state=TrialState.PRUNED)
+    def lost(self) -> frozenset[str]:
+        return frozenset()
 
-    def tell_unstable(self, trial: Trial, record: Any) -> None:
-        self._study.tell(trial, state=TrialState.FAIL)
+    def finish(self, record: TrialRecord) -> int:
+        self._finished += 1
+        return self._finished - 1
 
-    def abandon(self, trial: Trial) -> None:
-        self._study.tell(trial, state=TrialState.FAIL)
-
-
-def _suggest(trial: Trial, name: str, domain: Domain) -> Scalar:
-    value: Scalar
-    if isinstance(domain, Choice):
-        value = trial.suggest_categorical(name, list(domain.values))
-    elif isinstance(domain, Float):
-        value = trial.suggest_float(name, domain.low, domain.high, log=domain.log)
-    else:
-        value = trial.suggest_int(name, domain.low, domain.high, step=domain.step, log=domain.log)
-    return value
+    def read(self, first: int) -> list[TrialRecord]:
+        return []
 
 
 @dataclass(slots=True)

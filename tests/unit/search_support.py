@@ -10,6 +10,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+from optuna.trial import TrialState
 
 from autopilot.artifact import Artifact
 from autopilot.bench.child import ChildLimits
@@ -175,6 +176,17 @@ class FakeEvaluator:
     control: Control | None = None
     on_event: Callable[[], None] = lambda: None
     baseline_samples: str = "0"
+    sampler: Any = None
+
+    def learns(self, sampler: Any) -> Any:
+        """Remember the study's sampler, and give it back."""
+        self.sampler = sampler
+        return sampler
+
+    @property
+    def told(self) -> list[Any]:
+        """The trials as Optuna has them, but for those that are still queued."""
+        return [t for t in self.sampler.trials if t.state is not TrialState.WAITING]
 
     def __post_init__(self) -> None:
         variant = Variant(Recipe(), self.setup.space.default_deployment())
