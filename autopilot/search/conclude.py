@@ -10,7 +10,7 @@ from typing import Any
 
 from autopilot.artifact import Artifact
 from autopilot.budget import Judgement, Verdict
-from autopilot.errors import Failure
+from autopilot.errors import Failure, VariantFailed
 from autopilot.outputs import write_outputs
 from autopilot.profile import Interval, Measurement
 from autopilot.recipe import Variant
@@ -37,7 +37,11 @@ def conclude(
     evaluator.deadline = None
     verification = verify(evaluator, records, ranking, out_of_time=lambda: time.monotonic() > deadline)
     winner = choose(verification.done, ranking)
-    miss = None if winner else nearest(verification.done, records, ranking, failed=verification.failed)
+    miss = (
+        None
+        if winner
+        else _at_hand(evaluator, nearest(verification.done, records, ranking, failed=verification.failed))
+    )
     is_unstable = bool(records) and records[-1].failure is Failure.UNSTABLE
     status = Status.UNDECIDED if is_unstable and winner is None else _status(winner, miss)
     records = _with_verified(records, verification)
@@ -70,6 +74,17 @@ def conclude(
     )
     evaluator.observer.phase("writing the result")
     return write_outputs(result, out, shown[0] if shown else None, preprocessing=_preprocessing(setup.problem))
+
+
+def _at_hand(evaluator: Evaluator, miss: Verified | TrialRecord | None) -> Verified | TrialRecord | None:
+    """``miss`` with its artifact in place: of an interrupted run's trial the cache may have let go of it."""
+    if not isinstance(miss, TrialRecord) or miss.artifact is None:
+        return miss
+    try:
+        return replace(miss, artifact=evaluator.build(miss.variant.recipe, {}))
+    except VariantFailed as exc:
+        evaluator.observer.note(f"the nearest miss (trial {miss.number}) couldn't be built again: {exc.message}")
+        return replace(miss, artifact=None)
 
 
 def _environment(evaluator: Evaluator) -> dict[str, Any]:

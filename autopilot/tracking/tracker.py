@@ -158,7 +158,9 @@ class Tracker:
             return
         end_ms = int(time.time() * 1000)
         if not run_id:
-            start_ms = end_ms - int(1000 * sum(record.seconds.values()))
+            # What a cache saved was not spent.
+            spent_s = sum(s for stage, s in record.seconds.items() if not stage.endswith("_saved"))
+            start_ms = end_ms - int(1000 * spent_s)
             links = {"mlflow.parentRunId": self.run_id, fields.NUMBER_TAG: str(record.number), **_source_tags()}
             run = self._client.create_run(
                 self._experiment_id, start_time=start_ms, tags=links, run_name=fields.run_name(record)
