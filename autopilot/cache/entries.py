@@ -106,11 +106,12 @@ def is_being_written(entry: Entry, now_s: float) -> bool:
 
 
 def _step(path: Path) -> str:
-    """``static_int8 calibration=minmax …``, and the reason where it failed."""
+    """``static_int8 calibration=minmax … of 77ae6310``, and the reason where it failed."""
     try:
         meta = json.loads((path / META).read_text(encoding="utf-8"))
         step = {**meta["step"]}
         text = " ".join([str(step.pop("technique")), *(f"{k}={v}" for k, v in step.items())])
+        text += f" of {meta['parent'][:8]}"
         return f"{text}: {meta['failure']['failure']}, {meta['failure']['message']}" if "failure" in meta else text
     except (OSError, ValueError, KeyError, TypeError):
         return "damaged: it will be built again"

@@ -42,7 +42,7 @@ def lock_descriptor(descriptor: int, *, exclusive: bool) -> bool:
 
 
 @contextlib.contextmanager
-def locked(root: Path, *, exclusive: bool, patience_s: float = PATIENCE_S) -> Iterator[bool]:
+def locked(root: Path, *, exclusive: bool, patience_s: float) -> Iterator[bool]:
     """The cache's own lock while the block runs; False where it wasn't to be had in ``patience_s`` seconds.
 
     Raises:
@@ -115,7 +115,7 @@ class Lease:
 
 @contextlib.contextmanager
 def _shared(root: Path) -> Iterator[None]:
-    with locked(root, exclusive=False) as got:
+    with locked(root, exclusive=False, patience_s=PATIENCE_S) as got:
         if not got:
             raise AutopilotError(
                 f"{root / 'lock'} has been held for {PATIENCE_S:g} s.",
