@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -78,6 +79,7 @@ def _request(
         "calibration": str(calibration.folder.absolute()) if calibration is not None else None,
         "cache": str(store.root.absolute()),
         "lease": str(store.lease.path) if store.lease is not None else None,
+        "asked_s": time.time(),
         "threads": threads,
         "classification": is_classification,
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
@@ -30,7 +31,7 @@ def render_cache(summary: Mapping[str, Any]) -> Group:
     facts = Table(box=None, show_header=False, pad_edge=False, padding=(0, 1))
     facts.add_column(no_wrap=True, min_width=6)
     facts.add_column(overflow="fold")
-    facts.add_row("folder", Text(summary["folder"]))
+    facts.add_row("folder", Text(_from_home(summary["folder"])))
     share = f" ({size / limit:.0%})" if limit else ""
     facts.add_row("size", Text(f"{bytes_text(size)} of {bytes_text(limit)}{share}"))
     in_use = summary["in_use"]
@@ -50,6 +51,12 @@ def cleared_text(freed: Mapping[str, Any]) -> str:
         kept = f"{_entries(freed['kept_entries'])} ({bytes_text(freed['kept_bytes'])})"
         text += f"; kept {kept} that a run uses now"
     return text
+
+
+def _from_home(folder: str) -> str:
+    """``~/…`` for what is in the user's own folder, as shells read it."""
+    home = os.path.expanduser("~").rstrip("/")
+    return f"~{folder[len(home) :]}" if home and folder.startswith(f"{home}/") else folder
 
 
 def _entries(count: int) -> str:
