@@ -9,20 +9,21 @@ from __future__ import annotations
 from autopilot.cache.entries import Entry, Kind, scan
 from autopilot.cache.eviction import Freed, clear, trim
 from autopilot.cache.folder import CacheFolder, cache_folder, check_folder, parse_size, size_limit
-from autopilot.cache.lease import Lease, held_names
+from autopilot.cache.lease import Held, Lease, held
 from autopilot.cache.shared import SharedCache
 
 __all__ = [
     "CacheFolder",
     "Entry",
     "Freed",
+    "Held",
     "Kind",
     "Lease",
     "SharedCache",
     "cache_folder",
     "check_folder",
     "clear",
-    "held_names",
+    "held",
     "parse_size",
     "scan",
     "size_limit",

@@ -10,18 +10,23 @@ is then safe, or none.
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import time
 import uuid
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
+from autopilot.cache.entries import Entry, Kind
 from autopilot.cache.folder import CacheFolder
 from autopilot.errors import AutopilotError
 
 # Holders of the cache's lock do a few renames; one that is stopped must not stop everybody else for ever.
 PATIENCE_S = 30.0
 _PAUSE_S = 0.005
+# Times of files are those of the kernel's last tick, and a lease's own is told to the second.
+_CLOCKS_S = 1.0
 
 
 def lock_descriptor(descriptor: int, *, exclusive: bool) -> bool:
@@ -74,7 +79,7 @@ class Lease:
         Raises:
             OSError: the folder can't be written, or has no locks.
         """
-        path = CacheFolder(root).leases / f"{os.getpid()}-{uuid.uuid4().hex}"
+        path = CacheFolder(root).leases / f"{time.time():.0f}-{os.getpid()}-{uuid.uuid4().hex}"
         path.parent.mkdir(exist_ok=True)
         with _shared(root):  # a lease that is there but not locked yet would count as a dead process's
             descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL, 0o600)
@@ -124,13 +129,31 @@ def _shared(root: Path) -> Iterator[None]:
         yield
 
 
-def held_names(root: Path) -> frozenset[str]:
-    """Names of entries that living processes use; leases of dead ones are removed.
+@dataclass(frozen=True, slots=True)
+class Held:
+    """What living processes use: the builds they have named, and the tables and scores used ``since_s``.
+
+    These are read whole and at once, so that removing one harms nobody; but a run that reads a table for each
+    of its builds should not have to make it as often. ``since_s``: when the oldest of the processes
+    began, seconds since the epoch.
+    """
+
+    names: frozenset[str] = frozenset()
+    since_s: float = math.inf
+
+    def __contains__(self, entry: Entry) -> bool:
+        small = entry.kind in (Kind.SCRATCH, Kind.QUALITY) and entry.used_s >= self.since_s - _CLOCKS_S
+        return small or entry.name in self.names
+
+
+def held(root: Path) -> Held:
+    """What living processes use; leases of dead ones are removed.
 
     To be called with the cache's lock held exclusively: nobody names anything meanwhile, and a lease that is
     being made isn't taken for a dead process's.
     """
     names: set[str] = set()
+    since_s = math.inf
     for path in CacheFolder(root).leases.glob("*"):
         with contextlib.suppress(FileNotFoundError):  # it ended just now
             descriptor = os.open(path, os.O_RDWR)
@@ -139,6 +162,7 @@ def held_names(root: Path) -> frozenset[str]:
                     path.unlink(missing_ok=True)
                 else:
                     names.update(path.read_text(encoding="utf-8").split())
+                    since_s = min(since_s, float(path.name.partition("-")[0]))
             finally:
                 os.close(descriptor)
-    return frozenset(names)
+    return Held(frozenset(names), since_s)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,7 +11,7 @@ from typing import Any
 from autopilot.cache.entries import Entry, Kind, scan
 from autopilot.cache.eviction import oldest_first
 from autopilot.cache.folder import cache_folder, check_folder, size_limit
-from autopilot.cache.lease import held_names, locked
+from autopilot.cache.lease import Held, held, locked
 
 _PLURALS = {Kind.BUILD: "builds", Kind.FAILURE: "failures", Kind.QUALITY: "quality", Kind.UNFINISHED: "unfinished"}
 # Showing must not wait for somebody who tidies up.
@@ -20,12 +20,12 @@ _PATIENCE_S = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """The cache in ``folder``; ``held``: names of what living processes use, None where that can't be told."""
+    """The cache in ``folder``; ``in_use``: what living processes use, None where that can't be told."""
 
     folder: Path
     limit_bytes: int
     entries: tuple[Entry, ...]
-    held: frozenset[str] | None
+    in_use: Held | None
 
     @classmethod
     def read(cls) -> Summary:
@@ -38,8 +38,8 @@ class Summary:
         folder = cache_folder()
         limit_bytes = size_limit(folder)
         if not check_folder(folder):
-            return cls(folder, limit_bytes, (), frozenset())
-        return cls(folder, limit_bytes, tuple(reversed(oldest_first(scan(folder)))), _held(folder))
+            return cls(folder, limit_bytes, (), Held())
+        return cls(folder, limit_bytes, tuple(reversed(oldest_first(scan(folder)))), _in_use(folder))
 
     @property
     def size_bytes(self) -> int:
@@ -54,10 +54,10 @@ class Summary:
             "schema": 1,
             "folder": str(self.folder),
             "limit_bytes": self.limit_bytes,
-            **_figures(self.entries, self.held),
-            "kinds": {name: _figures(parts[name], self.held) for name in sorted(parts)},
+            **_figures(self.entries, self.in_use),
+            "kinds": {name: _figures(parts[name], self.in_use) for name in sorted(parts)},
         }
-        return value | {"list": [_entry(e, self.held) for e in self.entries]} if each else value
+        return value | {"list": [_entry(e, self.in_use) for e in self.entries]} if each else value
 
 
 def part_of(entry: Entry) -> str:
@@ -65,34 +65,34 @@ def part_of(entry: Entry) -> str:
     return entry.path.parent.name if entry.kind is Kind.SCRATCH else _PLURALS[entry.kind]
 
 
-def _held(folder: Path) -> frozenset[str] | None:
+def _in_use(folder: Path) -> Held | None:
     try:
         with locked(folder, exclusive=True, patience_s=_PATIENCE_S) as got:
-            return held_names(folder) if got else None
+            return held(folder) if got else None
     except OSError:  # a folder of another user: what is in it can be shown still
         return None
 
 
-def _figures(entries: Iterable[Entry], held: Collection[str] | None) -> dict[str, Any]:
+def _figures(entries: Iterable[Entry], in_use: Held | None) -> dict[str, Any]:
     found = list(entries)
     uses = [e.used_s for e in found]
     return {
         "entries": len(found),
         "size_bytes": sum(e.size_bytes for e in found),
-        "in_use": sum(e.name in held for e in found) if held is not None else None,
+        "in_use": sum(e in in_use for e in found) if in_use is not None else None,
         "oldest_use": _time(min(uses)) if uses else None,
         "newest_use": _time(max(uses)) if uses else None,
     }
 
 
-def _entry(entry: Entry, held: Collection[str] | None) -> dict[str, Any]:
+def _entry(entry: Entry, in_use: Held | None) -> dict[str, Any]:
     return {
         "kind": part_of(entry),
         "name": entry.name,
         "what": entry.what,
         "size_bytes": entry.size_bytes,
         "used": _time(entry.used_s),
-        "in_use": entry.name in held if held is not None else None,
+        "in_use": entry in in_use if in_use is not None else None,
     }
 
 

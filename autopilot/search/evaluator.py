@@ -75,8 +75,10 @@ class Evaluator:
 
     def close(self) -> None:
         """End the baseline's server; let go of what was used of the cache."""
-        self._timing.close()
-        self._cache.close()
+        try:
+            self._timing.close()
+        finally:
+            self._cache.close()
 
     @property
     def control(self) -> Control | None:

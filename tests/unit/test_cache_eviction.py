@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from autopilot.artifact import Artifact
 from autopilot.build.cache import Cache
-from autopilot.cache import Entry, Kind, Lease, clear, scan, trim
+from autopilot.cache import Entry, Held, Kind, Lease, clear, scan, trim
 from autopilot.cache import eviction as module
 from autopilot.cache.eviction import older_than, over_limit
 from tests.cache_support import STEP, key_of, new_root, put, put_score
@@ -22,8 +22,8 @@ KINDS = st.sampled_from([Kind.BUILD, Kind.FAILURE, Kind.SCRATCH, Kind.QUALITY])
 
 
 @st.composite
-def caches(draw: st.DrawFn) -> tuple[list[Entry], frozenset[str]]:
-    """Entries with different names, and the names of some that are in use."""
+def caches(draw: st.DrawFn) -> tuple[list[Entry], Held]:
+    """Entries with different names, and what of them is in use: some by name, tables and scores by their last use."""
     count = draw(st.integers(0, 12))
     sizes = draw(st.lists(st.integers(0, 100), min_size=count, max_size=count))
     uses = draw(st.lists(st.integers(0, 20), min_size=count, max_size=count))
@@ -32,23 +32,21 @@ def caches(draw: st.DrawFn) -> tuple[list[Entry], frozenset[str]]:
         for i, (size, used) in enumerate(zip(sizes, uses, strict=True))
     ]
     held = draw(st.sets(st.sampled_from([e.name for e in entries]))) if entries else set()
-    return entries, frozenset(held)
+    return entries, Held(frozenset(held), draw(st.sampled_from([5.0, 15.0, float("inf")])))
 
 
 @settings(deadline=None)
 @given(cache=caches(), limit=st.integers(0, 600))
-def test_limit_holds_oldest_go_first_and_what_is_used_stays(
-    cache: tuple[list[Entry], frozenset[str]], limit: int
-) -> None:
+def test_limit_holds_oldest_go_first_and_what_is_used_stays(cache: tuple[list[Entry], Held], limit: int) -> None:
     """The least that has to go, in the order of last use; only what is in use may be over the limit."""
     entries, held = cache
 
     gone = over_limit(entries, held, limit, NOW_S)
 
     left = [e for e in entries if e not in gone]
-    free = [e for e in left if e.name not in held]
+    free = [e for e in left if e not in held]
     size = sum(e.size_bytes for e in left)
-    assert not {e.name for e in gone} & held
+    assert not [e for e in gone if e in held]
     assert size <= limit or not free
     assert all(g.used_s <= f.used_s for g in gone for f in free)
     if gone:
@@ -58,15 +56,13 @@ def test_limit_holds_oldest_go_first_and_what_is_used_stays(
 
 @settings(deadline=None)
 @given(cache=caches(), before=st.integers(0, 21))
-def test_clearing_by_age_takes_all_that_is_older_and_unused(
-    cache: tuple[list[Entry], frozenset[str]], before: int
-) -> None:
+def test_clearing_by_age_takes_all_that_is_older_and_unused(cache: tuple[list[Entry], Held], before: int) -> None:
     """Age decides alone, but for what is in use."""
     entries, held = cache
 
     gone = older_than(entries, held, float(before), NOW_S)
 
-    assert {e.name for e in gone} == {e.name for e in entries if e.used_s < before and e.name not in held}
+    assert {e.name for e in gone} == {e.name for e in entries if e.used_s < before and e not in held}
 
 
 def names(root: Path) -> set[str]:
@@ -126,6 +122,22 @@ def test_what_a_living_process_uses_is_never_removed(tmp_path: Path) -> None:
     lease.close()
     assert trim(root, 0).entries == 1
     assert scan(root) == []
+
+
+def test_table_that_a_living_run_has_used_stays_where_its_builds_fill_the_cache(tmp_path: Path) -> None:
+    """Else each of its next builds would have to calibrate again."""
+    root = new_root(tmp_path)
+    before = put_score(root, "before", used_s=time.time() - 3600)
+    lease = Lease.hold(root)
+    put(root, "large", size=5000, lease=lease)
+    during = put_score(root, "during")
+
+    trim(root, 1000)
+
+    assert (before.exists(), during.exists()) == (False, True)
+    lease.close()
+    trim(root, 0)
+    assert not during.exists()
 
 
 def test_clear_takes_an_age(tmp_path: Path) -> None:

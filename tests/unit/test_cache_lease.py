@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from autopilot.cache import Lease, SharedCache, held_names
+from autopilot.cache import Lease, SharedCache, held
 from autopilot.cache import lease as module
 from autopilot.cache.lease import locked
 from autopilot.errors import AutopilotError, BadInput
@@ -28,12 +28,12 @@ def test_names_are_held_until_the_lease_ends(tmp_path: Path) -> None:
     for lease, name in ((first, "a"), (first, "a"), (second, "b")):
         lease.pin(name)
 
-    assert held_names(root) == {"a", "b"}
+    assert held(root).names == {"a", "b"}
     assert first.path.read_text() == "a\n"
     first.close()
-    assert held_names(root) == {"b"}
+    assert held(root).names == {"b"}
     second.close()
-    assert held_names(root) == frozenset()
+    assert held(root).names == frozenset()
     assert list((root / "leases").iterdir()) == []
 
 
@@ -46,7 +46,7 @@ def test_child_names_what_it_takes_for_its_parent(tmp_path: Path) -> None:
     child.pin("built")
     child.close()
 
-    assert held_names(root) == {"built"}
+    assert held(root).names == {"built"}
     parent.close()
 
 
@@ -63,7 +63,7 @@ os.kill(os.getpid(), signal.SIGKILL)
     subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[2], timeout=60, check=False)
     assert len(list((root / "leases").iterdir())) == 1
 
-    assert held_names(root) == frozenset()
+    assert held(root).names == frozenset()
     assert list((root / "leases").iterdir()) == []
 
 
@@ -75,7 +75,7 @@ def test_descriptors_do_not_grow_with_entries(tmp_path: Path) -> None:
     lease = Lease.hold(root)
     for i in range(20):
         put(root, f"{i}", lease=lease)
-        held_names(root)
+        assert held(root).names
 
     assert descriptors() == before + 1
     lease.close()

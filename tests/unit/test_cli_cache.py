@@ -29,7 +29,7 @@ def filled(root: Path) -> Lease:
     lease = Lease.hold(root)
     put(root, "used", size=100_000, lease=lease)
     put(root, "old", size=50_000, used_s=time.time() - 40 * 86400)
-    put_score(root, "used")
+    put_score(root, "used", used_s=time.time() - 3600)
     Cache(root).put_failure(key_of("bad"), Unsupported("no weights.", "h"), parent="q" * 64, step=STEP)
     return lease
 
