@@ -51,7 +51,7 @@ class BuildContext:
     """What ``apply`` may use besides the model.
 
     ``calibration`` is None when the technique needs none; ``scratch`` is a folder that survives
-    between builds of the same study (calibration caches, sensitivity tables), keyed by content by
+    between builds, of other studies too (calibration caches, sensitivity tables), keyed by content by
     the technique itself; ``threads`` how many cores the build may use.
     """
 
@@ -77,7 +77,8 @@ class Technique:
     ``refuses(earlier, params)`` gives None or why it can't follow those steps;
     ``normalise(params)`` drops or fixes parameters that don't matter given the others (a percentile
     under min-max calibration), so that equal builds have equal recipes;
-    ``on_by_default`` tells which technique a space that names none includes.
+    ``on_by_default`` tells which technique a space that names none includes;
+    ``machine_bound`` that ``apply`` times things, so that its result is kept for this kind of machine only.
     """
 
     name: str
@@ -90,6 +91,7 @@ class Technique:
     needs_calibration: bool = False
     claims_int8: bool = False
     on_by_default: bool = True
+    machine_bound: bool = False
     available: Callable[[Target], str | None] = lambda target: None
     prefer: Callable[[Target], tuple[Mapping[str, Scalar], ...]] = lambda target: ({},)
     sensible: Callable[[Target], Mapping[str, tuple[Scalar, ...]]] = lambda target: {}

@@ -74,6 +74,17 @@ def conclude(
     return write_outputs(result, out, shown[0] if shown else None, preprocessing=_preprocessing(setup.problem))
 
 
+def _at_hand(evaluator: Evaluator, record: TrialRecord) -> TrialRecord:
+    """``record`` with its artifact in place: the cache may have let go of it, or another run's machine has it."""
+    if record.artifact is None:
+        return record
+    try:
+        return replace(record, artifact=evaluator.build(record.variant.recipe, {}))
+    except VariantFailed as exc:
+        evaluator.observer.note(f"the nearest miss (trial {record.number}) couldn't be built again: {exc.message}")
+        return replace(record, artifact=None)
+
+
 def _environment(evaluator: Evaluator) -> dict[str, Any]:
     """The machine, and how far the same model differed from itself on it."""
     control = evaluator.control
@@ -113,17 +124,6 @@ def _status(winner: Verified | None, miss: Verified | TrialRecord | None) -> Sta
         return Status.IN_BUDGET
     is_out = miss is None or miss.verdict is None or miss.verdict.overall is Judgement.OUT
     return Status.NO_FIT if is_out else Status.UNDECIDED
-
-
-def _at_hand(evaluator: Evaluator, record: TrialRecord) -> TrialRecord:
-    """``record`` with its artifact on this machine: built here where another run of the study had built it."""
-    if record.artifact is None or all(file.exists() for file in record.artifact.files):
-        return record
-    try:
-        return replace(record, artifact=evaluator.build(record.variant.recipe, {}))
-    except VariantFailed as exc:
-        evaluator.observer.note(f"the nearest miss can't be built here: {exc.message}")
-        return replace(record, artifact=None)
 
 
 def _facts(chosen: Verified | TrialRecord) -> tuple[Artifact | None, Mapping[str, Measurement], Verdict]:

@@ -12,6 +12,8 @@ from autopilot.bench.child import ChildLimits
 from autopilot.bench.live import Server
 from autopilot.budget import Verdict
 from autopilot.build import build
+from autopilot.build.cache import Cache
+from autopilot.cache import SharedCache
 from autopilot.contracts import Stage
 from autopilot.data import Split
 from autopilot.errors import DataError, Failure, VariantFailed
@@ -52,7 +54,8 @@ class Evaluator:
         variant = Variant(Recipe(), setup.space.default_deployment())
         self.baseline = Outcome(variant, setup.model)
         self.baseline_samples = "0"  # the baseline is trial 0, but for a run that goes on: see the loop
-        self._quality = QualityPass(setup, self.baseline)
+        self._cache = SharedCache.open(setup.work / "cache", observer.note)
+        self._quality = QualityPass(setup, self.baseline, self._cache)
         self._timing = LatencyPass(setup, observer, self.baseline, lambda: self.limits)
         self._cold_pass = ColdPass(setup)
 
@@ -71,8 +74,11 @@ class Evaluator:
         return replace(self.setup.limits, wall_s=min(self.setup.limits.wall_s, left_s))
 
     def close(self) -> None:
-        """End the baseline's server."""
-        self._timing.close()
+        """End the baseline's server; let go of what was used of the cache."""
+        try:
+            self._timing.close()
+        finally:
+            self._cache.close()
 
     @property
     def control(self) -> Control | None:
@@ -94,9 +100,10 @@ class Evaluator:
                 recipe,
                 self.setup.model,
                 calibration=self.setup.splits.calibration,
-                cache=self.setup.work / "cache",
+                cache=Cache.of(self._cache),
                 threads=self.setup.target.cores,
                 limits=self.limits,
+                reused=lambda s: seconds.update(build_saved=seconds.get("build_saved", 0.0) + s),
                 metric_is_classification=self.setup.classification,
             )
         finally:

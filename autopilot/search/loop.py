@@ -78,7 +78,8 @@ class RunningStudy:
         splits = self.setup.splits
         share = splits.test.n / max(1, splits.validation.n)
         profile_s = baseline.seconds["profile"] - baseline.seconds.get("control", 0.0)
-        expected = 3 * baseline.seconds["evaluate"] * share + 4 * profile_s + 5.0
+        evaluate_s = baseline.seconds["evaluate"] + baseline.seconds.get("evaluate_saved", 0.0)
+        expected = 3 * evaluate_s * share + 4 * profile_s + 5.0
         expected += 2 * energy.expected_s(self.setup.target)
         return min(expected, 0.4 * self.setup.problem.search.timeout_s)
 

@@ -120,8 +120,9 @@ class Proposer:
             built.add(recipe.digest)
             if "evaluate" in r.seconds:
                 scored.add(recipe.digest)
-            if recipe.steps and r.seconds.get("build", 0.0) > 0.05:
-                builds.setdefault(recipe.steps[-1].technique, []).append(r.seconds["build"])
+            build_s = r.seconds.get("build", 0.0) + r.seconds.get("build_saved", 0.0)
+            if recipe.steps and build_s > 0.05:
+                builds.setdefault(recipe.steps[-1].technique, []).append(build_s)
         out = []
         for variant in pool:
             recipe = variant.recipe

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import time
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -12,6 +13,7 @@ import numpy as np
 from autopilot import plugins
 from autopilot.bench.child import ChildLimits
 from autopilot.bench.launcher import Evaluation, evaluate
+from autopilot.cache import SharedCache
 from autopilot.contracts import Array
 from autopilot.data import Split
 from autopilot.errors import Failure, VariantFailed
@@ -19,6 +21,7 @@ from autopilot.model import ModelInfo, inspect, int8_audit
 from autopilot.profile import Int8Audit, QualityReading
 from autopilot.recipe import Recipe, digest
 from autopilot.scoring import can_reject, score
+from autopilot.search.kept_scores import KeptScore, KeptScores, numerics, scorer
 from autopilot.search.outcome import Outcome
 from autopilot.search.preflight import scored_name
 from autopilot.search.prepare import Setup
@@ -35,13 +38,18 @@ Scored = tuple[QualityReading, Int8Audit | None]
 
 
 class QualityPass:
-    """Scores variants; an artifact that was scored under the same numerics isn't run again."""
+    """Scores variants; an artifact that was scored under the same numerics isn't run again.
 
-    def __init__(self, setup: Setup, baseline: Outcome) -> None:
+    Scores are kept in ``cache`` for later runs, unless code of the user's takes part.
+    """
+
+    def __init__(self, setup: Setup, baseline: Outcome, cache: SharedCache | None = None) -> None:
         self._setup = setup
         self._baseline = baseline
-        self._done: dict[str, Scored] = {}
         self._infos: dict[str, ModelInfo] = {}  # of what was scored, by the artifact's digest
+        self._scorer = scorer(setup)
+        self._kept = KeptScores(cache) if cache is not None and self._scorer is not None else None
+        self._done: dict[str, KeptScore] = {}
         self._outputs: dict[str, Path] = {}  # the baseline's, by split
 
     def run(self, outcome: Outcome, split: Split, *, limits: ChildLimits, early: bool) -> Scored:
@@ -52,12 +60,21 @@ class QualityPass:
         """
         batch = self._batch(outcome)
         key = self._key(outcome, split, batch)
-        if key not in self._done:
+        known = self._done.get(key) or (self._kept.get(key) if self._kept is not None else None)
+        if known is None:
+            if outcome is not self._baseline:
+                self._baseline_outputs(split, limits)  # not this variant's to pay for
+            started = time.perf_counter()
             scored = self._measure(outcome, split, batch, limits, early=early)
             if scored[0].n < split.n:
                 return scored
-            self._done[key] = scored
-        return self._done[key]
+            known = KeptScore(*scored, time.perf_counter() - started)
+            if self._kept is not None:
+                self._kept.put(key, known, outcome.artifact, split)
+        else:
+            outcome.seconds["evaluate_saved"] = outcome.seconds.get("evaluate_saved", 0.0) + known.took_s
+        self._done[key] = known
+        return known.reading, known.audit
 
     def knows(self, outcome: Outcome, split: Split) -> bool:
         """Whether ``run`` would answer at once."""
@@ -72,15 +89,16 @@ class QualityPass:
         return self._setup.scoring_batch(outcome.variant.deployment, self._infos[artifact.sha256])
 
     def _key(self, outcome: Outcome, split: Split, batch: int) -> str:
-        deployment = outcome.variant.deployment
-        numerics = [deployment.provider, dict(deployment.options).get("graph_optimization"), batch]
-        return digest([outcome.artifact.sha256, numerics, split.digest])
+        base = self._baseline
+        mine = [outcome.artifact.sha256, numerics(outcome.variant.deployment, batch)]
+        theirs = [base.artifact.sha256, numerics(base.variant.deployment, self._batch(base))]
+        roles = [outcome is base, self.claims_int8(outcome.variant.recipe)]
+        return digest([self._scorer, mine, theirs, roles, split.digest, split.name])
 
     def _measure(self, outcome: Outcome, split: Split, batch: int, limits: ChildLimits, *, early: bool) -> Scored:
         if outcome is self._baseline:
             outputs = self._baseline_outputs(split, limits).load()
             return self._reading(outputs, split, limits, same_model=True), None
-        self._baseline_outputs(split, limits)
         folder = self._setup.work / "outputs" / f"{outcome.variant.id}-{split.name}"
         shutil.rmtree(folder, ignore_errors=True)
         try:

@@ -28,17 +28,21 @@ _FREE = (Screen.LATENCY, Screen.QUALITY)
 
 @dataclass(frozen=True, slots=True)
 class StageCost:
-    """``runs`` trials went through the stage, for ``seconds`` of wall time in all; it ended ``killed`` of them."""
+    """``runs`` trials went through the stage, for ``seconds`` of wall time in all; it ended ``killed`` of them.
+
+    ``saved_s``: what builds and scores had once taken that came from a cache; prices count it in.
+    """
 
     screen: Screen
     runs: int = 0
     seconds: float = 0.0
     killed: int = 0
+    saved_s: float = 0.0
 
     @property
     def price_s(self) -> float | None:
         """Mean seconds of one run; None before the first."""
-        return self.seconds / self.runs if self.runs else None
+        return (self.seconds + self.saved_s) / self.runs if self.runs else None
 
     @property
     def kill_rate(self) -> float | None:
@@ -51,6 +55,7 @@ class StageCost:
             "trials": self.runs,
             "seconds": self.seconds,
             "price_s": self.price_s,
+            "saved_s": self.saved_s,
             "killed": self.killed,
             "kill_rate": self.kill_rate,
         }
@@ -63,6 +68,7 @@ def stage_costs(records: Iterable[TrialRecord]) -> tuple[StageCost, ...]:
     """
     runs = dict.fromkeys(Screen, 0)
     seconds = dict.fromkeys(Screen, 0.0)
+    saved_s = dict.fromkeys(Screen, 0.0)
     killed = dict.fromkeys(Screen, 0)
     for record in records:
         if record.number == 0 or record.state is TrialState.DUPLICATE:
@@ -71,9 +77,10 @@ def stage_costs(records: Iterable[TrialRecord]) -> tuple[StageCost, ...]:
         for screen in seen:
             runs[screen] += 1
             seconds[screen] += record.seconds[screen.value]
+            saved_s[screen] += record.seconds.get(f"{screen}_saved", 0.0)
         if record.state is not TrialState.COMPLETE and seen:
             killed[seen[-1]] += 1
-    return tuple(StageCost(s, runs[s], seconds[s], killed[s]) for s in Screen)
+    return tuple(StageCost(s, runs[s], seconds[s], killed[s], saved_s[s]) for s in Screen)
 
 
 _SCREENS = {screen.value: screen for screen in Screen}

@@ -85,6 +85,7 @@ TECHNIQUE = Technique(
     summary="static int8 with the k most sensitive groups of layers in float",
     needs_calibration=True,
     claims_int8=True,
+    machine_bound=True,
     prefer=prefer,
     normalise=normalise,
     sensible=sensible,

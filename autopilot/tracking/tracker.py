@@ -158,7 +158,9 @@ class Tracker:
             return
         end_ms = int(time.time() * 1000)
         if not run_id:
-            start_ms = end_ms - int(1000 * sum(record.seconds.values()))
+            # What a cache saved was not spent.
+            spent_s = sum(s for stage, s in record.seconds.items() if not stage.endswith("_saved"))
+            start_ms = end_ms - int(1000 * spent_s)
             links = {"mlflow.parentRunId": self.run_id, **_source_tags()}
             # All tags at once: each call to a database store costs two to four milliseconds. A run that is cut
             # off here is RUNNING, which tells it from a complete one.

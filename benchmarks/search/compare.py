@@ -29,7 +29,7 @@ from autopilot.search.book import Book
 from autopilot.search.candidates import SpaceCandidates
 from autopilot.search.evaluator import USUAL_ORDER
 from autopilot.search.finalists import MOST_TIED, line_up
-from autopilot.search.hunt import Hunt
+from autopilot.search.hunt import Hunt, Watch
 from autopilot.search.outcome import VERIFYING
 from autopilot.search.proposer import Proposer
 from autopilot.search.sampler import Sampler
@@ -44,10 +44,14 @@ WITHIN = 1.03
 
 @dataclass(frozen=True, slots=True)
 class Ran:
-    """How one search ended: objective over the optimum's, share of the exhaustive time, whether it lost the optimum."""
+    """How one search ended: objective over the optimum's, share of the exhaustive time, whether it lost the optimum.
+
+    ``reached``: the share of that time after which a variant within 3% had been measured; infinite for never.
+    """
 
     regret: float
     share: float
+    reached: float
     lost: bool
     trials: int
     thinking_s: float
@@ -118,7 +122,15 @@ def play(world: World, player: Player, seed: int, share: float) -> Ran:
             sampler.enqueue(world.space, variant)
     proposer = player.proposer(world, variants, seed) if player.proposer is not None else None
     hunt = Hunt(
-        world.space, sampler, book, replay, trials=10**6, deadline=limit_s, proposer=proposer, clock=lambda: replay.now
+        world.space,
+        sampler,
+        book,
+        replay,
+        trials=10**6,
+        deadline=limit_s,
+        proposer=proposer,
+        watch=(watch := _Stopwatch(world, replay)),
+        clock=lambda: replay.now,
     )
     start = time.perf_counter()
     hunt.run()
@@ -126,7 +138,22 @@ def play(world: World, player: Player, seed: int, share: float) -> Ran:
     value, best = _chosen(world, replay, book.records), world.best()
     lost = any(r.state is not TrialState.COMPLETE and r.failure is None and r.state is not TrialState.DUPLICATE
                and world.value(r.variant) <= best * 1.0000001 for r in book.records)  # fmt: skip
-    return Ran(value / best, replay.now / world.exhaustive_s(), lost, len(book.records), thinking_s)
+    whole_s = world.exhaustive_s()
+    return Ran(value / best, replay.now / whole_s, watch.reached_s / whole_s, lost, len(book.records), thinking_s)
+
+
+class _Stopwatch(Watch):
+    """Notes when a variant near the optimum was first measured to the end."""
+
+    def __init__(self, world: World, replay: Replay) -> None:
+        self._world = world
+        self._replay = replay
+        self.reached_s = math.inf
+
+    def finished(self, record: TrialRecord) -> None:
+        near = self._world.value(record.variant) <= WITHIN * self._world.best()
+        if near and record.state is TrialState.COMPLETE:
+            self.reached_s = min(self.reached_s, self._replay.now)
 
 
 def _baseline(world: World, replay: Replay, book: Book) -> None:
@@ -185,11 +212,13 @@ def _table(world: World, players: Sequence[Player], seeds: int, share: float) ->
     )
     for player in players:
         ran = [play(world, player, seed, share) for seed in range(seeds)]
-        regret = np.array([r.regret for r in ran])
+        regret, reached = np.array([r.regret for r in ran]), np.array([r.reached for r in ran])
         print(
-            f"{player.name:24s} {np.mean([r.found for r in ran]):6.0%} {np.median(regret):8.3f} {regret.max():8.3f} "
-            f"{np.mean([r.share for r in ran]):6.1%} {np.mean([r.trials for r in ran]):7.1f} "
-            f"{sum(r.lost for r in ran):5d} {1e3 * np.mean([r.thinking_s / max(1, r.trials) for r in ran]):6.1f}",
+            f"{player.name:22s} {np.mean([r.found for r in ran]):6.0%} {np.median(regret):7.3f} {regret.max():7.3f} "
+            f"{np.mean([r.share for r in ran]):6.1%} {np.median(reached):7.1%} "
+            f"{np.quantile(reached, 0.95, method='higher'):6.1%} "
+            f"{np.mean([r.trials for r in ran]):7.1f} {sum(r.lost for r in ran):5d} "
+            f"{1e3 * np.mean([r.thinking_s / max(1, r.trials) for r in ran]):6.1f}",
             flush=True,
         )
 

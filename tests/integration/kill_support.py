@@ -91,9 +91,11 @@ def finished(folder: Path) -> dict[int, str]:
     work = folder / "out" / ".autopilot"
     rows: list[tuple[int, str]] = []
     if (work / "ledger.db").exists():
-        with contextlib.closing(sqlite3.connect(work / "ledger.db", timeout=30)) as db:
-            with contextlib.suppress(sqlite3.OperationalError):  # killed before the tables were there
-                rows = db.execute("SELECT number, body FROM autopilot_records").fetchall()
+        with (
+            contextlib.closing(sqlite3.connect(work / "ledger.db", timeout=30)) as db,
+            contextlib.suppress(sqlite3.OperationalError),  # killed before the tables were there
+        ):
+            rows = db.execute("SELECT number, body FROM autopilot_records").fetchall()
     return {number: hashlib.sha256(body.encode()).hexdigest() for number, body in rows}
 
 

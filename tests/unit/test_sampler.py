@@ -138,3 +138,33 @@ def test_enqueue_unseen_finds_what_is_left_and_then_says_so(space: SearchSpace) 
         seen[variant.id] = variant
 
     assert len(seen) == 4
+
+
+def variants(*kinds: str) -> list[Variant]:
+    deployment = {"provider": "cpu", "threads": 1, "batch": 1}
+    return [Variant.from_json({"recipe": [{"technique": "int8", "kind": k}], "deployment": deployment}) for k in kinds]
+
+
+def test_guided_study_asks_what_was_chosen_after_what_was_queued(space: SearchSpace) -> None:
+    """The queue goes first and costs no choice; then every trial is the chosen variant, to the last parameter."""
+    study = sampler()
+    chosen = variants("b", "a", "b")
+    left = iter(chosen)
+    study.guide(space, lambda: next(left))
+    queued = variants("c")
+    study.enqueue(space, queued[0])
+
+    assert [study.ask(space)[1] for _ in range(4)] == queued + chosen
+
+
+def test_guided_study_draws_where_nothing_is_chosen(space: SearchSpace) -> None:
+    """No choice, or one that the space can't give: a variant of the space all the same."""
+    study = sampler()
+    study.guide(space, lambda: None)
+    assert study.ask(space)[1] in [
+        *variants("a", "b", "c"),
+        Variant.from_json(variants("a")[0].to_json() | {"recipe": []}),
+    ]
+
+    study.guide(space, lambda: variants("elsewhere")[0])
+    assert study.ask(space)[1] != variants("elsewhere")[0]

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from autopilot.budget import Budget, Judgement, Limit, Verdict
-from autopilot.errors import Failure
+from autopilot.errors import Failure, VariantFailed
 from autopilot.profile import Interval, Measurement, OperatorCost, OperatorTable, Profile
 from autopilot.recipe import Recipe, Step, Variant, params_of
 from autopilot.result import Status, StudyResult, TrialRecord, TrialState
@@ -142,6 +142,48 @@ def test_everything_certainly_out_is_no_fit_with_the_smallest_violation(
     assert result.nearest is not None
     assert result.nearest.number == 2
     assert "would admit it" in result.explanation
+
+
+def nearest_written(folder: Path, evaluator: Any, monkeypatch: pytest.MonkeyPatch) -> tuple[StudyResult, Any]:
+    """The result where no finalist was verified, and the artifact that was given to be copied."""
+    given: list[Any] = []
+    monkeypatch.setattr(
+        module, "write_outputs", lambda result, out, artifact, preprocessing: given.append(artifact) or result
+    )
+    old = replace(artifact_of(Recipe()), path=folder / "gone.onnx")
+    records = [record(0, Facts(1.0)), replace(record(1, Facts(0.9)), artifact=old)]
+    monkeypatch.setattr(module, "verify", lambda *_, **__: module.Verification())
+    result = module.conclude(evaluator, records, RANKING, started=0.0, deadline=math.inf, out=folder)
+    return result, given[0]
+
+
+def test_nearest_miss_of_an_interrupted_run_is_built_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The cache may have let go of its file since: what is copied is what is there now."""
+    evaluator: Any = evaluator_of(tmp_path, [Facts(1.0), Facts(0.9)])
+
+    result, artifact = nearest_written(tmp_path, evaluator, monkeypatch)
+
+    assert result.nearest is not None
+    assert result.nearest.number == 1
+    assert artifact == artifact_of(Recipe((Step("int8", params_of({"n": 1})),)))
+
+
+def test_nearest_miss_that_can_not_be_built_again_is_reported_without_a_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its figures stand; the note says why there is no model."""
+    evaluator: Any = evaluator_of(tmp_path, [Facts(1.0), Facts(0.9)])
+
+    def fail(recipe: Recipe, seconds: dict[str, float]) -> None:
+        raise VariantFailed(Failure.TIMEOUT, "too slow.")
+
+    evaluator.build = fail
+
+    result, artifact = nearest_written(tmp_path, evaluator, monkeypatch)
+
+    assert artifact is None
+    assert result.nearest is not None
+    assert "couldn't be built again: too slow." in evaluator.observer.notes[-1]
 
 
 def test_noise_around_the_bound_is_undecided(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
