@@ -73,8 +73,10 @@ class Book:
 
         Whether a trial was freed whose run is gone: it is queued.
         """
+        if not self._ledger.is_shared:
+            return False
         self._take_in()
-        return self._ledger.is_shared and self._free()
+        return self._free()
 
     def _take_in(self, before: int | None = None) -> None:
         """Learn the records that are new; those with a number under ``before`` alone."""
@@ -122,7 +124,7 @@ class Book:
 
     def first(self, baseline: Outcome, verdict: Verdict) -> bool:
         """Make ``baseline`` trial 0, unless another run has done so; whether this one did."""
-        self.sync()
+        self._take_in()
         while not self.records:
             if self._ledger.claim(baseline.variant, 1):
                 self.measured(None, baseline, verdict)
@@ -225,7 +227,8 @@ class Book:
             if trial is not None:
                 self._sampler.abandon(trial)
             return
-        self._take_in(before=number)
+        if number > len(self.records):
+            self._take_in(before=number)
         record = replace(record, number=number)
         keep_samples(self._work, record)
         told = self._told(self._original(record))

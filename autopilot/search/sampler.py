@@ -22,6 +22,11 @@ from autopilot.recipe import Variant
 from autopilot.space import SearchSpace
 
 RUNNABLE = "runnable"
+# TPE's time for a proposal grows with what it knows, and what it proposes hardly changes any more: from so many
+# trials on it forgets all but the best ones and the last ones.
+MOST_KNOWN = 200
+BEST_KEPT = 60
+LAST_KEPT = 40
 # Stands for an infinite objective, which Optuna refuses: worse than any.
 _WORST = 1e12
 
@@ -47,13 +52,17 @@ class Sampler:
     def __init__(self, *, maximize: bool, seed: int, limits: tuple[str, ...]) -> None:
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         logging.getLogger("optuna").setLevel(logging.ERROR)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            sampler = optuna.samplers.TPESampler(multivariate=True, group=True, seed=seed)
-        self._study = optuna.create_study(sampler=sampler, direction="maximize" if maximize else "minimize")
         self._random = random.Random(seed)
         self._limits = limits
         self._sign = -1.0 if maximize else 1.0
+        self._ended = 0
+        self._study = self._new_study(seed)
+
+    def _new_study(self, seed: int) -> optuna.Study:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            sampler = optuna.samplers.TPESampler(multivariate=True, group=True, seed=seed)
+        return optuna.create_study(sampler=sampler, direction="maximize" if self._sign < 0 else "minimize")
 
     def enqueue(self, space: SearchSpace, variant: Variant, *, once: bool = True) -> None:
         """Have ``variant`` tried before anything the sampler thinks of; with ``once`` not where it ever was queued."""
@@ -77,6 +86,8 @@ class Sampler:
 
     def ask(self, space: SearchSpace) -> tuple[Trial, Variant]:
         """The next trial and its variant."""
+        if self._ended > MOST_KNOWN:
+            self._forget()
         with warnings.catch_warnings():
             # Optuna warns where a queued value is outside a domain that the space narrowed since.
             warnings.simplefilter("ignore")
@@ -90,6 +101,7 @@ class Sampler:
         for key, violation in constraints.items():
             trial.set_constraint(key, violation)
         self._study.tell(trial, value, state=state)
+        self._ended += 1
 
     def learn(self, space: SearchSpace, variant: Variant, told: Told) -> None:
         """A trial that was run elsewhere or earlier. One that ``space`` can't give tells nothing and is left out."""
@@ -120,6 +132,18 @@ class Sampler:
                 constraints=dict(constraints),
             )
         )
+        self._ended += 1
+
+    def _forget(self) -> None:
+        """Keep the best and the last trials, and those that are queued."""
+        trials = self.trials
+        ended = [t for t in trials if t.state.is_finished()]
+        complete = [t for t in ended if t.state is TrialState.COMPLETE]
+        complete.sort(key=lambda t: (sum(v for v in t.constraints.values() if v > 0), self._sign * (t.value or 0.0)))
+        numbers = {t.number for t in (*complete[:BEST_KEPT], *ended[-LAST_KEPT:])}
+        self._study = self._new_study(self._random.randrange(2**32))
+        self._study.add_trials(t for t in trials if t.number in numbers or t.state is TrialState.WAITING)
+        self._ended = len(numbers)
 
     def _as_optuna(self, told: Told) -> tuple[TrialState, float | None, Mapping[str, float]]:
         """State, value and constraints; a complete trial has one constraint a limit, or some samplers refuse it."""
