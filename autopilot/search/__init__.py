@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -46,12 +47,15 @@ def run(
     storage: str | None = None,
     observer: Observer | None = None,
 ) -> Study:
-    """The command ``autopilot run``; returns when done. ``storage``: URL of a database that several runs share.
+    """The command ``autopilot run``; returns when done.
+
+    ``storage`` is the URL of a database that several runs share (default: ``AUTOPILOT_STORAGE``, then the spec's).
 
     Raises:
         BadInput: spec, model, data or storage are wrong.
         BaselineFailed: the model as given can't be measured.
     """
+    storage = storage or os.environ.get("AUTOPILOT_STORAGE") or None
     problem = load_spec(spec).searching(trials=trials, timeout_s=timeout_s, storage=storage)
     folder = Path(out) if out is not None else Path("runs") / problem.name
     return Study(run_study(problem, folder, fresh=fresh, observer=observer or NullObserver()), folder)

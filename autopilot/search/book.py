@@ -89,27 +89,31 @@ class Book:
 
     def recover(self) -> None:
         """Take over what is finished; queue again what an interrupted run left half-done."""
-        self._ledger.recover()
-        self.sync()
+        self._take_in()
         if self._work is not None:
             settle_samples(self._work, self.records)
             drop_samples(self._work, len(self.records))
-        for variant in self._ledger.recover(all_free=True):
-            self._sampler.enqueue(self._space, variant, once=False)
-        self._lost = self._ledger.lost()
+        self._free(all_free=True)
 
-    def sync(self, before: int | None = None) -> bool:
-        """Take in the records of other runs (those with a number under ``before``), and what they are trying now.
+    def sync(self) -> bool:
+        """Take in the records of other runs, and what they are trying now.
 
         Whether a trial was freed whose run is gone: it is queued.
         """
+        if not self._ledger.is_shared:
+            return False
+        self._take_in()
+        return self._free()
+
+    def _take_in(self, before: int | None = None) -> None:
+        """Learn the records that are new; those with a number under ``before`` alone."""
         for record in self._ledger.read(len(self.records)):
             if before is None or record.number < before:
                 self._sampler.learn(self._space, record.variant, self._told(self._original(record)))
                 self._remember(record)
-        if not self._ledger.is_shared or before is not None:
-            return False
-        freed = self._ledger.recover()
+
+    def _free(self, *, all_free: bool = False) -> bool:
+        freed = self._ledger.recover(all_free=all_free)
         for variant in freed:
             self._sampler.enqueue(self._space, variant, once=False)
         self._others, self._lost = self._ledger.others(), self._ledger.lost()
@@ -147,7 +151,7 @@ class Book:
 
     def first(self, baseline: Outcome, verdict: Verdict) -> bool:
         """Make ``baseline`` trial 0, unless another run has done so; whether this one did."""
-        self.sync()
+        self._take_in()
         while not self.records:
             if self._ledger.claim(baseline.variant, 1):
                 self.measured(None, baseline, verdict)
@@ -251,7 +255,8 @@ class Book:
             if trial is not None:
                 self._sampler.abandon(trial)
             return
-        self.sync(before=number)
+        if number > len(self.records):
+            self._take_in(before=number)
         record = replace(record, number=number)
         if self._work is not None:
             keep_samples(self._work, record)

@@ -22,6 +22,11 @@ from autopilot.search.guided import Choose, GuidedSampler, choices_of
 from autopilot.space import SearchSpace
 
 RUNNABLE = "runnable"
+# TPE's time for a proposal grows with what it knows, and what it proposes hardly changes any more: from so many
+# trials on it forgets all but the best ones and the last ones.
+MOST_KNOWN = 200
+BEST_KEPT = 60
+LAST_KEPT = 40
 # Stands for an infinite objective, which Optuna refuses: worse than any.
 _WORST = 1e12
 
@@ -55,16 +60,24 @@ class Sampler:
         """``draws``: what draws variants until ``guide`` is called; at random where it is None."""
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         logging.getLogger("optuna").setLevel(logging.ERROR)
-        sampler = draws or optuna.samplers.RandomSampler(seed=seed)
-        self._study = optuna.create_study(sampler=sampler, direction="maximize" if maximize else "minimize")
-        self._seed = seed
+        self._draws = draws
+        self._guide: tuple[SearchSpace, Choose] | None = None
         self._random = random.Random(seed)
         self._limits = limits
         self._sign = -1.0 if maximize else 1.0
+        self._ended = 0
+        self._study = self._new_study(seed)
+
+    def _new_study(self, seed: int) -> optuna.Study:
+        sampler = self._draws or optuna.samplers.RandomSampler(seed=seed)
+        if self._guide is not None:
+            sampler = GuidedSampler(*self._guide, seed=seed)
+        return optuna.create_study(sampler=sampler, direction="maximize" if self._sign < 0 else "minimize")
 
     def guide(self, space: SearchSpace, choose: Choose) -> None:
         """Have ``choose`` say which variant is next, where none is queued."""
-        self._study.sampler = GuidedSampler(space, choose, seed=self._seed)
+        self._guide = (space, choose)
+        self._study.sampler = GuidedSampler(space, choose, seed=self._random.randrange(2**32))
 
     def enqueue(self, space: SearchSpace, variant: Variant, *, once: bool = True) -> None:
         """Have ``variant`` tried before anything the sampler thinks of; with ``once`` not where it ever was queued."""
@@ -88,6 +101,8 @@ class Sampler:
 
     def ask(self, space: SearchSpace) -> tuple[Trial, Variant]:
         """The next trial and its variant."""
+        if self._ended > MOST_KNOWN:
+            self._forget()
         with warnings.catch_warnings():
             # Optuna warns where a queued value is outside a domain that the space narrowed since.
             warnings.simplefilter("ignore")
@@ -101,6 +116,7 @@ class Sampler:
         for key, violation in constraints.items():
             trial.set_constraint(key, violation)
         self._study.tell(trial, value, state=state)
+        self._ended += 1
 
     def learn(self, space: SearchSpace, variant: Variant, told: Told) -> None:
         """A trial that was run elsewhere or earlier. One that ``space`` can't give tells nothing and is left out."""
@@ -121,6 +137,18 @@ class Sampler:
                 constraints=dict(constraints),
             )
         )
+        self._ended += 1
+
+    def _forget(self) -> None:
+        """Keep the best and the last trials, and those that are queued."""
+        trials = self.trials
+        ended = [t for t in trials if t.state.is_finished()]
+        complete = [t for t in ended if t.state is TrialState.COMPLETE]
+        complete.sort(key=lambda t: (sum(v for v in t.constraints.values() if v > 0), self._sign * (t.value or 0.0)))
+        numbers = {t.number for t in (*complete[:BEST_KEPT], *ended[-LAST_KEPT:])}
+        self._study = self._new_study(self._random.randrange(2**32))
+        self._study.add_trials(t for t in trials if t.number in numbers or t.state is TrialState.WAITING)
+        self._ended = len(numbers)
 
     def _as_optuna(self, told: Told) -> tuple[TrialState, float | None, Mapping[str, float]]:
         """State, value and constraints; a complete trial has one constraint a limit, or some samplers refuse it."""

@@ -33,8 +33,13 @@ class Killed:
     starts: int = 0
     lost: list[str] = field(default_factory=list)
     changed: list[str] = field(default_factory=list)
-    result: Mapping[str, Any] = field(default_factory=dict)
+    results: list[Mapping[str, Any]] = field(default_factory=list)
     said: str = ""
+
+    @property
+    def result(self) -> Mapping[str, Any]:
+        """Of the last study; empty where it came to none."""
+        return self.results[-1] if self.results else {}
 
 
 def run_under_kills(
@@ -57,6 +62,7 @@ def run_under_kills(
             if _ends_within(run, 0.2):
                 run = _start(folder, found, environment)
         elif run.returncode in VERDICTS:
+            _end(folder, known, found)
             known = {}
             run = _start(folder, found, environment, "--fresh")
         else:
@@ -67,22 +73,24 @@ def run_under_kills(
             break
         run = _start(folder, found, environment)
         run.wait(_END_S)
-    _compare(folder, known, found)
     found.said = (folder / "stderr.txt").read_text(encoding="utf-8", errors="replace")
     if run.returncode in VERDICTS:
-        found.result = json.loads((folder / "out" / "result.json").read_text(encoding="utf-8"))
+        _end(folder, known, found)
+    else:
+        found.lost.append(f"the end: exit code {run.returncode}")
     return found
 
 
 def problems(found: Killed, trials: int) -> list[str]:
     """What is wrong with the end of such a run; empty for what should be."""
     said = [f"lost: {text}" for text in found.lost] + [f"run again: {text}" for text in found.changed]
-    numbers = [t["number"] for t in found.result.get("trials", [])]
-    ids = [t["id"] for t in found.result.get("trials", [])]
-    if numbers != list(range(trials)):
-        said.append(f"trials are numbered {numbers}, not 0 to {trials - 1}")
-    if len(ids) != len(set(ids)):
-        said.append("a variant stands twice")
+    for result in found.results:
+        numbers = [t["number"] for t in result["trials"]]
+        ids = [t["id"] for t in result["trials"]]
+        if numbers != list(range(trials)):
+            said.append(f"trials are numbered {numbers}, not 0 to {trials - 1}")
+        if len(ids) != len(set(ids)):
+            said.append("a variant stands twice")
     return said
 
 
@@ -91,10 +99,8 @@ def finished(folder: Path) -> dict[int, str]:
     work = folder / "out" / ".autopilot"
     rows: list[tuple[int, str]] = []
     if (work / "ledger.db").exists():
-        with (
-            contextlib.closing(sqlite3.connect(work / "ledger.db", timeout=30)) as db,
-            contextlib.suppress(sqlite3.OperationalError),  # killed before the tables were there
-        ):
+        db = sqlite3.connect(work / "ledger.db", timeout=30)
+        with contextlib.closing(db), contextlib.suppress(sqlite3.OperationalError):  # killed before there were tables
             rows = db.execute("SELECT number, body FROM autopilot_records").fetchall()
     return {number: hashlib.sha256(body.encode()).hexdigest() for number, body in rows}
 
@@ -107,6 +113,12 @@ def _compare(folder: Path, known: Mapping[int, str], found: Killed) -> dict[int,
         elif now[number] != digest:
             found.changed.append(f"trial {number}")
     return now
+
+
+def _end(folder: Path, known: Mapping[int, str], found: Killed) -> None:
+    """A study has come to its verdict."""
+    _compare(folder, known, found)
+    found.results.append(json.loads((folder / "out" / "result.json").read_text(encoding="utf-8")))
 
 
 def _start(folder: Path, found: Killed, environment: Mapping[str, str], *more: str) -> subprocess.Popen[bytes]:

@@ -7,8 +7,8 @@ from optuna.trial import TrialState
 
 from autopilot.contracts import Slot, Technique
 from autopilot.domain import Choice
-from autopilot.recipe import Variant
-from autopilot.search.sampler import RUNNABLE, Sampler, Told
+from autopilot.recipe import Recipe, Step, Variant, params_of
+from autopilot.search.sampler import BEST_KEPT, LAST_KEPT, MOST_KNOWN, RUNNABLE, Sampler, Told
 from autopilot.space import SearchSpace
 
 KIND = Choice(("a", "b", "c"))
@@ -92,6 +92,24 @@ def test_unbounded_objective_is_told_as_a_finite_bad_value(space: SearchSpace) -
     study.tell(trial, Told(float("-inf")))
 
     assert study.trials[0].value == -1e12
+
+
+def test_sampler_forgets_all_but_the_best_the_last_and_the_queued(space: SearchSpace) -> None:
+    """A proposal of TPE takes time for every trial it knows; the best known and the queue are never lost."""
+    study = sampler()
+    _, variant = study.ask(space)
+    for n in range(MOST_KNOWN + 1):
+        study.learn(space, variant, Told(float(n), {"size_mb": 0.0 if n else 1.0}))
+    queued = Variant(Recipe((Step("int8", params_of({"kind": "b"})),)), variant.deployment)
+    study.enqueue(space, queued)
+    _, asked = study.ask(space)
+    values = [t.value for t in study.trials if t.state is TrialState.COMPLETE]
+
+    assert asked == queued
+    assert sorted(values) == [
+        *map(float, range(1, BEST_KEPT + 1)),
+        *map(float, range(MOST_KNOWN - LAST_KEPT + 1, MOST_KNOWN + 1)),
+    ]
 
 
 def test_learn_is_as_good_as_having_asked(space: SearchSpace) -> None:

@@ -7,7 +7,7 @@ import json
 import sqlite3
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -70,8 +70,10 @@ class Clock:
 
 
 @contextlib.contextmanager
-def simulated(world: World, space: SearchSpace, clock: Clock) -> Iterator[list[FakeEvaluator]]:
-    """The loop with a simulated evaluator, no MLflow and no files of results."""
+def simulated(
+    world: World, space: SearchSpace, clock: Clock, parts: Mapping[str, str] | None = None
+) -> Iterator[list[FakeEvaluator]]:
+    """The loop with a simulated evaluator, no MLflow and no files of results; ``parts``: the question's identity."""
     made: list[FakeEvaluator] = []
 
     def evaluator(setup: Any, observer: Any) -> FakeEvaluator:
@@ -83,7 +85,7 @@ def simulated(world: World, space: SearchSpace, clock: Clock) -> Iterator[list[F
         patch.setattr(loop, "Sampler", lambda **given: made[-1].learns(Sampler(**given)))
         patch.setattr(start, "resolve_model", lambda problem, work: Path("model.onnx"))
         patch.setattr(start, "inspect", lambda path: setup_of(Path()).info)
-        patch.setattr(start, "identity", lambda problem, files: {"spec": "same"})
+        patch.setattr(start, "identity", lambda problem, files: dict(parts or {"spec": "same"}))
         patch.setattr(
             start, "prepare", lambda problem, work, observer: setup_of(work, space=space, search=problem.search)
         )
@@ -109,11 +111,12 @@ def run(
     search: SearchSpec | None = None,
     clock: Clock | None = None,
     observer: Observer | None = None,
+    parts: Mapping[str, str] | None = None,
 ) -> tuple[StudyResult, list[FakeEvaluator]]:
     """One simulated run in ``folder``."""
     search = search or SearchSpec(trials=10, timeout_s=600.0)
     problem = setup_of(folder, space=space, search=search).problem
-    with simulated(world, space, clock or Clock()) as made:
+    with simulated(world, space, clock or Clock(), parts) as made:
         result = start.run_study(problem, folder / "out", fresh=False, observer=observer or NullObserver())
     return result, made
 
