@@ -16,8 +16,9 @@ from autopilot.errors import Failure, VariantFailed
 from autopilot.profile import Measurement
 from autopilot.recipe import Recipe, Variant
 from autopilot.result import TrialRecord, TrialState
-from autopilot.search.finalists import Ranking, line_up
+from autopilot.search.finalists import line_up
 from autopilot.search.outcome import Outcome
+from autopilot.search.ranking import Ranking
 from autopilot.search.sampler import Sampler
 from autopilot.search.samples import drop_samples, save_samples
 
@@ -72,15 +73,21 @@ class Book:
 
         Several, since the best may fail its verification.
         """
-        figures = self._ranking.figures(measured.get(self._ranking.axis))
-        if not math.isfinite(figures.value):
-            return None
-        room = CLEARLY * abs(figures.low)
-        better = [r for r in line_up(self.records, self._ranking) if self._ranking.of(r).high < figures.low - room]
-        better = [r for r in better if r.verdict is not None and r.verdict.overall is Judgement.IN]
+        figures = self._ranking.all_seen(measured)
+        if not all(math.isfinite(x.value) for x in figures):
+            return None  # an objective that isn't known yet may be its strength
+        floors = [x.low - CLEARLY * abs(x.low) for x in figures]
+        better = [
+            r
+            for r in line_up(self.records, self._ranking)
+            if r.verdict is not None
+            and r.verdict.overall is Judgement.IN
+            and all(x.high < floor for x, floor in zip(self._ranking.all_seen(r.measured), floors, strict=True))
+        ]
         if len(better) < ENOUGH_BETTER:
             return None
-        return f"{len(better)} variants in budget are clearly better on {self._ranking.axis}, so it was not scored"
+        axes = " and ".join(self._ranking.axes)
+        return f"{len(better)} variants in budget are clearly better on {axes}, so it was not scored"
 
     def measured(self, trial: Trial, outcome: Outcome, verdict: Verdict) -> None:
         """A trial that was measured, to the end or to its first certain violation."""
@@ -149,8 +156,7 @@ class Book:
         stored = record.to_json() if record is not None else None
         violations = shown.verdict.violations if shown.verdict else {}
         if shown.state is TrialState.COMPLETE:
-            value = self._ranking.of(shown).value * (-1 if self._ranking.maximize else 1)
-            self._sampler.tell_measured(trial, stored, value=value, violations=violations)
+            self._sampler.tell_measured(trial, stored, value=self._ranking.told(shown), violations=violations)
         elif shown.state is TrialState.PRUNED:
             self._sampler.tell_pruned(trial, stored, violations)
         elif shown.failure is Failure.UNSTABLE:

@@ -22,9 +22,9 @@ from autopilot.search import energy
 from autopilot.search.book import Book
 from autopilot.search.conclude import conclude
 from autopilot.search.evaluator import Evaluator
-from autopilot.search.finalists import Ranking
 from autopilot.search.outcome import RETRIED, Outcome
 from autopilot.search.prepare import Setup, identity, prepare, resolve_model
+from autopilot.search.ranking import Ranking
 from autopilot.search.sampler import Sampler
 from autopilot.search.samples import FOLDER as SAMPLES
 from autopilot.search.samples import WORK, save_samples
@@ -115,11 +115,11 @@ class _Study:
         self.observer = observer
         self.started = begun - state.elapsed_s
         self.deadline = self.started + setup.problem.search.timeout_s
-        self.ranking = Ranking(setup.problem.objective, maximize=_maximize(setup))
+        self.ranking = _ranking(setup)
         self._sampler = Sampler(
             setup.work,
             setup.problem.name,
-            maximize=self.ranking.maximize,
+            maximize=[goal.maximize for goal in self.ranking.goals],
             seed=setup.problem.search.seed,
             limits=setup.problem.budget.axes,
         )
@@ -299,9 +299,14 @@ class _Study:
         return result
 
 
-def _maximize(setup: Setup) -> bool:
-    """Whether more of the objective is better; of ``quality`` the metric decides."""
-    if setup.problem.objective == "quality":
+def _ranking(setup: Setup) -> Ranking:
+    first, *further = (Ranking(axis, maximize=_maximize(setup, axis)) for axis in setup.problem.objectives)
+    return replace(first, further=tuple(further))
+
+
+def _maximize(setup: Setup, axis: str) -> bool:
+    """Whether more of an objective is better; of ``quality`` the metric decides."""
+    if axis == "quality":
         return setup.metric.higher_is_better
-    found = plugins.find_axis(setup.problem.objective)
+    found = plugins.find_axis(axis)
     return found is not None and found[1].higher_is_better

@@ -43,7 +43,7 @@ def recompute_file(path: Path) -> Recomputation:
     samples = Samples.load(path)
     if samples.budget is None:
         raise BadInput(f"{path} is a part of a run.", "Name the run's folder.")
-    question = _Asked(samples.budget, samples.objective)
+    question = _Asked(samples.budget, (samples.objective, *samples.more_objectives))
     row = Row(0, "check", Stored(samples.measured, samples.verdict), size_bytes=path.stat().st_size)
     beside = samples.baseline_profile
     baseline = None if beside is None else _figures(question, replace(samples, profile=beside), None)
@@ -52,10 +52,10 @@ def recompute_file(path: Path) -> Recomputation:
 
 @dataclass(frozen=True, slots=True)
 class _Asked:
-    """Budget and objective of a check."""
+    """Budget and objectives of a check."""
 
     budget: Budget
-    objective: str
+    objectives: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ import logging
 import math
 import random
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,10 @@ class Sampler:
     but not told is told on resume instead of being lost.
     """
 
-    def __init__(self, folder: Path, name: str, *, maximize: bool, seed: int, limits: tuple[str, ...]) -> None:
+    def __init__(
+        self, folder: Path, name: str, *, maximize: bool | Sequence[bool], seed: int, limits: tuple[str, ...]
+    ) -> None:
+        directions = [maximize] if isinstance(maximize, bool) else list(maximize)  # one an objective
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         logging.getLogger("optuna").setLevel(logging.ERROR)
         storage = optuna.storages.RDBStorage(f"sqlite:///{folder / 'study.db'}")
@@ -45,12 +48,12 @@ class Sampler:
             study_name=name,
             storage=storage,
             sampler=sampler,
-            direction="maximize" if maximize else "minimize",
+            directions=["maximize" if more else "minimize" for more in directions],
             load_if_exists=True,
         )
         self._random = random.Random(seed + done)
         self._limits = limits
-        self._sign = -1.0 if maximize else 1.0
+        self._signs = [-1.0 if more else 1.0 for more in directions]
 
     def recover(self) -> list[dict[str, Any]]:
         """Records of the finished trials, in order; those that a kill left running are ended and queued again."""
@@ -106,11 +109,17 @@ class Sampler:
         return trial, variant
 
     def tell_measured(
-        self, trial: Trial, record: dict[str, Any] | None, *, value: float, violations: Mapping[str, float]
+        self,
+        trial: Trial,
+        record: dict[str, Any] | None,
+        *,
+        value: float | Sequence[float],
+        violations: Mapping[str, float],
     ) -> None:
-        """A complete trial: objective and one constraint a limit."""
+        """A complete trial: its objective (or one ``value`` an objective) and one constraint a limit."""
         self._constrain(trial, {axis: violations.get(axis, 0.0) for axis in self._limits} | {RUNNABLE: 0.0})
-        finite = value if math.isfinite(value) else self._sign * 1e12
+        values = [value] if isinstance(value, (int, float)) else value
+        finite = [v if math.isfinite(v) else sign * 1e12 for v, sign in zip(values, self._signs, strict=True)]
         self._store(trial, record, finite)
         self._study.tell(trial, finite)
 
@@ -144,7 +153,7 @@ class Sampler:
             trial.set_constraint(key, value)
 
     @staticmethod
-    def _store(trial: Trial, record: dict[str, Any] | None, value: float | None = None) -> None:
+    def _store(trial: Trial, record: dict[str, Any] | None, value: Sequence[float] | None = None) -> None:
         if record is not None:
             trial.set_user_attr(VALUE, value)  # before the record, which says that the trial is finished
             trial.set_user_attr(RECORD, json.dumps(record, allow_nan=False))

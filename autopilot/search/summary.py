@@ -22,7 +22,7 @@ class Question(Protocol):
     def budget(self) -> Budget: ...
 
     @property
-    def objective(self) -> str: ...
+    def objectives(self) -> tuple[str, ...]: ...
 
 
 def summarise(
@@ -42,7 +42,7 @@ def summarise(
 
 def _axis_names(problem: Question) -> tuple[str, ...]:
     """Declared axes, then those that the spec alone names (an odd percentile)."""
-    return tuple(dict.fromkeys([*plugins.axis_names(), *problem.budget.axes, problem.objective]))
+    return tuple(dict.fromkeys([*plugins.axis_names(), *problem.budget.axes, *problem.objectives]))
 
 
 def with_ratio(measured: Measurement, baseline: Mapping[str, Measurement] | None) -> Measurement:

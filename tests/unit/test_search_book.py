@@ -13,8 +13,8 @@ from autopilot.errors import Failure, VariantFailed
 from autopilot.recipe import Deployment, Recipe, Step, Variant, params_of
 from autopilot.result import TrialRecord
 from autopilot.search.book import ENOUGH_BETTER, Book
-from autopilot.search.finalists import Ranking
 from autopilot.search.outcome import Outcome
+from autopilot.search.ranking import Ranking
 from autopilot.search.sampler import RECORD, RUNNABLE, Sampler
 from tests.unit.search_support import BUDGET, SPACE, Facts, artifact_of, figures, profile_of
 

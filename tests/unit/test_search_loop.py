@@ -85,7 +85,7 @@ def simulated(world: World, space: SearchSpace, clock: Clock) -> Iterator[list[F
             loop, "prepare", lambda problem, work, observer: setup_of(work, space=space, search=problem.search)
         )
         patch.setattr(loop._Study, "_open_tracker", lambda self: None)
-        patch.setattr(conclude, "write_outputs", lambda result, out, artifact, preprocessing: result)
+        patch.setattr(conclude, "write_outputs", lambda result, out, artifact, **more: result)
         for owner, name in (
             (optuna.Study, "tell"),
             (optuna.Study, "enqueue_trial"),
