@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from autopilot.budget import Limit
 from autopilot.profile import Measurement
 from autopilot.recipe import Deployment
-from autopilot.result import Candidate, Status, StudyResult, recipe_text
+from autopilot.result import Candidate, Status, StudyResult, recipe_text, speed_axis
 
 if TYPE_CHECKING:
     from autopilot.model import TensorInfo
@@ -81,10 +81,9 @@ def _facts(result: StudyResult, chosen: Candidate) -> str:
     ]
     if chosen.speedup:
         s = chosen.speedup
-        word = "as fast" if result.objective.startswith("latency_") else "as good"
-        lines.append(
-            f"- {result.objective}: {s.value:.2f} times {word} as the model as given ({s.low:.2f}..{s.high:.2f})"
-        )
+        axis = speed_axis(result.objectives)
+        word = "as fast" if axis.startswith("latency_") else "as good"
+        lines.append(f"- {axis}: {s.value:.2f} times {word} as the model as given ({s.low:.2f}..{s.high:.2f})")
     return "\n".join([*lines, "- everything about it, inputs and data mapping included: `variant.json`"])
 
 

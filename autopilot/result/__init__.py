@@ -2,10 +2,11 @@
 
 from autopilot.result.findings import Binding, Comparison, Fallback, FrontMember, Relaxation
 from autopilot.result.rows import recipe_text, trial_rows, trials_csv
-from autopilot.result.study import SCHEMA, MlflowRef, Status, StudyResult
+from autopilot.result.study import RATES, SCHEMA, MlflowRef, Status, StudyResult, speed_axis
 from autopilot.result.trial import Candidate, TrialRecord, TrialState
 
 __all__ = [
+    "RATES",
     "SCHEMA",
     "Binding",
     "Candidate",
@@ -19,6 +20,7 @@ __all__ = [
     "TrialRecord",
     "TrialState",
     "recipe_text",
+    "speed_axis",
     "trial_rows",
     "trials_csv",
 ]

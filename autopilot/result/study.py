@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -20,6 +20,17 @@ if TYPE_CHECKING:
     import pandas as pd
 
 SCHEMA = 1
+# Of these more is better, and a ratio above 1 is a gain.
+RATES = ("throughput_rps", "max_rate_rps")
+
+
+def speed_axis(objectives: Sequence[str]) -> str:
+    """The axis that a speedup is of: the first objective that is a time or a rate, else the median latency.
+
+    >>> speed_axis(["size_mb", "throughput_rps"]), speed_axis(["size_mb"])
+    ('throughput_rps', 'latency_p50_ms')
+    """
+    return next((axis for axis in objectives if axis.startswith("latency_") or axis in RATES), "latency_p50_ms")
 
 
 class Status(StrEnum):

@@ -14,14 +14,14 @@ from autopilot.errors import Failure
 from autopilot.outputs import write_outputs
 from autopilot.profile import Interval, Measurement
 from autopilot.recipe import Variant
-from autopilot.result import Candidate, Fallback, FrontMember, Status, StudyResult, TrialRecord
+from autopilot.result import RATES, Candidate, Fallback, FrontMember, Status, StudyResult, TrialRecord
 from autopilot.search.evaluator import Evaluator
 from autopilot.search.explain import explain
 from autopilot.search.finalists import Verification, Verified, choose, front_of, nearest, pareto, verify
 from autopilot.search.ladder import Rung, climb
 from autopilot.search.misses import judged, look_closer
 from autopilot.search.outcome import Outcome
-from autopilot.search.ranking import RATES, Ranking
+from autopilot.search.ranking import Ranking
 from autopilot.search.relax import binding, relaxations
 from autopilot.search.samples import beside_name, save_samples, verified_name
 from autopilot.search.settle import settle

@@ -7,10 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from autopilot.profile import Interval, Measurement
-from autopilot.result import TrialRecord
-
-# Of these more is better, and a ratio above 1 is a gain.
-RATES = ("throughput_rps", "max_rate_rps")
+from autopilot.result import TrialRecord, speed_axis
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,8 +31,8 @@ class Ranking:
     @property
     def speed(self) -> Ranking:
         """How fast variants are: the first objective that is a time or a rate, else the median latency."""
-        timed = (goal for goal in self.goals if goal.axis.startswith("latency_") or goal.axis in RATES)
-        return next(timed, Ranking("latency_p50_ms", maximize=False))
+        axis = speed_axis(self.axes)
+        return next((goal for goal in self.goals if goal.axis == axis), Ranking(axis, maximize=False))
 
     def figures(self, measured: Measurement | None) -> Interval:
         """Value and interval, as a ratio to the baseline where there is one; smaller is better."""

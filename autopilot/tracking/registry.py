@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 import autopilot
-from autopilot.result import Candidate, StudyResult, recipe_text
+from autopilot.result import Candidate, StudyResult, recipe_text, speed_axis
 from autopilot.tracking import fields
 from autopilot.tracking.store import global_store, prepare_mlflow
 
@@ -138,7 +138,7 @@ def place_fallbacks(client: MlflowClient, name: str, versions: Sequence[int]) ->
 def _description(result: StudyResult, chosen: Candidate) -> str:
     text = f"{recipe_text(chosen.recipe)} on {chosen.deployment.provider}, {chosen.deployment.threads} thread(s)."
     if chosen.speedup:
-        text += f" {result.objective}: {chosen.speedup.value:.2f} times better than the model as given."
+        text += f" {speed_axis(result.objectives)}: {chosen.speedup.value:.2f} times better than the model as given."
     return text
 
 
