@@ -32,7 +32,7 @@ def render_front(result: Mapping[str, Any]) -> list[RenderableType]:
     for axis in axes:
         table.add_column(axis, no_wrap=True)
     table.add_column("place", no_wrap=True)
-    table.add_column("recipe")
+    table.add_column("recipe", overflow="fold")
     for member in members[:_MOST_ROWS]:
         trial = trials.get(member["number"])
         cells = [Text(_cell(axis, member["measured"])) for axis in axes]
@@ -58,13 +58,19 @@ def _cell(axis: str, measured: Mapping[str, Any]) -> str:
         return "-"
     text = f"{found['value']:.4g}"
     if axis == "quality" and drop and drop.get("value") is not None:
-        return f"{text} (loss {_range(drop)})"
+        return f"{text} (loss {_loss(drop)})"
     return f"{text} ({_range(found)})" if found.get("low") != found.get("high") else text
 
 
 def _range(interval: Mapping[str, Any]) -> str:
     low, high = interval.get("low"), interval.get("high")
     return f"{'' if low is None else f'{low:.3g}'}..{'' if high is None else f'{high:.3g}'}"
+
+
+def _loss(interval: Mapping[str, Any]) -> str:
+    """Two digits: the table is wide."""
+    low, high = interval.get("low"), interval.get("high")
+    return f"{'' if low is None else f'{low:.2g}'}..{'' if high is None else f'{high:.2g}'}"
 
 
 def fallback_rows(result: Mapping[str, Any], folder: Path | None) -> list[tuple[str, str]]:

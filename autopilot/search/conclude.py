@@ -10,21 +10,20 @@ from typing import Any
 
 from autopilot.artifact import Artifact
 from autopilot.budget import Judgement, Verdict
-from autopilot.errors import Failure
 from autopilot.outputs import write_outputs
 from autopilot.profile import Interval, Measurement
 from autopilot.recipe import Variant
-from autopilot.result import RATES, Candidate, Fallback, FrontMember, Status, StudyResult, TrialRecord
+from autopilot.result import RATES, Candidate, Fallback, FrontMember, StudyResult, TrialRecord
+from autopilot.search.decide import decide
 from autopilot.search.evaluator import Evaluator
 from autopilot.search.explain import explain
-from autopilot.search.finalists import Verification, Verified, choose, front_of, nearest, pareto, verify
-from autopilot.search.ladder import Rung, climb
-from autopilot.search.misses import judged, look_closer
+from autopilot.search.finalists import Verification, Verified, front_of, pareto
+from autopilot.search.ladder import Rung
+from autopilot.search.misses import judged
 from autopilot.search.outcome import Outcome
 from autopilot.search.ranking import Ranking
 from autopilot.search.relax import binding, relaxations
 from autopilot.search.samples import beside_name, save_samples, verified_name
-from autopilot.search.settle import settle
 from autopilot.spec import Problem
 
 
@@ -39,72 +38,53 @@ def conclude(
 ) -> StudyResult:
     """Verify, choose and write the run folder; the result is on disk when this returns."""
     setup = evaluator.setup
+    problem = setup.problem
     evaluator.deadline = None
-
-    def out_of_time() -> bool:
-        return time.monotonic() > deadline
-
-    verification = verify(evaluator, records, ranking, out_of_time=out_of_time)
-    winner, comparisons = settle(evaluator, verification.done, ranking, out_of_time=out_of_time)
-    is_unstable = bool(records) and records[-1].failure is Failure.UNSTABLE
-    if winner is None and not is_unstable:
-        verification = look_closer(evaluator, records, verification, out_of_time=out_of_time)
-        winner = choose(verification.all, ranking)
-    rungs: tuple[Rung, ...] = ()
-    if winner is not None:
-        rungs, verification = climb(evaluator, records, winner, ranking, verification, out_of_time=out_of_time)
-    miss = None if winner else nearest(verification.all, records, ranking, failed=verification.failed)
-    status = Status.UNDECIDED if is_unstable and winner is None else _status(winner, miss)
-    records = _with_verified(records, verification)
-    chosen = winner or miss
-    shown = _facts(chosen) if chosen is not None else None
+    found = decide(evaluator, records, ranking, out_of_time=lambda: time.monotonic() > deadline)
+    records = _with_verified(records, found.verification)
+    chosen = found.chosen
+    artifact, measured, verdict = _facts(chosen) if chosen is not None else (None, None, None)
     baseline, own = _take_costs(evaluator, chosen)
-    members = _front(records, verification, ranking) if ranking.further else ()
-    variants = judged(records, verification)
-    turned_away = binding([v.verdict for v in variants], setup.problem.budget)
-    ways_out = () if winner else relaxations(variants, setup.problem.budget, ranking)
+    members = _front(records, found.verification, ranking) if ranking.further else ()
+    variants = judged(records, found.verification)
+    turned_away = binding([v.verdict for v in variants], problem.budget)
+    ways_out = () if found.winner else relaxations(variants, problem.budget, ranking)
     result = StudyResult(
-        status=status,
-        name=setup.problem.name,
-        objective=setup.problem.objective,
-        more_objectives=setup.problem.more_objectives,
+        status=found.status,
+        name=problem.name,
+        objective=problem.objective,
+        more_objectives=problem.more_objectives,
         baseline=_baseline(evaluator, baseline),
-        best=_candidate(winner, ranking, "best", own) if winner else None,
-        nearest=_candidate(miss, ranking, "nearest", own) if miss else None,
+        best=_candidate(found.winner, ranking, "best", own) if found.winner else None,
+        nearest=_candidate(found.miss, ranking, "nearest", own) if found.miss else None,
         pareto=tuple(m.id for m in members) if ranking.further else pareto(records, ranking),
         front=members,
-        fallbacks=tuple(_fallback(i, rung, ranking) for i, rung in enumerate(rungs, 1)),
-        comparisons=comparisons,
+        fallbacks=tuple(_fallback(i, rung, ranking) for i, rung in enumerate(found.rungs, 1)),
+        comparisons=found.comparisons,
         binding=turned_away,
         relaxations=ways_out,
         not_tried=setup.space.not_tried,
         trials=tuple(records),
         explanation=explain(
             records,
-            setup.problem.budget,
-            status=status.value,
+            problem.budget,
+            status=found.status.value,
             left_out=setup.space.left_out,
-            nearest=(shown[1], shown[2]) if shown and not winner else None,
-            verified=[v.verdict for v in verification.done],
+            nearest=(measured, verdict) if measured is not None and verdict is not None else None,
+            verified=[v.verdict for v in found.verification.done],
             binding=turned_away,
             relaxations=ways_out,
         ),
-        budget=setup.problem.budget,
+        budget=problem.budget,
         environment=_environment(evaluator),
         elapsed_s=time.monotonic() - started,
         warnings=_warnings(evaluator, records, (baseline, own)),
-        budget_version=setup.problem.version,
-        rationale=setup.problem.rationale or None,
+        budget_version=problem.version,
+        rationale=problem.rationale or None,
     )
     evaluator.observer.phase("writing the result")
-    artifacts = [artifact for rung in rungs if (artifact := _facts(rung.found)[0]) is not None]
-    return write_outputs(
-        result,
-        out,
-        shown[0] if shown else None,
-        preprocessing=_preprocessing(setup.problem),
-        fallbacks=artifacts,
-    )
+    rungs = [files for rung in found.rungs if (files := _facts(rung.found)[0]) is not None]
+    return write_outputs(result, out, artifact, preprocessing=_preprocessing(problem), fallbacks=rungs)
 
 
 def _environment(evaluator: Evaluator) -> dict[str, Any]:
@@ -138,14 +118,6 @@ def _preprocessing(problem: Problem) -> dict[str, Any]:
         "preprocess": data.preprocess,
         "postprocess": data.postprocess,
     }
-
-
-def _status(winner: Verified | None, miss: Verified | TrialRecord | None) -> Status:
-    """No fit only where everything is certainly out; what may fit but isn't shown to is undecided."""
-    if winner is not None:
-        return Status.IN_BUDGET
-    is_out = miss is None or miss.verdict is None or miss.verdict.overall is Judgement.OUT
-    return Status.NO_FIT if is_out else Status.UNDECIDED
 
 
 def _facts(chosen: Verified | TrialRecord) -> tuple[Artifact | None, Mapping[str, Measurement], Verdict]:

@@ -33,7 +33,7 @@ def explain(
     """
     parts = [_counts(records), _binding(records, budget), _lost(verified)]
     if status != "in_budget" and nearest is not None:
-        parts += [_alone(binding), _nearest(budget, *nearest), _ways_out(relaxations)]
+        parts += [_alone(binding), _nearest(budget, *nearest, hint=not relaxations), _ways_out(relaxations)]
     if left_out:
         parts.append("Not tried: " + "; ".join(f"{name} ({reason})" for name, reason in left_out.items()) + ".")
     return " ".join(p for p in parts if p)
@@ -68,9 +68,9 @@ def _binding(records: Sequence[TrialRecord], budget: Budget) -> str:
 
 
 def _alone(binding: Sequence[Binding]) -> str:
-    """Which limits are the only thing in the way of a variant."""
-    said = [f"{b.axis} of {b.sole}" for b in binding if b.sole]
-    return f"The only limit in the way: {', '.join(said)}." if said else ""
+    """Which limits are the only thing in the way of a variant, as far as variants were measured to the end."""
+    said = [f"{b.axis} alone keeps out {b.sole}" for b in binding if b.sole]
+    return f"Measured to the end: {', '.join(said)}." if said else ""
 
 
 def _ways_out(relaxations: Sequence[Relaxation]) -> str:
@@ -80,9 +80,9 @@ def _ways_out(relaxations: Sequence[Relaxation]) -> str:
         gives = ", ".join(f"{axis} {m.value:.4g}" for axis, m in r.objective.items() if m.value is not None)
         sure = "" if r.verified else ", not measured again"
         said.append(
-            f"{r.limit.axis} {r.needed.text} in place of {r.limit.text} admits trial {r.number} ({gives}{sure})"
+            f"{r.limit.axis} {r.needed.text} in place of {r.limit.text} would admit trial {r.number} ({gives}{sure})"
         )
-    return "One limit would have to give: " + "; or ".join(said) + "." if said else ""
+    return "Any one of these would do: " + "; ".join(said) + "." if len(said) > 1 else f"{said[0]}." if said else ""
 
 
 def _lost(verified: Sequence[Verdict]) -> str:
@@ -95,7 +95,8 @@ def _lost(verified: Sequence[Verdict]) -> str:
     return f"Of {len(verified)} finalists measured again {len(lost)} did not hold: {said}."
 
 
-def _nearest(budget: Budget, measured: Mapping[str, Measurement], verdict: Verdict) -> str:
+def _nearest(budget: Budget, measured: Mapping[str, Measurement], verdict: Verdict, *, hint: bool) -> str:
+    """What the nearest miss misses; with ``hint`` also the limit that would admit it."""
     if verdict.overall is Judgement.IN:
         return "The best variant kept every limit when it was screened, but there was no time left to verify it."
     misses = []
@@ -104,12 +105,12 @@ def _nearest(budget: Budget, measured: Mapping[str, Measurement], verdict: Verdi
         if judgement in (None, Judgement.IN):
             continue
         misses.append((limit, measured.get(limit.axis), judgement))
-    said = [_miss(*miss, alone=len(misses) == 1) for miss in misses]
+    said = [_miss(*miss, alone=hint and len(misses) == 1) for miss in misses]
     return "The nearest miss " + " and ".join(said) + "." if said else ""
 
 
 def _miss(limit: Limit, measured: Measurement | None, judgement: Judgement | None, *, alone: bool) -> str:
-    """How a variant misses one limit; ``alone`` where it misses no other."""
+    """How a variant misses one limit; ``alone`` where moving that one limit would admit it."""
     figures = limit.interval(measured)
     if figures is None:
         reason = measured.reason if measured is not None and measured.reason else "it was not reached"
@@ -123,7 +124,7 @@ def _miss(limit: Limit, measured: Measurement | None, judgement: Judgement | Non
     word = "misses" if judgement is Judgement.OUT else "is undecided on"
     text = f"{word} {limit.axis} {limit.text} at {value}"
     if moved is not None:
-        text += f"; a limit of {moved.text[3:]} would admit it" if alone else f" (it needs {moved.text})"
+        text += f"; a limit of {moved.text[3:]} would admit it" if alone else f", which needs {moved.text}"
     if judgement is Judgement.UNDECIDED and limit.axis in QUALITY_AXES and measured is not None:
         text += f", and more than the {measured.n} samples it was scored on would narrow its interval"
     return text

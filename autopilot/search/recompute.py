@@ -103,7 +103,9 @@ def _rows(reader: _Reader, result: StudyResult, trial: TrialRecord) -> Iterator[
     chosen = result.chosen
     is_chosen = chosen is not None and chosen.number == trial.number
     # What was said of finalists that aren't the result's subject stands in their own file alone.
-    said = Stored(chosen.measured, chosen.verdict) if chosen is not None and is_chosen else Stored({}, None)
+    rungs = {f.candidate.number: f.candidate for f in result.fallbacks if f.verified}
+    spoken = chosen if is_chosen else rungs.get(trial.number)
+    said = Stored(spoken.measured, spoken.verdict) if spoken is not None else Stored({}, None)
     yield reader.row(replace(row, what="verified", stored=said), verified_name(trial.number))
     if is_chosen:
         beside = Stored(result.baseline.measured, result.baseline.verdict)

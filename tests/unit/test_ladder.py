@@ -121,8 +121,8 @@ def test_fallbacks_may_break_the_limit_on_quality_and_no_other(tmp_path: Path) -
     assert numbers(rungs) == [2, 3]
     assert all(isinstance(r.found, Verified) for r in rungs)
     assert {v.record.number for v in after.more} == {2, 3}
-    assert "1.25 times as good as trial 1's" in rungs[0].reason
-    assert "loses 0.03 of quality" in rungs[0].reason
+    assert "1.25 times as fast as trial 1 on latency_p50_ms" in rungs[0].reason
+    assert "quality loss 0.03 (" in rungs[0].reason
 
 
 def test_slower_or_as_fast_is_no_fallback(tmp_path: Path) -> None:
