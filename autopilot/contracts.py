@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from autopilot.domain import Domain, Scalar
+from autopilot.needs import Need
 from autopilot.profile import Measurement, OperatorCost, Placement, Profile
 from autopilot.recipe import Deployment, Recipe
 
@@ -70,7 +71,9 @@ class Technique:
     when it can't take this model. ``version`` is part of the cache key: raise it when the output
     for the same input changes. ``libraries`` are the distributions whose versions matter likewise.
     ``claims_int8`` marks techniques whose output is audited for what really runs in int8.
-    ``available(target)`` gives None or the reason why this machine can't use it; ``prefer(target)``
+    ``needs`` are libraries, training data or a torch model that it can't do without: where one is missing the
+    technique is left out, and the result says so;
+    ``available(target)`` gives None or another reason why this machine can't use it; ``prefer(target)``
     gives known-good parameter sets for this machine, best first (they warm-start the search);
     ``sensible(target)`` gives, for some parameters, the values worth trying on this machine; a search
     space that names such a parameter itself overrides it;
@@ -92,6 +95,7 @@ class Technique:
     claims_int8: bool = False
     on_by_default: bool = True
     machine_bound: bool = False
+    needs: tuple[Need, ...] = ()
     available: Callable[[Target], str | None] = lambda target: None
     prefer: Callable[[Target], tuple[Mapping[str, Scalar], ...]] = lambda target: ({},)
     sensible: Callable[[Target], Mapping[str, tuple[Scalar, ...]]] = lambda target: {}

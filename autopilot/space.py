@@ -14,6 +14,7 @@ import yaml
 from autopilot.contracts import Provider, Slot, Technique
 from autopilot.domain import Choice, Domain, Float, Int, Scalar
 from autopilot.errors import SpecError
+from autopilot.needs import Lack, NotTried, refused, unmet
 from autopilot.recipe import Deployment, Recipe, Step, Variant, params_of
 from autopilot.target import Target
 
@@ -30,7 +31,7 @@ class SearchSpace:
     """Everything that may be combined for one model on one machine.
 
     ``techniques``: name -> plug-in and its narrowed parameters. ``providers``: name -> narrowed
-    deployment options. ``left_out``: name -> why it can't be tried here, for the explanation.
+    deployment options. ``not_tried``: what can't be tried here, and why.
     ``instances`` go with a thread count only where all their threads fit into ``cores``. ``irrelevant``:
     each provider's word on the options that change nothing in a deployment.
     """
@@ -39,11 +40,16 @@ class SearchSpace:
     providers: Mapping[str, Mapping[str, Domain]]
     threads: tuple[int, ...]
     batches: tuple[int, ...]
-    left_out: Mapping[str, str] = field(default_factory=dict)
+    not_tried: tuple[NotTried, ...] = ()
     max_delays_ms: tuple[float, ...] = (0.0,)
     instances: tuple[int, ...] = (1,)
     cores: int | None = None
     irrelevant: Mapping[str, Callable[[Deployment], tuple[str, ...]]] = field(default_factory=dict)
+
+    @property
+    def left_out(self) -> dict[str, str]:
+        """Why each technique or provider that can't be tried is left out."""
+        return {gap.name: gap.reason for gap in self.not_tried}
 
     def slot(self, slot: Slot) -> tuple[str, ...]:
         """Names of the techniques that fill ``slot``."""
@@ -267,12 +273,14 @@ class SpaceRequest:
     """What the spec and the model allow: the outer bounds of a space.
 
     ``serving``: requests come by themselves, so that several instances and waiting for a batch make sense.
+    ``lacks``: what the spec doesn't give that some technique may need, and why.
     """
 
     providers: tuple[str, ...]
     threads: int
     batches: tuple[int, ...]
     serving: bool = False
+    lacks: Mapping[Lack, str] = field(default_factory=dict)
 
 
 def build_space(
@@ -296,13 +304,15 @@ def build_space(
         wanted = {str(name): {} for name in wanted}
     wanted = _mapping(wanted, f"{path}: techniques")
     _known(wanted, tuple(techniques), f"{path}: techniques")
-    left_out: dict[str, str] = {}
+    not_tried: list[NotTried] = []
     chosen: dict[str, tuple[Technique, Mapping[str, Domain]]] = {}
     for name, settings in wanted.items():
         technique = techniques[name]
-        reason = technique.available(target)
-        if reason is not None:
-            left_out[name] = reason
+        gap = unmet(name, technique.needs, request.lacks)
+        if gap is None and (reason := technique.available(target)) is not None:
+            gap = refused("technique", name, reason)
+        if gap is not None:
+            not_tried.append(gap)
             continue
         told = _mapping(settings, f"{path}: techniques.{name}")
         if raw.get("sensible_only", True):
@@ -326,16 +336,18 @@ def build_space(
             raise SpecError(f"target.providers: no provider is called {name!r}.", f"There are: {', '.join(providers)}.")
         reason = providers[name].usable(target)
         if reason is not None:
-            left_out[name] = reason
+            not_tried.append(refused("provider", name, reason))
             continue
         settings = _mapping(deployment.get(name), f"{path}: deployment.{name}")
         usable[name] = _narrowed(providers[name].parameters, settings, f"{path}: deployment.{name}")
     if not usable:
-        reasons = "; ".join(f"{name}: {left_out[name]}" for name in request.providers)
+        reasons = "; ".join(f"{gap.name}: {gap.reason}" for gap in not_tried if gap.kind == "provider")
         message = f"target.providers: none of them can run here ({reasons})."
         raise SpecError(message, "autopilot doctor lists those that can.")
     irrelevant = {name: f for name in usable if (f := getattr(providers[name], "irrelevant", None)) is not None}
-    return SearchSpace(chosen, usable, threads, batches, left_out, delays_ms, instances, request.threads, irrelevant)
+    return SearchSpace(
+        chosen, usable, threads, batches, tuple(not_tried), delays_ms, instances, request.threads, irrelevant
+    )
 
 
 def _narrowed(declared: Mapping[str, Domain], settings: Mapping[str, Any], where: str) -> dict[str, Domain]:

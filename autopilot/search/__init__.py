@@ -100,7 +100,7 @@ def max_rate(model: str | Path, spec: str | Path, *, observer: Observer | None =
             f"{problem.path}: the highest rate is that of server traffic under a latency limit in milliseconds.",
             "Write traffic: {scenario: server, rate_rps: 200} and a limit such as latency_p99_ms: 20.",
         )
-    asked = replace(problem, objective=MAX_RATE)
+    asked = replace(problem, objective=MAX_RATE, more_objectives=())
     return check_model(Path(model), asked, observer=observer or NullObserver()).measured[MAX_RATE]
 
 

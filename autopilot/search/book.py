@@ -18,8 +18,9 @@ from autopilot.errors import Failure, VariantFailed
 from autopilot.profile import Measurement
 from autopilot.recipe import Recipe, Variant
 from autopilot.result import TrialRecord, TrialState
-from autopilot.search.finalists import Ranking, line_up
+from autopilot.search.finalists import line_up
 from autopilot.search.outcome import Outcome
+from autopilot.search.ranking import Ranking
 from autopilot.search.sampler import Sampler, Told
 from autopilot.search.samples import drop_samples, keep_samples, save_samples, settle_samples, unsettled_name
 from autopilot.space import SearchSpace
@@ -181,15 +182,21 @@ class Book:
 
         Several, since the best may fail its verification.
         """
-        figures = self._ranking.figures(measured.get(self._ranking.axis))
-        if not math.isfinite(figures.value):
-            return None
-        room = CLEARLY * abs(figures.low)
-        better = [r for r in line_up(self.records, self._ranking) if self._ranking.of(r).high < figures.low - room]
-        better = [r for r in better if r.verdict is not None and r.verdict.overall is Judgement.IN]
+        figures = self._ranking.all_seen(measured)
+        if not all(math.isfinite(x.value) for x in figures):
+            return None  # an objective that isn't known yet may be its strength
+        floors = [x.low - CLEARLY * abs(x.low) for x in figures]
+        better = [
+            r
+            for r in line_up(self.records, self._ranking)
+            if r.verdict is not None
+            and r.verdict.overall is Judgement.IN
+            and all(x.high < floor for x, floor in zip(self._ranking.all_seen(r.measured), floors, strict=True))
+        ]
         if len(better) < ENOUGH_BETTER:
             return None
-        return f"{len(better)} variants in budget are clearly better on {self._ranking.axis}, so it was not scored"
+        axes = " and ".join(self._ranking.axes)
+        return f"{len(better)} variants in budget are clearly better on {axes}, so it was not scored"
 
     def measured(self, trial: Trial | None, outcome: Outcome, verdict: Verdict) -> None:
         """A trial that was measured, to the end or to its first certain violation; None for one nobody asked for."""
@@ -279,7 +286,7 @@ class Book:
         """What a sampler learns from ``record``."""
         violations = record.verdict.violations if record.verdict else {}
         if record.state is TrialState.COMPLETE:
-            return Told(self._ranking.of(record).value * (-1 if self._ranking.maximize else 1), violations)
+            return Told(self._ranking.told(record), violations)
         if record.state is TrialState.PRUNED:
             return Told(None, violations)
         return Told(spoilt=True) if record.failure is Failure.UNSTABLE else Told(runnable=False)

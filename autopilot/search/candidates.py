@@ -9,7 +9,8 @@ from autopilot.domain import Choice, Domain, Int, Scalar
 from autopilot.errors import SpecError
 from autopilot.recipe import Variant
 from autopilot.result import TrialRecord
-from autopilot.search.finalists import Ranking, line_up
+from autopilot.search.finalists import line_up
+from autopilot.search.ranking import Ranking
 from autopilot.space import SearchSpace, Suggest
 from autopilot.space_walk import TooMany, walk
 from autopilot.target import Target

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from autopilot.budget import Budget, Judgement
@@ -27,7 +27,7 @@ Summarise = Callable[[LatencyReading, LatencyReading | None], Mapping[str, Measu
 
 
 class Decider:
-    """True once every latency limit is decided and the objective's ratio is sure enough.
+    """True once every latency limit is decided and the ratios of the objectives are sure enough.
 
     While screening, one limit certainly violated is enough. A limit too close to call is measured
     to the cap, or until what is left of its width is what processes differ by (``floor``: half of it, as
@@ -42,7 +42,7 @@ class Decider:
         self,
         summarise: Summarise,
         budget: Budget,
-        objective: str,
+        objectives: str | Sequence[str],
         effort: Effort,
         *,
         floor: float = 0.0,
@@ -50,7 +50,7 @@ class Decider:
     ) -> None:
         self._summarise = summarise
         self._budget = budget
-        self._objective = objective
+        self._objectives = (objectives,) if isinstance(objectives, str) else tuple(objectives)
         self._effort = effort
         self._floor = floor
         self._give_up = give_up
@@ -86,7 +86,10 @@ class Decider:
         return all(self._exhausted(limit.interval(measured[limit.axis])) for limit in open_), False
 
     def _sure(self, measured: Mapping[str, Measurement]) -> bool:
-        objective = measured.get(self._objective) or measured.get("latency_p50_ms")
+        read = [axis for axis in self._objectives if axis in measured]  # others are no figures of this pass
+        return all(self._known(measured.get(axis)) for axis in read or ["latency_p50_ms"])
+
+    def _known(self, objective: Measurement | None) -> bool:
         if objective is None or objective.value is None:
             return True
         figures = objective.ratio

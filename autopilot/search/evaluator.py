@@ -9,6 +9,7 @@ from functools import partial
 
 from autopilot.artifact import Artifact
 from autopilot.bench.child import ChildLimits
+from autopilot.bench.compare import Comparison, Served, compare
 from autopilot.bench.live import Server
 from autopilot.budget import Verdict
 from autopilot.build import build
@@ -191,6 +192,16 @@ class Evaluator:
         self._summarise(beside, profile, Stage.QUALITY, own_baseline=True)
         return beside
 
+    def compare(self, a: Outcome, b: Outcome, *, q: float | None, cap_s: float) -> Comparison:
+        """Two variants' latency against each other on the held-back data: percentile ``q``, None for the mean.
+
+        Raises:
+            VariantFailed: one of them can't be run any more.
+        """
+        self.close()
+        served = [Served(outcome.artifact.path, outcome.variant.deployment) for outcome in (a, b)]
+        return compare(*served, split=self.setup.splits.test, limits=self.limits, q=q, cap_s=cap_s)
+
     def take_costs(self, outcome: Outcome) -> None:
         """Where the time of a measured variant goes, on the held-back data; it may fail without harm."""
         take_costs(outcome, self.setup.splits.test, self.limits, self.observer)
@@ -251,7 +262,7 @@ class Evaluator:
         """Blocks of requests beside the baseline's, on the same cores."""
         self.observer.doing("measuring latency" + ("" if outcome is self.baseline else " beside the baseline"))
         problem = self.setup.problem
-        names = tuple(dict.fromkeys([*problem.budget.axes, problem.objective, "latency_p50_ms"]))
+        names = tuple(dict.fromkeys([*problem.budget.axes, *problem.objectives, "latency_p50_ms"]))
 
         def known(reading: Reading) -> Mapping[str, Measurement]:
             profile = self._with_latency(outcome, reading)
@@ -276,7 +287,7 @@ class Evaluator:
         self.observer.doing("scoring")
         with outcome.timed("evaluate"):
             reading, audit = self._quality.run(outcome, split, limits=self.limits, early=early)
-        if TIME_SHARE.name in (*self.setup.problem.budget.axes, self.setup.problem.objective):
+        if TIME_SHARE.name in (*self.setup.problem.budget.axes, *self.setup.problem.objectives):
             take_costs(outcome, split, self.limits, self.observer)
         assert outcome.profile is not None
         self._summarise(outcome, replace(outcome.profile, quality=reading, int8=audit), Stage.QUALITY)

@@ -18,12 +18,12 @@ from autopilot.search import energy
 from autopilot.search.book import Book
 from autopilot.search.candidates import SpaceCandidates
 from autopilot.search.evaluator import Evaluator
-from autopilot.search.finalists import Ranking
 from autopilot.search.hunt import Hunt, Watch
 from autopilot.search.ledger import Ledger
 from autopilot.search.outcome import Outcome
 from autopilot.search.prepare import Setup
 from autopilot.search.proposer import Proposer
+from autopilot.search.ranking import Ranking
 from autopilot.search.sampler import Sampler
 from autopilot.search.samples import save_samples
 from autopilot.search.state import RunState
@@ -43,10 +43,14 @@ class RunningStudy:
         self.observer = observer
         self.started = begun - state.elapsed_s
         self.deadline = self.started + setup.problem.search.timeout_s
-        self.ranking = Ranking(setup.problem.objective, maximize=_maximize(setup))
+        self.ranking = _ranking(setup)
         # A run that goes on, or joins others, must not repeat their draws: the seed moves on.
         seed = setup.problem.search.seed + ledger.finished + (os.getpid() if ledger.is_shared else 0)
-        self._sampler = Sampler(maximize=self.ranking.maximize, seed=seed % 2**32, limits=setup.problem.budget.axes)
+        self._sampler = Sampler(
+            maximize=[goal.maximize for goal in self.ranking.goals],
+            seed=seed % 2**32,
+            limits=setup.problem.budget.axes,
+        )
         self.book = Book(self._sampler, ledger, self.ranking, work=setup.work, space=setup.space)
         self.book.note = observer.note
         self._tracker: Tracker | None = None
@@ -183,9 +187,14 @@ class _Watch(Watch):
         self._study.observer.note(text)
 
 
-def _maximize(setup: Setup) -> bool:
-    """Whether more of the objective is better; of ``quality`` the metric decides."""
-    if setup.problem.objective == "quality":
+def _ranking(setup: Setup) -> Ranking:
+    first, *further = (Ranking(axis, maximize=_maximize(setup, axis)) for axis in setup.problem.objectives)
+    return replace(first, further=tuple(further))
+
+
+def _maximize(setup: Setup, axis: str) -> bool:
+    """Whether more of an objective is better; of ``quality`` the metric decides."""
+    if axis == "quality":
         return setup.metric.higher_is_better
-    found = plugins.find_axis(setup.problem.objective)
+    found = plugins.find_axis(axis)
     return found is not None and found[1].higher_is_better

@@ -16,7 +16,7 @@ from autopilot.recipe import Variant
 from autopilot.spec import Problem
 from autopilot.stats import enough_for
 
-_PERCENTILE = re.compile(r"latency_p(?P<q>\d{1,2}(?:\.\d{1,3})?)_ms")
+PERCENTILE = re.compile(r"latency_p(?P<q>\d{1,2}(?:\.\d{1,3})?)_ms")
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +53,7 @@ def cap_s(effort: Effort, problem: Problem, *, pair_s: float) -> float:
     """
     if effort is not VERIFYING:
         return min(effort.cap_s, problem.search.measure_cap_s)
-    percentiles = [float(m["q"]) for axis in problem.budget.axes if (m := _PERCENTILE.fullmatch(axis))]
+    percentiles = [float(m["q"]) for axis in problem.budget.axes if (m := PERCENTILE.fullmatch(axis))]
     requests = max((enough_for(q) for q in percentiles), default=0)
     needed_s = min(DEPENDENT * requests * pair_s, SLOW_SHARE * problem.search.timeout_s)
     return max(problem.search.measure_cap_s, needed_s)

@@ -17,9 +17,10 @@ import numpy.typing as npt
 
 from autopilot.budget import Judgement
 from autopilot.domain import Scalar
+from autopilot.profile import Interval
 from autopilot.recipe import Variant
 from autopilot.result import TrialRecord, TrialState
-from autopilot.search.finalists import Ranking
+from autopilot.search.ranking import Ranking
 from autopilot.search.stages import Screen, stage_costs
 from autopilot.search.surrogate import Choices, Observations, Prediction, fit, predict
 
@@ -37,6 +38,8 @@ PATIENCE = 3
 KNOWN = 8
 # Before this many trials the model has too little to go by to end a search.
 FEWEST_TRIALS = 12
+# The share of the weighted sum beside the weighted maximum, as in ParEGO.
+_AUGMENTED = 0.05
 # Weights are fitted again when the trials grew by this share.
 _REFIT = 0.15
 
@@ -173,23 +176,21 @@ class _Model:
         Without a variant in budget there is nothing to improve on: 1 for all.
         """
         rows, values, noises, inside = [], [], [], []
-        for k, record in enumerate(self._records):
-            figures = ranking.of(record)
-            if not math.isfinite(figures.value) or figures.value == 0:
+        for k, (value, noise) in enumerate(self._figures(ranking)):
+            if not math.isfinite(value):
                 continue
-            value, low, high = (_log(x) for x in (figures.value, figures.low, figures.high))
+            record = self._records[k]
             rows.append(self._row(k))
             values.append(value)
-            half = (high - low) / 2 / 1.96
-            noises.append(max(half if math.isfinite(half) else 0.1, _LEAST_NOISE))
+            noises.append(noise)
             inside.append(
-                record.state is TrialState.COMPLETE
+                record.state is not TrialState.PRUNED
                 and record.verdict is not None
                 and record.verdict.overall is Judgement.IN
             )
         if len(rows) < _FEWEST_SEEN or not any(inside):
             return np.ones(self._pool)
-        self.has_incumbent = True
+        self.has_incumbent = not ranking.further  # of a front there is always more to find
         seen = Observations(rows, np.array(values), np.array(noises))
         found = self._predict("objective", seen)
         best = min(found.mean[row] for row, is_in in zip(rows, inside, strict=True) if is_in)
@@ -198,6 +199,23 @@ class _Model:
         density: Floats = np.exp(-0.5 * z**2) / math.sqrt(2 * math.pi)
         expected: Floats = std * (z * _cdf(z) + density)
         return expected
+
+    def _figures(self, ranking: Ranking) -> Sequence[tuple[float, float]]:
+        """Each record's objective and its standard deviation; smaller is better, infinite where it isn't known.
+
+        Several objectives are drawn together with weights that change from trial to trial (ParEGO, Knowles 2006).
+        """
+        if not ranking.further:
+            return [_logarithmic(ranking.of(record)) for record in self._records]
+        found = np.array([[f.value for f in ranking.all_seen(r.measured)] for r in self._records])
+        known = np.isfinite(found).all(1)
+        if not known.any():
+            return [(math.inf, 0.0)] * len(found)
+        low, high = found[known].min(0), found[known].max(0)
+        scaled = (found - low) / np.where(high > low, high - low, 1.0)
+        weights = np.random.default_rng(len(self._records)).dirichlet(np.ones(found.shape[1]))
+        drawn = (weights * scaled).max(1) + _AUGMENTED * (weights * scaled).sum(1)
+        return [(float(v) if k else math.inf, 0.02) for v, k in zip(drawn, known, strict=True)]
 
     def chance(self, limits: Sequence[str]) -> Floats:
         """Probability that a variant runs and keeps every limit, shape (pool,)."""
@@ -223,6 +241,14 @@ class _Model:
         rows = [self._row(k) for k in range(len(failed))]
         told = self._predict("runs", Observations(rows, failed, np.full(len(failed), 0.1)))
         return np.clip(1.0 - told.mean[: self._pool], 0.02, 1.0)
+
+
+def _logarithmic(figures: Interval) -> tuple[float, float]:
+    """Value and standard deviation on the scale on which shares add up."""
+    if not math.isfinite(figures.value) or figures.value == 0:
+        return math.inf, 0.0
+    half = (_log(figures.high) - _log(figures.low)) / 2 / 1.96
+    return _log(figures.value), max(half if math.isfinite(half) else 0.1, _LEAST_NOISE)
 
 
 def _log(value: float) -> float:

@@ -10,7 +10,7 @@ import logging
 import math
 import random
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import optuna
@@ -22,11 +22,6 @@ from autopilot.search.guided import Choose, GuidedSampler, choices_of
 from autopilot.space import SearchSpace
 
 RUNNABLE = "runnable"
-# TPE's time for a proposal grows with what it knows, and what it proposes hardly changes any more: from so many
-# trials on it forgets all but the best ones and the last ones.
-MOST_KNOWN = 200
-BEST_KEPT = 60
-LAST_KEPT = 40
 # Stands for an infinite objective, which Optuna refuses: worse than any.
 _WORST = 1e12
 
@@ -35,12 +30,12 @@ _WORST = 1e12
 class Told:
     """What became of a variant, as far as a sampler learns of it.
 
-    ``value`` is the objective, None where the trial ended before it was known. ``violations`` holds how far
-    limits were broken, by axis. A variant that can't run is not ``runnable``: FAIL would hide it, and it would be
-    proposed for ever. ``spoilt`` is a trial that says nothing about its variant.
+    ``values`` has a figure an objective, None where the trial ended before they were known. ``violations`` holds
+    how far limits were broken, by axis. A variant that can't run is not ``runnable``: FAIL would hide it, and it
+    would be proposed for ever. ``spoilt`` is a trial that says nothing about its variant.
     """
 
-    value: float | None = None
+    values: Sequence[float] | None = None
     violations: Mapping[str, float] = field(default_factory=dict)
     runnable: bool = True
     spoilt: bool = False
@@ -52,31 +47,28 @@ class Sampler:
     def __init__(
         self,
         *,
-        maximize: bool,
+        maximize: bool | Sequence[bool],
         seed: int,
         limits: tuple[str, ...],
         draws: optuna.samplers.BaseSampler | None = None,
     ) -> None:
-        """``draws``: what draws variants until ``guide`` is called; at random where it is None."""
+        """``maximize``: whether more is better, one an objective.
+
+        ``draws``: what draws variants until ``guide`` is called; at random where it is None.
+        """
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         logging.getLogger("optuna").setLevel(logging.ERROR)
-        self._draws = draws
-        self._guide: tuple[SearchSpace, Choose] | None = None
         self._random = random.Random(seed)
         self._limits = limits
-        self._sign = -1.0 if maximize else 1.0
-        self._ended = 0
-        self._study = self._new_study(seed)
-
-    def _new_study(self, seed: int) -> optuna.Study:
-        sampler = self._draws or optuna.samplers.RandomSampler(seed=seed)
-        if self._guide is not None:
-            sampler = GuidedSampler(*self._guide, seed=seed)
-        return optuna.create_study(sampler=sampler, direction="maximize" if self._sign < 0 else "minimize")
+        directions = [maximize] if isinstance(maximize, bool) else list(maximize)
+        self._signs = [-1.0 if more else 1.0 for more in directions]
+        self._study = optuna.create_study(
+            sampler=draws or optuna.samplers.RandomSampler(seed=seed),
+            directions=["maximize" if more else "minimize" for more in directions],
+        )
 
     def guide(self, space: SearchSpace, choose: Choose) -> None:
         """Have ``choose`` say which variant is next, where none is queued."""
-        self._guide = (space, choose)
         self._study.sampler = GuidedSampler(space, choose, seed=self._random.randrange(2**32))
 
     def enqueue(self, space: SearchSpace, variant: Variant, *, once: bool = True) -> None:
@@ -101,8 +93,6 @@ class Sampler:
 
     def ask(self, space: SearchSpace) -> tuple[Trial, Variant]:
         """The next trial and its variant."""
-        if self._ended > MOST_KNOWN:
-            self._forget()
         with warnings.catch_warnings():
             # Optuna warns where a queued value is outside a domain that the space narrowed since.
             warnings.simplefilter("ignore")
@@ -112,11 +102,10 @@ class Sampler:
 
     def tell(self, trial: Trial, told: Told) -> None:
         """End ``trial`` with what was learnt."""
-        state, value, constraints = self._as_optuna(told)
+        state, values, constraints = self._as_optuna(told)
         for key, violation in constraints.items():
             trial.set_constraint(key, violation)
-        self._study.tell(trial, value, state=state)
-        self._ended += 1
+        self._study.tell(trial, values, state=state)
 
     def learn(self, space: SearchSpace, variant: Variant, told: Told) -> None:
         """A trial that was run elsewhere or earlier. One that ``space`` can't give tells nothing and is left out."""
@@ -124,42 +113,30 @@ class Sampler:
         if found is None:
             return
         params, distributions = found
-        state, value, constraints = self._as_optuna(told)
+        state, values, constraints = self._as_optuna(told)
         self._study.add_trial(
             create_trial(
                 state=state,
-                value=value,
+                values=values,
                 params=dict(params),
                 distributions=dict(distributions),
-                system_attrs={
-                    "fixed_params": dict(space.names_of(variant))
-                },  # as a queued one, so that it isn't queued again
+                # As a queued one, so that it isn't queued again.
+                system_attrs={"fixed_params": dict(space.names_of(variant))},
                 constraints=dict(constraints),
             )
         )
-        self._ended += 1
 
-    def _forget(self) -> None:
-        """Keep the best and the last trials, and those that are queued."""
-        trials = self.trials
-        ended = [t for t in trials if t.state.is_finished()]
-        complete = [t for t in ended if t.state is TrialState.COMPLETE]
-        complete.sort(key=lambda t: (sum(v for v in t.constraints.values() if v > 0), self._sign * (t.value or 0.0)))
-        numbers = {t.number for t in (*complete[:BEST_KEPT], *ended[-LAST_KEPT:])}
-        self._study = self._new_study(self._random.randrange(2**32))
-        self._study.add_trials(t for t in trials if t.number in numbers or t.state is TrialState.WAITING)
-        self._ended = len(numbers)
-
-    def _as_optuna(self, told: Told) -> tuple[TrialState, float | None, Mapping[str, float]]:
+    def _as_optuna(self, told: Told) -> tuple[TrialState, list[float] | None, Mapping[str, float]]:
         """State, value and constraints; a complete trial has one constraint a limit, or some samplers refuse it."""
         if told.spoilt:
             return TrialState.FAIL, None, {}
         if not told.runnable:
             return TrialState.PRUNED, None, {RUNNABLE: 1.0}
-        if told.value is None:
+        if told.values is None:
             return TrialState.PRUNED, None, {**told.violations, RUNNABLE: 0.0}
         constraints = {axis: told.violations.get(axis, 0.0) for axis in self._limits} | {RUNNABLE: 0.0}
-        return TrialState.COMPLETE, told.value if math.isfinite(told.value) else self._sign * _WORST, constraints
+        values = [v if math.isfinite(v) else sign * _WORST for v, sign in zip(told.values, self._signs, strict=True)]
+        return TrialState.COMPLETE, values, constraints
 
     def abandon(self, trial: Trial) -> None:
         """A trial that told nothing about its variant: invisible to the sampler."""

@@ -31,7 +31,8 @@ class Samples:
 
     ``stage`` is the last one that was run. ``baseline`` names the file, beside this one, with the readings
     of the baseline that ratios are taken against; empty where these are the baseline's own. What ``check``
-    writes has no files beside it: it carries ``baseline_profile``, ``budget`` and ``objective`` itself.
+    writes has no files beside it: it carries ``baseline_profile``, ``budget`` and the
+    ``objective`` (several: and ``more_objectives``) itself.
     """
 
     profile: Profile
@@ -42,6 +43,7 @@ class Samples:
     baseline_profile: Profile | None = None
     budget: Budget | None = None
     objective: str = ""
+    more_objectives: tuple[str, ...] = ()
 
     @classmethod
     def load(cls, path: Path) -> Samples:
@@ -94,6 +96,7 @@ def save_check(path: Path, evaluator: Evaluator, outcome: Outcome, verdict: Verd
         baseline_profile=evaluator.baseline.profile,
         budget=problem.budget,
         objective=problem.objective,
+        more_objectives=problem.more_objectives,
     )
     save_record(path, kept)
 

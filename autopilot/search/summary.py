@@ -22,7 +22,7 @@ class Question(Protocol):
     def budget(self) -> Budget: ...
 
     @property
-    def objective(self) -> str: ...
+    def objectives(self) -> tuple[str, ...]: ...
 
 
 def summarise(
@@ -48,7 +48,7 @@ def _is_known(asked: Stage, profile: Profile, reached: Stage) -> bool:
 
 def _axis_names(problem: Question) -> tuple[str, ...]:
     """Declared axes, then those that the spec alone names (an odd percentile)."""
-    return tuple(dict.fromkeys([*plugins.axis_names(), *problem.budget.axes, problem.objective]))
+    return tuple(dict.fromkeys([*plugins.axis_names(), *problem.budget.axes, *problem.objectives]))
 
 
 def with_ratio(measured: Measurement, baseline: Mapping[str, Measurement] | None) -> Measurement:

@@ -105,7 +105,7 @@ class LatencyPass:
         decided = Decider(
             lambda *found: known(reading_of(*found)),
             problem.budget,
-            problem.objective,
+            problem.objectives,
             replace(effort, cap_s=cap_s(effort, problem, pair_s=0.0)),
             floor=self._floor(effort),
             give_up=give_up,

@@ -171,7 +171,8 @@ class SearchSpec:
 class Problem:
     """The user's whole question. ``model`` is a file, or an MLflow URI as text; ``raw`` the YAML as loaded.
 
-    ``audit`` says whether a variant that isn't what it claims to be fails or is warned about.
+    ``audit`` says whether a variant that isn't what it claims to be fails or is warned about;
+    ``more_objectives`` are those after the first.
     """
 
     name: str
@@ -189,6 +190,12 @@ class Problem:
     rationale: str
     raw: Mapping[str, Any] = field(repr=False)  # may hold the storage's password
     audit: AuditPolicy = "fail"
+    more_objectives: tuple[str, ...] = ()
+
+    @property
+    def objectives(self) -> tuple[str, ...]:
+        """The axes to make as good as possible; more than one asks for a Pareto front."""
+        return (self.objective, *self.more_objectives)
 
     @property
     def digest(self) -> str:

@@ -14,6 +14,7 @@ from optuna.trial import TrialState
 
 from autopilot.artifact import Artifact
 from autopilot.bench.child import ChildLimits
+from autopilot.bench.compare import Comparison
 from autopilot.budget import Budget, Limit, Verdict
 from autopilot.contracts import Metric, Slot, Stage, Technique
 from autopilot.data import Splits
@@ -171,6 +172,8 @@ class FakeEvaluator:
     observer: Any
     world: World
     asked: list[tuple[str, bool]] = field(default_factory=list)  # variant, whether to verify it
+    compared: list[tuple[str, str]] = field(default_factory=list)
+    comparing_noise: float = 0.005  # half the interval of a direct comparison
     costed: list[str] = field(default_factory=list)  # variants whose operators were timed
     deadline: float | None = None
     control: Control | None = None
@@ -237,6 +240,12 @@ class FakeEvaluator:
 
     def baseline_beside(self, outcome: Outcome) -> Outcome:
         return replace(self.baseline)
+
+    def compare(self, a: Outcome, b: Outcome, *, q: float | None, cap_s: float) -> Comparison:
+        self.compared.append((a.variant.id, b.variant.id))
+        first, second = (self.world(outcome.variant) for outcome in (a, b))
+        ratio, half = first.ratio / second.ratio, self.comparing_noise
+        return Comparison(Interval(ratio, ratio - half, ratio + half), (100, 100), 4, 1.0)
 
     def take_costs(self, outcome: Outcome) -> None:
         self.costed.append(outcome.variant.id)

@@ -7,8 +7,8 @@ from optuna.trial import TrialState
 
 from autopilot.contracts import Slot, Technique
 from autopilot.domain import Choice
-from autopilot.recipe import Recipe, Step, Variant, params_of
-from autopilot.search.sampler import BEST_KEPT, LAST_KEPT, MOST_KNOWN, RUNNABLE, Sampler, Told
+from autopilot.recipe import Variant
+from autopilot.search.sampler import RUNNABLE, Sampler, Told
 from autopilot.space import SearchSpace
 
 KIND = Choice(("a", "b", "c"))
@@ -51,7 +51,7 @@ def test_tell_stores_one_constraint_a_limit(space: SearchSpace) -> None:
     study = sampler()
     trial, _ = study.ask(space)
 
-    study.tell(trial, Told(0.5, {"size_mb": 0.3}))
+    study.tell(trial, Told((0.5,), {"size_mb": 0.3}))
 
     told = study.trials[0]
     assert told.state is TrialState.COMPLETE
@@ -69,55 +69,22 @@ def test_failed_trials_stay_visible_to_the_sampler(space: SearchSpace) -> None:
     assert study.trials[0].constraints[RUNNABLE] == 1.0
 
 
-def test_sampler_turns_away_from_what_never_runs(space: SearchSpace) -> None:
-    """After a technique failed every time, most draws leave it out."""
-    study = sampler()
-    tried = []
-    for _ in range(40):
-        trial, variant = study.ask(space)
-        tried.append(bool(variant.recipe.steps))
-        if variant.recipe.steps:
-            study.tell(trial, Told(runnable=False))
-        else:
-            study.tell(trial, Told(1.0))
-
-    assert sum(tried[20:]) <= 10
-
-
 def test_unbounded_objective_is_told_as_a_finite_bad_value(space: SearchSpace) -> None:
     """An infinite objective must not end the study."""
     study = sampler(maximize=True)
     trial, _ = study.ask(space)
 
-    study.tell(trial, Told(float("-inf")))
+    study.tell(trial, Told((float("-inf"),)))
 
     assert study.trials[0].value == -1e12
-
-
-def test_sampler_forgets_all_but_the_best_the_last_and_the_queued(space: SearchSpace) -> None:
-    """A proposal of TPE takes time for every trial it knows; the best known and the queue are never lost."""
-    study = sampler()
-    _, variant = study.ask(space)
-    for n in range(MOST_KNOWN + 1):
-        study.learn(space, variant, Told(float(n), {"size_mb": 0.0 if n else 1.0}))
-    queued = Variant(Recipe((Step("int8", params_of({"kind": "b"})),)), variant.deployment)
-    study.enqueue(space, queued)
-    _, asked = study.ask(space)
-    values = [t.value for t in study.trials if t.state is TrialState.COMPLETE]
-
-    assert asked == queued
-    assert sorted(values) == [
-        *map(float, range(1, BEST_KEPT + 1)),
-        *map(float, range(MOST_KNOWN - LAST_KEPT + 1, MOST_KNOWN + 1)),
-    ]
 
 
 def test_learn_is_as_good_as_having_asked(space: SearchSpace) -> None:
     """What other runs found, or this one before it was cut off, is known as if this sampler had asked for it."""
     asked, taught = sampler(), sampler()
-    for value in (0.5, None):
+    for values in ((0.5,), None):
         trial, variant = asked.ask(space)
-        told = Told(value, {"size_mb": 0.3})
+        told = Told(values, {"size_mb": 0.3})
         asked.tell(trial, told)
         taught.learn(space, variant, told)
 
@@ -129,7 +96,7 @@ def test_learnt_variant_is_not_queued_again(space: SearchSpace) -> None:
     """A resume queues what is known to be good; what was tried already is left out."""
     study = sampler()
     _, variant = sampler().ask(space)
-    study.learn(space, variant, Told(1.0))
+    study.learn(space, variant, Told((1.0,)))
 
     study.enqueue(space, variant)
 
@@ -141,7 +108,7 @@ def test_learn_leaves_out_what_the_space_does_not_have(space: SearchSpace) -> No
     study = sampler()
     deployment = {"provider": "cpu", "threads": 1, "batch": 1}
     for step in ({"technique": "int8", "kind": "z"}, {"technique": "other"}):
-        study.learn(space, Variant.from_json({"recipe": [step], "deployment": deployment}), Told(1.0))
+        study.learn(space, Variant.from_json({"recipe": [step], "deployment": deployment}), Told((1.0,)))
 
     assert study.trials == []
 

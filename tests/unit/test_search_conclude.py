@@ -18,8 +18,9 @@ from autopilot.result import Status, StudyResult, TrialRecord, TrialState
 from autopilot.search import conclude as module
 from autopilot.search.conclude import speedup
 from autopilot.search.explain import explain
-from autopilot.search.finalists import MOST_LATE, Ranking, line_up, verify
+from autopilot.search.finalists import MOST_LATE, line_up, verify
 from autopilot.search.outcome import Outcome
+from autopilot.search.ranking import Ranking
 from tests.unit.search_support import BUDGET, Facts, FakeEvaluator, Recorder, artifact_of, figures, setup_of
 
 RANKING = Ranking("latency_p50_ms", maximize=False)
@@ -63,7 +64,7 @@ def concluded(
     pruned: tuple[int, ...] = (),
     late: bool = False,
 ) -> StudyResult:
-    monkeypatch.setattr(module, "write_outputs", lambda result, out, artifact, preprocessing: result)
+    monkeypatch.setattr(module, "write_outputs", lambda result, out, artifact, **more: result)
     records = [record(i, f, TrialState.PRUNED if i in pruned else TrialState.COMPLETE) for i, f in enumerate(facts)]
     evaluator: Any = evaluator_of(folder, facts)
     deadline = -math.inf if late else math.inf
