@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -196,8 +196,21 @@ def _facts(result: Mapping[str, Any], chosen: Mapping[str, Any] | None, folder: 
         apart = f"medians of the same model up to {noise['p50_percent']:.2g}% apart, p99 {noise['p99_percent']:.2g}%"
         table.add_row("noise", Text(f"{apart}, in {noise['pairs'] + 1} processes"))
     trials = result.get("trials", [])
-    table.add_row("search", Text(f"{len(trials)} trials in {result.get('elapsed_s', 0.0):.0f} s"))
+    ended = f", ended since {result['ended']}" if result.get("ended") else ""
+    table.add_row("search", Text(f"{len(trials)} trials in {result.get('elapsed_s', 0.0):.0f} s{ended}"))
+    if any(stage["trials"] for stage in result.get("stages", [])):
+        table.add_row("stages", Text(_stages(result["stages"])))
     return table
+
+
+def _stages(stages: Sequence[Mapping[str, Any]]) -> str:
+    """``load 12 x 0.2 s (3 ended), profile ...``: how often, what one cost, how many trials went no further."""
+    said = []
+    for stage in stages:
+        if stage["trials"]:
+            ended = f" ({stage['killed']} ended)" if stage["killed"] else ""
+            said.append(f"{stage['stage']} {stage['trials']} x {stage['price_s']:.2g} s{ended}")
+    return ", ".join(said)
 
 
 def _two_columns() -> Table:

@@ -2,6 +2,7 @@
 
 from autopilot.result.findings import Binding, Comparison, Fallback, FrontMember, Relaxation
 from autopilot.result.rows import recipe_text, trial_rows, trials_csv
+from autopilot.result.stages import StageCost
 from autopilot.result.study import RATES, SCHEMA, MlflowRef, Status, StudyResult, speed_axis
 from autopilot.result.trial import Candidate, TrialRecord, TrialState
 
@@ -15,6 +16,7 @@ __all__ = [
     "FrontMember",
     "MlflowRef",
     "Relaxation",
+    "StageCost",
     "Status",
     "StudyResult",
     "TrialRecord",

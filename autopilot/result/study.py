@@ -14,6 +14,7 @@ from autopilot.errors import BadInput
 from autopilot.needs import NotTried
 from autopilot.result.findings import Binding, Comparison, Fallback, FrontMember, Relaxation
 from autopilot.result.jsonable import plain
+from autopilot.result.stages import StageCost
 from autopilot.result.trial import Candidate, TrialRecord
 
 if TYPE_CHECKING:
@@ -90,7 +91,8 @@ class StudyResult:
     ``best`` is there only when the budget is met, ``nearest`` only when it is not: the candidate
     that comes closest. ``pareto`` holds trial ids; with several objectives (``more_objectives`` are those after
     the first) ``front`` has the figures of the same variants. ``fallbacks`` are ordered, each faster than the
-    one before. ``relaxations`` are there only where nothing is known to fit, the smallest first.
+    one before. ``stages``: what each stage of the trials cost; ``ended``: why the search did. ``relaxations``
+    are there only where nothing is known to fit, the smallest first.
     """
 
     status: Status
@@ -116,6 +118,8 @@ class StudyResult:
     binding: tuple[Binding, ...] = ()
     relaxations: tuple[Relaxation, ...] = ()
     not_tried: tuple[NotTried, ...] = ()
+    stages: tuple[StageCost, ...] = ()
+    ended: str = ""
 
     @property
     def objectives(self) -> tuple[str, ...]:
@@ -162,6 +166,8 @@ class StudyResult:
             "comparisons": [c.to_json() for c in self.comparisons],
             "binding": [b.to_json() for b in self.binding],
             "relaxations": [r.to_json() for r in self.relaxations],
+            "stages": [s.to_json() for s in self.stages],
+            "ended": self.ended or None,
             "not_tried": [n.to_json() for n in self.not_tried],
             "trials": [t.to_json() for t in self.trials],
             "explanation": self.explanation,
@@ -211,6 +217,8 @@ class StudyResult:
             binding=tuple(Binding.from_json(b) for b in value.get("binding", ())),
             relaxations=tuple(Relaxation.from_json(r) for r in value.get("relaxations", ())),
             not_tried=tuple(NotTried.from_json(n) for n in value.get("not_tried", ())),
+            stages=tuple(StageCost.from_json(v) for v in value.get("stages", ())),
+            ended=str(value.get("ended") or ""),
         )
 
     def text(self) -> str:

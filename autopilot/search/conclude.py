@@ -25,6 +25,7 @@ from autopilot.search.outcome import Outcome
 from autopilot.search.ranking import Ranking
 from autopilot.search.relax import binding, relaxations
 from autopilot.search.samples import beside_name, save_samples, verified_name
+from autopilot.search.stages import stage_costs
 from autopilot.spec import Problem
 
 
@@ -36,8 +37,12 @@ def conclude(
     started: float,
     deadline: float,
     out: Path,
+    ended: str = "",
 ) -> StudyResult:
-    """Verify, choose and write the run folder; the result is on disk when this returns."""
+    """Verify, choose and write the run folder; the result is on disk when this returns.
+
+    ``ended`` says why the search did.
+    """
     setup = evaluator.setup
     problem = setup.problem
     evaluator.deadline = None
@@ -67,11 +72,14 @@ def conclude(
         binding=turned_away,
         relaxations=ways_out,
         not_tried=setup.space.not_tried,
+        stages=stage_costs(records),
+        ended=ended,
         trials=tuple(records),
         explanation=explain(
             records,
             problem.budget,
             status=found.status.value,
+            ended=ended,
             left_out=setup.space.left_out,
             nearest=(measured, verdict) if measured is not None and verdict is not None else None,
             verified=[v.verdict for v in found.verification.done],

@@ -20,6 +20,7 @@ def explain(
     budget: Budget,
     *,
     status: str,
+    ended: str = "",
     left_out: Mapping[str, str],
     nearest: tuple[Mapping[str, Measurement], Verdict] | None,
     verified: Sequence[Verdict] = (),
@@ -31,7 +32,7 @@ def explain(
     ``nearest``: figures and verdict of the nearest miss; ``verified``: verdicts of the finalists' second measurement;
     ``relaxations``: the ways out where nothing fits.
     """
-    parts = [_counts(records), _binding(records, budget), _lost(verified)]
+    parts = [_counts(records), _ended(ended), _binding(records, budget), _lost(verified)]
     if status != "in_budget" and nearest is not None:
         parts += [_alone(binding), _nearest(budget, *nearest, hint=not relaxations), _ways_out(relaxations)]
     if left_out:
@@ -50,6 +51,10 @@ def _counts(records: Sequence[TrialRecord]) -> str:
     if failures:
         text += ", failed: " + ", ".join(f"{n} {name}" for name, n in failures.most_common())
     return text + "."
+
+
+def _ended(reason: str) -> str:
+    return f"The search ended since {reason.removesuffix('.')}." if reason else ""
 
 
 def _binding(records: Sequence[TrialRecord], budget: Budget) -> str:

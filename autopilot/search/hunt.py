@@ -89,12 +89,11 @@ class Hunt:
         if proposer is not None:
             sampler.guide(space, lambda: self._choose(proposer))
 
-    def run(self) -> None:
-        """Trials until their number, the time or what is worth trying is used up."""
+    def run(self) -> str:
+        """Trials until their number, the time or what is worth trying is used up; why it ended."""
         while self._is_open():
             if self._left_s <= 0:
-                self._watch.note(f"time is up after {len(self._book.records)} of {self._trials} trials")
-                return
+                return self._say("time is up")
             trial, variant = self._sampler.ask(self._space)
             if self._exhausted:
                 self._sampler.abandon(trial)
@@ -113,10 +112,14 @@ class Hunt:
             record = self._book.records[-1]
             self._watch.finished(record)
             if self._book.is_unstable:
-                self._watch.note(f"the machine is too unstable to measure on: {record.reason} The search ends here")
-                return
+                return self._say(f"the machine is too unstable to measure on: {record.reason}")
         if self._exhausted and len(self._book.records) < self._trials:
-            self._watch.note(f"the search ends after {len(self._book.records)} trials: {self._exhausted}")
+            return self._say(self._exhausted)
+        return f"all {self._trials} trials were run"
+
+    def _say(self, reason: str) -> str:
+        self._watch.note(f"the search ends after {len(self._book.records)} of {self._trials} trials: {reason}")
+        return reason
 
     def _choose(self, proposer: Proposes) -> Variant | None:
         proposal = proposer.next(self._book.records, self.is_new)

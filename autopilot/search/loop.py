@@ -56,6 +56,7 @@ class RunningStudy:
         self._tracker: Tracker | None = None
         self._state = state
         self._reserve_s = 0.0
+        self.ended = ""  # why the search ended
 
     # ---- start ---------------------------------------------------------------------------------
 
@@ -144,7 +145,7 @@ class RunningStudy:
             proposer=Proposer(candidates, self.ranking, setup.problem.budget.axes, expected_s=expected_s),
             watch=_Watch(self),
         )
-        hunt.run()
+        self.ended = hunt.run()
 
     # ---- end -----------------------------------------------------------------------------------
 

@@ -113,8 +113,8 @@ class Proposer:
 
     def _worth_s(self, records: Sequence[TrialRecord], pool: Sequence[Variant]) -> Floats:
         """Seconds that a trial of each variant should take: what was built or scored before costs nothing again."""
-        prices = {c.screen: c.price_s for c in stage_costs(records) if c.price_s is not None}
-        price = {s: prices.get(s, self.expected_s.get(s, 0.0)) for s in Screen}
+        prices = {c.stage: c.price_s for c in stage_costs(records) if c.price_s is not None}
+        price = {s: prices.get(s.value, self.expected_s.get(s, 0.0)) for s in Screen}
         builds: dict[str, list[float]] = {}
         built: set[str] = set()
         scored: set[str] = set()

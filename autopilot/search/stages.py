@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
 
-from autopilot.result import TrialRecord, TrialState
+from autopilot.result import StageCost, TrialRecord, TrialState
 
 
 class Screen(StrEnum):
@@ -24,41 +22,6 @@ class Screen(StrEnum):
 _PRIOR_KILLED, _PRIOR_RUNS = 2 / 3, 2.0
 # What can be asked in any order once a variant loads. Energy is read from the same requests as latency tells.
 _FREE = (Screen.LATENCY, Screen.QUALITY)
-
-
-@dataclass(frozen=True, slots=True)
-class StageCost:
-    """``runs`` trials went through the stage, for ``seconds`` of wall time in all; it ended ``killed`` of them.
-
-    ``saved_s``: what builds and scores had once taken that came from a cache; prices count it in.
-    """
-
-    screen: Screen
-    runs: int = 0
-    seconds: float = 0.0
-    killed: int = 0
-    saved_s: float = 0.0
-
-    @property
-    def price_s(self) -> float | None:
-        """Mean seconds of one run; None before the first."""
-        return (self.seconds + self.saved_s) / self.runs if self.runs else None
-
-    @property
-    def kill_rate(self) -> float | None:
-        """Share of the trials that ended here; None before the first."""
-        return self.killed / self.runs if self.runs else None
-
-    def to_json(self) -> dict[str, Any]:
-        return {
-            "stage": self.screen.value,
-            "trials": self.runs,
-            "seconds": self.seconds,
-            "price_s": self.price_s,
-            "saved_s": self.saved_s,
-            "killed": self.killed,
-            "kill_rate": self.kill_rate,
-        }
 
 
 def stage_costs(records: Iterable[TrialRecord]) -> tuple[StageCost, ...]:
@@ -80,7 +43,7 @@ def stage_costs(records: Iterable[TrialRecord]) -> tuple[StageCost, ...]:
             saved_s[screen] += record.seconds.get(f"{screen}_saved", 0.0)
         if record.state is not TrialState.COMPLETE and seen:
             killed[seen[-1]] += 1
-    return tuple(StageCost(s, runs[s], seconds[s], killed[s], saved_s[s]) for s in Screen)
+    return tuple(StageCost(s.value, runs[s], seconds[s], killed[s], saved_s[s]) for s in Screen)
 
 
 _SCREENS = {screen.value: screen for screen in Screen}
@@ -93,10 +56,10 @@ def order(costs: Sequence[StageCost], expected_s: Mapping[Screen, float]) -> tup
     c / p (W. E. Smith's rule of 1956, as query optimisers order predicates: Hellerstein 1993).
     ``expected_s`` gives the price of a stage that no trial went through yet.
     """
-    by_screen = {cost.screen: cost for cost in costs}
+    by_stage = {cost.stage: cost for cost in costs}
 
     def rank(screen: Screen) -> float:
-        cost = by_screen.get(screen, StageCost(screen))
+        cost = by_stage.get(screen, StageCost(screen))
         price_s = expected_s.get(screen, 0.0) if cost.price_s is None else cost.price_s
         return price_s * (cost.runs + _PRIOR_RUNS) / (cost.killed + _PRIOR_KILLED)
 

@@ -83,7 +83,13 @@ def _search(study: RunningStudy, out: Path) -> StudyResult:
         study.begin()
         study.search()
         result = conclude(
-            study.evaluator, study.book.records, study.ranking, deadline=study.deadline, started=study.started, out=out
+            study.evaluator,
+            study.book.records,
+            study.ranking,
+            deadline=study.deadline,
+            started=study.started,
+            out=out,
+            ended=study.ended,
         )
         study.save_state()
         return study.log(result, out)

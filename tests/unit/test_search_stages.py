@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from autopilot.recipe import Deployment, Recipe, Step, Variant
-from autopilot.result import TrialRecord, TrialState
-from autopilot.search.stages import Screen, StageCost, order, stage_costs
+from autopilot.result import StageCost, TrialRecord, TrialState
+from autopilot.search.stages import Screen, order, stage_costs
 
 
 def trial(number: int, state: TrialState, **seconds: float) -> TrialRecord:
@@ -27,7 +27,7 @@ def test_costs_count_runs_seconds_and_the_stage_that_ended_a_trial() -> None:
         trial(3, TrialState.DUPLICATE, load=7.0),
     ]
 
-    found = {c.screen: c for c in stage_costs(records)}
+    found = {c.stage: c for c in stage_costs(records)}
 
     assert found[Screen.LOAD] == StageCost(Screen.LOAD, 2, 2.0, 1)
     assert found[Screen.LOAD].price_s == 1.0
@@ -35,6 +35,15 @@ def test_costs_count_runs_seconds_and_the_stage_that_ended_a_trial() -> None:
     assert found[Screen.BUILD].killed == 0
     assert found[Screen.QUALITY] == StageCost(Screen.QUALITY, 1, 3.0, 0)
     assert found[Screen.ENERGY].price_s is None
+    assert StageCost.from_json(found[Screen.LOAD].to_json()) == found[Screen.LOAD]
+
+
+def test_price_of_what_a_cache_saved_is_what_it_once_took() -> None:
+    """A hit costs nothing, but the next build will."""
+    found = {c.stage: c for c in stage_costs([trial(1, TrialState.COMPLETE, build=0.0, build_saved=4.0)])}
+
+    assert found[Screen.BUILD].price_s == 4.0
+    assert found[Screen.BUILD].seconds == 0.0
 
 
 def test_order_asks_the_cheap_killer_first() -> None:
