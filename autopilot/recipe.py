@@ -49,6 +49,8 @@ class Recipe:
     """What is done to the model, in order; empty means the model as given."""
 
     steps: tuple[Step, ...] = ()
+    # A search asks for it thousands of times.
+    _digest: list[str] = field(default_factory=list, init=False, repr=False, compare=False)
 
     def to_json(self) -> list[dict[str, Scalar]]:
         return [s.to_json() for s in self.steps]
@@ -59,7 +61,9 @@ class Recipe:
 
     @property
     def digest(self) -> str:
-        return digest(self.to_json())
+        if not self._digest:
+            self._digest.append(digest(self.to_json()))
+        return self._digest[0]
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +124,7 @@ class Variant:
 
     recipe: Recipe
     deployment: Deployment
+    _id: list[str] = field(default_factory=list, init=False, repr=False, compare=False)
 
     def to_json(self) -> dict[str, Any]:
         return {"recipe": self.recipe.to_json(), "deployment": self.deployment.to_json()}
@@ -131,4 +136,6 @@ class Variant:
     @property
     def id(self) -> str:
         """First 12 hex digits of the digest: the ``id`` of result.json."""
-        return digest(self.to_json())[:12]
+        if not self._id:
+            self._id.append(digest(self.to_json())[:12])
+        return self._id[0]

@@ -17,12 +17,13 @@ import numpy.typing as npt
 
 from autopilot.budget import Judgement
 from autopilot.domain import Scalar
+from autopilot.errors import Failure
 from autopilot.profile import Interval
 from autopilot.recipe import Variant
 from autopilot.result import TrialRecord, TrialState
 from autopilot.search.ranking import Ranking
 from autopilot.search.stages import Screen, stage_costs
-from autopilot.search.surrogate import Choices, Observations, Prediction, fit, predict
+from autopilot.search.surrogate import Observations, Prediction, Surrogate, Table
 
 Floats = npt.NDArray[np.float64]
 
@@ -40,8 +41,14 @@ KNOWN = 8
 FEWEST_TRIALS = 12
 # The share of the weighted sum beside the weighted maximum, as in ParEGO.
 _AUGMENTED = 0.05
+# What the model learns from costs time with every variant that it judges: so many trials tell it enough.
+_MOST_TOLD = 80
 # Weights are fitted again when the trials grew by this share.
 _REFIT = 0.15
+
+
+# Of each question the number of trials that its weights were fitted to, and its model.
+Questions = dict[str, tuple[int, Surrogate]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,8 +89,9 @@ class Proposer:
     limits: Sequence[str]
     known: int = KNOWN
     expected_s: Mapping[Screen, float] = field(default_factory=dict)
-    _weights: dict[str, tuple[int, Floats]] = field(default_factory=dict)
+    _questions: Questions = field(default_factory=dict)
     _poor: int = 0
+    _table: tuple[Table, Mapping[str, int]] | None = None
 
     def next(self, records: Sequence[TrialRecord], is_new: Callable[[Variant], bool]) -> Proposal:
         """The next variant to try, of those that are new."""
@@ -97,19 +105,28 @@ class Proposer:
         return self._of_model(records, pool)
 
     def _of_model(self, records: Sequence[TrialRecord], pool: Sequence[Variant]) -> Proposal:
-        told = [r for r in records if not _spoilt(r)]
-        rows = [self.candidates.names_of(v) for v in (*pool, *(r.variant for r in told))]
-        model = _Model(Choices.of(rows), len(pool), told, self._weights)
-        chance = model.chance(self.limits)
-        gain, worth = model.improvement(self.ranking), self._worth_s(records, pool)
-        score = gain * chance / worth
-        best = int(np.argmax(score))
+        told = _telling(records, self.ranking)
+        table, index = self._tabled(pool, told)
+        model = _Model(table, index, told, self._questions, len(records))
+        rows = [index[v.id] for v in pool]
+        chance = model.chance(self.limits)[rows]
+        gain, worth = model.improvement(self.ranking)[rows], self._worth_s(records, pool)
+        best = int(np.argmax(gain * chance / worth))
         expected = float((gain * chance).max())
         self._poor = self._poor + 1 if model.has_incumbent and expected < WORTH else 0
         if self._poor >= PATIENCE and len(records) >= FEWEST_TRIALS:
             reason = f"no untried variant is expected to be better by more than {WORTH:.1%}, which is noise"
             return Proposal(None, reason, expected)
         return Proposal(pool[best], "most improvement expected for its cost", expected)
+
+    def _tabled(self, pool: Sequence[Variant], told: Sequence[TrialRecord]) -> tuple[Table, Mapping[str, int]]:
+        """A table with a row for each variant of ``pool`` and of ``told``; the same one while it has them all."""
+        wanted = {v.id: v for v in (*pool, *(r.variant for r in told))}
+        if self._table is None or not wanted.keys() <= self._table[1].keys():
+            table = Table([self.candidates.names_of(v) for v in wanted.values()])
+            self._table = (table, {name: row for row, name in enumerate(wanted)})
+            self._questions.clear()  # other choices, other weights
+        return self._table
 
     def _worth_s(self, records: Sequence[TrialRecord], pool: Sequence[Variant]) -> Floats:
         """Seconds that a trial of each variant should take: what was built or scored before costs nothing again."""
@@ -123,64 +140,79 @@ class Proposer:
             built.add(recipe.digest)
             if "evaluate" in r.seconds:
                 scored.add(recipe.digest)
-            build_s = r.seconds.get("build", 0.0) + r.seconds.get("build_saved", 0.0)
-            if recipe.steps and build_s > 0.05:
-                builds.setdefault(recipe.steps[-1].technique, []).append(build_s)
+            took_s = r.seconds.get("build", 0.0) + r.seconds.get("build_saved", 0.0)
+            if recipe.steps and took_s > 0.05:
+                builds.setdefault(recipe.steps[-1].technique, []).append(took_s)
+        build_s = {name: sum(seen) / len(seen) for name, seen in builds.items()}
+        always_s = price[Screen.LOAD] + price[Screen.LATENCY]
         out = []
         for variant in pool:
-            recipe = variant.recipe
-            seconds = price[Screen.LOAD] + price[Screen.LATENCY]
+            recipe, seconds = variant.recipe, always_s
             if recipe.digest not in scored:
                 seconds += price[Screen.QUALITY]
             if recipe.steps and recipe.digest not in built:
-                seen = builds.get(recipe.steps[-1].technique)
-                seconds += float(np.mean(seen)) if seen else price[Screen.BUILD]
+                seconds += build_s.get(recipe.steps[-1].technique, price[Screen.BUILD])
             out.append(max(seconds, 0.1))
         return np.array(out)
 
 
-def _spoilt(record: TrialRecord) -> bool:
-    return record.failure is not None and record.failure.value == "unstable"
+def _telling(records: Sequence[TrialRecord], ranking: Ranking) -> Sequence[TrialRecord]:
+    """The records that the model learns from: of many the best and the last ones."""
+    told = [r for r in records if r.failure is not Failure.UNSTABLE]
+    if len(told) <= _MOST_TOLD:
+        return told
+    last = told[-_MOST_TOLD // 2 :]
+    first = sorted(told[: -_MOST_TOLD // 2], key=lambda r: (_broken(r), ranking.of(r).value))
+    return [*first[: _MOST_TOLD // 2], *last]
+
+
+def _broken(record: TrialRecord) -> float:
+    """By how much limits are broken; infinite for a variant that didn't run."""
+    return record.verdict.worst if record.verdict is not None else math.inf
 
 
 class _Model:
-    """One surrogate a question: the objective, each limit, whether it runs; rows of the pool come first."""
+    """One surrogate a question: the objective, each limit, whether it runs. Answers are for every row of the table."""
 
     def __init__(
         self,
-        choices: Choices,
-        pool: int,
+        table: Table,
+        index: Mapping[str, int],
         records: Sequence[TrialRecord],
-        weights: dict[str, tuple[int, Floats]],
+        questions: Questions,
+        trials: int,
     ) -> None:
-        self._choices = choices
-        self._pool = pool
+        self._table = table
+        self._rows = [index[r.variant.id] for r in records]
+        self._all = len(index)
         self._records = records
-        self._weights = weights
+        self._questions = questions
+        self._trials = trials
         self.has_incumbent = False
 
-    def _row(self, k: int) -> int:
-        return self._pool + k
-
-    def _predict(self, name: str, seen: Observations) -> Prediction:
-        known = self._weights.get(name)
-        fits = known is not None and known[1].size == self._choices.codes.shape[1]
-        if known is None or not fits or len(seen.rows) > known[0] * (1 + _REFIT):
-            start = known[1] if known is not None and fits else None
-            self._weights[name] = known = (len(seen.rows), fit(self._choices, seen, start=start))
-        return predict(self._choices, seen, known[1])
+    def _predict(
+        self, question: str, which: Sequence[int], value: Sequence[float], noise: Sequence[float]
+    ) -> Prediction:
+        """The answer from what the records ``which`` say."""
+        seen = Observations([self._rows[k] for k in which], np.array(value), np.array(noise))
+        trials, surrogate = self._questions.get(question, (0, None))
+        surrogate = surrogate or Surrogate(self._table)
+        if self._trials >= trials * (1 + _REFIT):
+            surrogate.fit(seen)
+            self._questions[question] = (self._trials, surrogate)
+        return surrogate.predict(seen)
 
     def improvement(self, ranking: Ranking) -> Floats:
-        """Expected improvement of the objective over the best in budget, as a share; shape (pool,).
+        """Expected improvement of the objective over the best in budget, as a share; shape (rows,).
 
         Without a variant in budget there is nothing to improve on: 1 for all.
         """
-        rows, values, noises, inside = [], [], [], []
+        which, values, noises, inside = [], [], [], []
         for k, (value, noise) in enumerate(self._figures(ranking)):
             if not math.isfinite(value):
                 continue
             record = self._records[k]
-            rows.append(self._row(k))
+            which.append(k)
             values.append(value)
             noises.append(noise)
             inside.append(
@@ -188,16 +220,14 @@ class _Model:
                 and record.verdict is not None
                 and record.verdict.overall is Judgement.IN
             )
-        if len(rows) < _FEWEST_SEEN or not any(inside):
-            return np.ones(self._pool)
+        if len(which) < _FEWEST_SEEN or not any(inside):
+            return np.ones(self._all)
         self.has_incumbent = not ranking.further  # of a front there is always more to find
-        seen = Observations(rows, np.array(values), np.array(noises))
-        found = self._predict("objective", seen)
-        best = min(found.mean[row] for row, is_in in zip(rows, inside, strict=True) if is_in)
-        mean, std = found.mean[: self._pool], found.std[: self._pool]
-        z = (best - mean) / std
+        found = self._predict("objective", which, values, noises)
+        best = min(found.mean[self._rows[k]] for k, is_in in zip(which, inside, strict=True) if is_in)
+        z = (best - found.mean) / found.std
         density: Floats = np.exp(-0.5 * z**2) / math.sqrt(2 * math.pi)
-        expected: Floats = std * (z * _cdf(z) + density)
+        expected: Floats = found.std * (z * _cdf(z) + density)
         return expected
 
     def _figures(self, ranking: Ranking) -> Sequence[tuple[float, float]]:
@@ -218,29 +248,26 @@ class _Model:
         return [(float(v) if k else math.inf, 0.02) for v, k in zip(drawn, known, strict=True)]
 
     def chance(self, limits: Sequence[str]) -> Floats:
-        """Probability that a variant runs and keeps every limit, shape (pool,)."""
-        chance = np.ones(self._pool)
+        """Probability that a variant runs and keeps every limit, shape (rows,)."""
+        chance = np.ones(self._all)
         for axis in limits:
             found = [
-                (self._row(k), math.asinh(3 * r.verdict.violations[axis]))
+                (k, math.asinh(3 * r.verdict.violations[axis]))
                 for k, r in enumerate(self._records)
                 if r.verdict is not None and axis in r.verdict.violations
             ]
             if len(found) < _FEWEST_SEEN or all(v <= 0 for _, v in found):
                 continue  # a limit that nothing broke so far turns nothing away
-            values = np.array([v for _, v in found])
-            noise = np.full(len(found), 0.02)
-            told = self._predict(f"limit {axis}", Observations([row for row, _ in found], values, noise))
-            chance *= _cdf(-told.mean[: self._pool] / told.std[: self._pool])
+            told = self._predict(f"limit {axis}", [k for k, _ in found], [v for _, v in found], [0.02] * len(found))
+            chance *= _cdf(-told.mean / told.std)
         return chance * self._runs()
 
     def _runs(self) -> Floats:
-        failed = np.array([float(r.state is TrialState.FAILED) for r in self._records])
-        if not failed.any():
-            return np.ones(self._pool)
-        rows = [self._row(k) for k in range(len(failed))]
-        told = self._predict("runs", Observations(rows, failed, np.full(len(failed), 0.1)))
-        return np.clip(1.0 - told.mean[: self._pool], 0.02, 1.0)
+        failed = [float(r.state is TrialState.FAILED) for r in self._records]
+        if not any(failed):
+            return np.ones(self._all)
+        told = self._predict("runs", range(len(failed)), failed, [0.1] * len(failed))
+        return np.clip(1.0 - told.mean, 0.02, 1.0)
 
 
 def _logarithmic(figures: Interval) -> tuple[float, float]:

@@ -24,8 +24,6 @@ _FIRST_WEIGHT = 0.4
 # Choices mostly matter little: a factor of e in weight costs the fit this much evidence.
 _PRIOR = 0.3
 _SWEEPS = 2
-# The fit costs n^3: this many observations tell the weights.
-_MOST_TO_FIT = 120
 _JITTER = 1e-8
 
 
@@ -60,13 +58,32 @@ class Choices:
             codes[[i for i, _ in given], column] = values
         return cls(codes, is_number)
 
-    def distances(self, mine: Sequence[int], others: Sequence[int]) -> Floats:
-        """Shape (choices, len(mine), len(others)), each 0..1."""
-        a, b = self.codes[list(mine)].T[:, :, None], self.codes[list(others)].T[:, None, :]
-        only_one = np.isnan(a) ^ np.isnan(b)
-        apart = np.where(self.is_number[:, None, None], np.abs(a - b), a != b)
-        apart = np.where(np.isnan(a) & np.isnan(b), 0.0, apart)
-        return np.where(only_one, 1.0, apart)
+    def distances(self, row: int) -> Floats:
+        """From one row to all: shape (choices, rows), each 0..1."""
+        mine, others = self.codes[row][:, None], self.codes.T
+        lacks, lack = np.isnan(mine), np.isnan(others)
+        apart = np.where(self.is_number[:, None], np.abs(mine - others), mine != others)
+        found: Floats = np.where(lacks | lack, (lacks ^ lack).astype(np.float64), apart)
+        return found
+
+
+class Table:
+    """Rows of choices with their distances, each computed once."""
+
+    def __init__(self, rows: Sequence[Mapping[str, Scalar]]) -> None:
+        self._choices = Choices.of(rows)
+        self._known: dict[int, Floats] = {}
+
+    @property
+    def choices(self) -> int:
+        """The number of choices."""
+        return int(self._choices.codes.shape[1])
+
+    def distances(self, row: int) -> Floats:
+        """From ``row`` to all rows: shape (choices, rows)."""
+        if row not in self._known:
+            self._known[row] = self._choices.distances(row)
+        return self._known[row]
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,57 +96,67 @@ class Prediction:
 
 @dataclass(frozen=True, slots=True)
 class Observations:
-    """rows: which rows of the choices were observed; value, noise: float64, shape (n,), noise a standard deviation."""
+    """Values seen at some ``rows`` of a table.
+
+    value, noise: float64, shape (len(rows),), noise as a standard deviation.
+    """
 
     rows: Sequence[int]
     value: Floats
     noise: Floats
 
 
-def fit(choices: Choices, seen: Observations, *, start: Floats | None = None) -> Floats:
-    """Weight of each choice, float64, shape (choices,), by climbing the evidence one choice at a time.
+class Surrogate:
+    """The answer to one question about the rows of ``table``; ``weights`` of each choice, float64, shape (choices,)."""
 
-    ``start``: weights of an earlier fit of the same choices.
-    """
-    weights = np.full(choices.codes.shape[1], _FIRST_WEIGHT) if start is None else start.copy()
-    taken = slice(-_MOST_TO_FIT, None)
-    rows = list(seen.rows)[taken]
-    if len(rows) < 3:
-        return weights
-    distances = choices.distances(rows, rows)
-    value, noise = _standard(seen.value[taken], seen.noise[taken])
-    moves = [d for d in range(len(weights)) if distances[d].any()]
-    exponent = np.tensordot(weights, distances, 1)
-    best = _evidence(exponent, value, noise) - _PRIOR * _surprise(weights)
-    for _ in range(_SWEEPS if start is None else 1):
-        for d in moves:
-            for weight in _WEIGHTS:
-                if weight == weights[d]:
-                    continue
-                tried = weights.copy()
-                tried[d] = weight
-                shifted = exponent + (weight - weights[d]) * distances[d]
-                found = _evidence(shifted, value, noise) - _PRIOR * _surprise(tried)
-                if found > best:
-                    best, weights, exponent = found, tried, shifted
-    return weights
+    def __init__(self, table: Table) -> None:
+        self._table = table
+        self.weights: Floats = np.full(table.choices, _FIRST_WEIGHT)
+        self._alike: dict[int, Floats] = {}  # of a row to all, under these weights
 
+    def fit(self, seen: Observations) -> None:
+        """Weigh the choices by climbing the evidence one choice at a time, from the weights there are."""
+        rows = list(seen.rows)
+        if len(rows) < 3:
+            return
+        distances = np.stack([self._table.distances(row)[:, rows] for row in rows], axis=1)
+        value, noise = _standard(seen.value, seen.noise)
+        weights = self.weights
+        exponent = np.tensordot(weights, distances, 1)
+        best = _evidence(exponent, value, noise) - _PRIOR * _surprise(weights)
+        for _ in range(_SWEEPS):
+            before = weights
+            for d in (d for d in range(len(weights)) if distances[d].any()):
+                for weight in _WEIGHTS:
+                    if weight == weights[d]:
+                        continue
+                    tried = weights.copy()
+                    tried[d] = weight
+                    shifted = exponent + (weight - weights[d]) * distances[d]
+                    found = _evidence(shifted, value, noise) - _PRIOR * _surprise(tried)
+                    if found > best:
+                        best, weights, exponent = found, tried, shifted
+            if weights is before:
+                break
+        self.weights = weights
+        self._alike.clear()
 
-def predict(choices: Choices, seen: Observations, weights: Floats) -> Prediction:
-    """What every row may give, in the unit of the observed values."""
-    n = choices.codes.shape[0]
-    if not len(seen.rows):
-        return Prediction(np.zeros(n), np.ones(n))
-    value, noise = _standard(seen.value, seen.noise)
-    rows = list(seen.rows)
-    own = np.exp(-np.tensordot(weights, choices.distances(rows, rows), 1))
-    across = np.exp(-np.tensordot(weights, choices.distances(rows, range(n)), 1))
-    lower = np.linalg.cholesky(own + np.diag(noise**2 + _JITTER))
-    half = np.linalg.solve(lower, across)
-    mean = half.T @ np.linalg.solve(lower, value)
-    variance = np.clip(1.0 - (half**2).sum(0), 1e-12, None)
-    centre, scale = _centre(seen.value)
-    return Prediction(centre + scale * mean, scale * np.sqrt(variance))
+    def predict(self, seen: Observations) -> Prediction:
+        """What every row of the table may give, in the unit of the observed values."""
+        value, noise = _standard(seen.value, seen.noise)
+        across = np.stack([self._likeness(row) for row in seen.rows])
+        own = across[:, list(seen.rows)]
+        lower = np.linalg.cholesky(own + np.diag(noise**2 + _JITTER))
+        half = np.linalg.solve(lower, across)
+        mean = half.T @ np.linalg.solve(lower, value)
+        variance = np.clip(1.0 - (half**2).sum(0), 1e-12, None)
+        centre, scale = _centre(seen.value)
+        return Prediction(centre + scale * mean, scale * np.sqrt(variance))
+
+    def _likeness(self, row: int) -> Floats:
+        if row not in self._alike:
+            self._alike[row] = np.exp(-self.weights @ self._table.distances(row))
+        return self._alike[row]
 
 
 def _centre(value: Floats) -> tuple[float, float]:
