@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from autopilot.profile import Interval
@@ -35,6 +35,7 @@ def dominates(a: Point, b: Point) -> bool:
     return values(a) != values(b) and all(x <= y for x, y in zip(values(a), values(b), strict=True))
 
 
+@settings(deadline=None)
 @given(clouds())
 def test_front_holds_every_point_that_no_figure_beats(points: list[Point]) -> None:
     """The front of the figures alone is part of it: intervals only add."""
@@ -43,6 +44,7 @@ def test_front_holds_every_point_that_no_figure_beats(points: list[Point]) -> No
     assert kept >= {p.number for p in points if not any(dominates(q, p) for q in points)}
 
 
+@settings(deadline=None)
 @given(clouds())
 def test_point_off_the_front_is_certainly_worse_somewhere_and_nowhere_better(points: list[Point]) -> None:
     """Noise alone keeps nobody off; and whoever is off is dominated by a member of the front."""
@@ -56,6 +58,7 @@ def test_point_off_the_front_is_certainly_worse_somewhere_and_nowhere_better(poi
         assert any(dominates(m, off) for m in kept)
 
 
+@settings(deadline=None)
 @given(clouds())
 def test_certain_member_is_certainly_better_than_each_other_somewhere(points: list[Point]) -> None:
     """Whatever the figures are inside their intervals, it stays on the front."""
@@ -65,6 +68,7 @@ def test_certain_member_is_certainly_better_than_each_other_somewhere(points: li
         assert m.certain == all(better)
 
 
+@settings(deadline=None)
 @given(clouds())
 def test_front_of_points_without_noise_is_the_plain_one(points: list[Point]) -> None:
     """With intervals of no width it is what a textbook says."""
@@ -75,6 +79,7 @@ def test_front_of_points_without_noise_is_the_plain_one(points: list[Point]) -> 
     assert kept == {p.number for p in sharp if not any(dominates(q, p) for q in sharp)}
 
 
+@settings(deadline=None)
 @given(clouds(), st.randoms())
 def test_front_does_not_depend_on_the_order(points: list[Point], random: object) -> None:
     """The same points in another order are the same front."""

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from autopilot.budget import Judgement
@@ -34,6 +34,7 @@ def lights(draw: st.DrawFn) -> list[Light]:
     return [Light(i, interval(100), interval(40)) for i in range(draw(st.integers(0, 10)))]
 
 
+@settings(deadline=None)
 @given(lights(), st.integers(0, 120))
 def test_next_rung_is_certainly_faster_and_nothing_as_fast_loses_certainly_less(
     candidates: list[Light], above: int
@@ -53,6 +54,7 @@ def test_next_rung_is_certainly_faster_and_nothing_as_fast_loses_certainly_less(
         assert found.drop.value <= max(c.drop.high for c in faster if c.drop.value == least)
 
 
+@settings(deadline=None)
 @given(lights())
 def test_ladder_goes_down_in_certain_steps(candidates: list[Light]) -> None:
     """Each rung's slow side is faster than the fast side of the rung above."""

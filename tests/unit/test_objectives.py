@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from optuna.trial import TrialState as Told
 
@@ -60,6 +60,7 @@ def parsed(home: Path, objective: Any) -> tuple[str, ...]:
     return parse_spec(raw | {"budget": {"size_mb": 1}, "objective": objective}, home, vocabulary()).objectives
 
 
+@settings(deadline=None)
 @given(chosen=st.lists(st.sampled_from(AXES), unique=True, min_size=1))
 def test_listed_objectives_are_kept_in_their_order(home: Path, chosen: list[str]) -> None:
     """A list of one is the same as its one axis."""
@@ -67,6 +68,7 @@ def test_listed_objectives_are_kept_in_their_order(home: Path, chosen: list[str]
     assert parsed(home, chosen[0]) == (chosen[0],)
 
 
+@settings(deadline=None)
 @given(chosen=st.lists(st.sampled_from(AXES), min_size=2, max_size=8))
 def test_repeated_objectives_are_refused(home: Path, chosen: list[str]) -> None:
     """The same axis twice is a slip."""

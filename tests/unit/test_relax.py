@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from autopilot.artifact import Artifact
@@ -92,6 +92,7 @@ def changed(budget: Budget, found: Relaxation) -> Budget:
     return Budget(tuple(found.needed if limit.axis == found.limit.axis else limit for limit in budget.limits))
 
 
+@settings(deadline=None)
 @given(judged())
 def test_relaxed_budget_admits_the_variant(case: tuple[Judged, Budget]) -> None:
     """Applied, it does what it says: the variant is in."""
@@ -104,6 +105,7 @@ def test_relaxed_budget_admits_the_variant(case: tuple[Judged, Budget]) -> None:
         assert found.needed.margin == found.limit.margin
 
 
+@settings(deadline=None)
 @given(judged())
 def test_relaxation_is_there_whenever_one_measured_limit_stands_in_the_way(case: tuple[Judged, Budget]) -> None:
     """And never where two do."""
@@ -117,6 +119,7 @@ def test_relaxation_is_there_whenever_one_measured_limit_stands_in_the_way(case:
         assert found is not None
 
 
+@settings(deadline=None)
 @given(judged())
 def test_bound_is_no_wider_than_needed(case: tuple[Judged, Budget]) -> None:
     """Four digits outwards: one thousandth less wouldn't do."""
@@ -131,6 +134,7 @@ def test_bound_is_no_wider_than_needed(case: tuple[Judged, Budget]) -> None:
         assert tighter.judge(variant.measured[found.limit.axis]) is not Judgement.IN
 
 
+@settings(deadline=None)
 @given(judged())
 def test_needed_limit_can_be_typed_into_a_spec(case: tuple[Judged, Budget]) -> None:
     """As its text says it, a spec reads the same bound."""

@@ -142,7 +142,7 @@ def test_everything_certainly_out_is_no_fit_with_the_smallest_violation(
     assert result.status is Status.NO_FIT
     assert result.nearest is not None
     assert result.nearest.number == 2
-    assert "would admit it" in result.explanation
+    assert "would admit trial 2" in result.explanation
 
 
 def nearest_written(folder: Path, evaluator: Any, monkeypatch: pytest.MonkeyPatch) -> tuple[StudyResult, Any]:
