@@ -69,15 +69,17 @@ Done = TypeVar("Done")
 class Database:
     """The study ``study`` in the database at ``url``; tables and the study's row are made where they aren't there.
 
+    ``own``: the database is this process's alone.
+
     Raises:
         BadInput: the database can't be opened.
         AutopilotError: it fails.
     """
 
-    def __init__(self, url: str, study: str) -> None:
+    def __init__(self, url: str, study: str, *, own: bool = False) -> None:
         self.study = study
         self._url = url
-        self._engine = open_storage(url)
+        self._engine = open_storage(url, own=own)
         with translated(url):
             self._make_tables()
             self._ahead_s = self._clock_ahead_s()

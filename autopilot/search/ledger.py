@@ -47,7 +47,7 @@ class Ledger:
     def __init__(self, url: str, study: str, *, worker: Worker, lease_s: float | None = None) -> None:
         self.shown = masked(url)
         self.study = study
-        self._database = Database(url, study)
+        self._database = Database(url, study, own=lease_s is None)
         self._me = json.dumps(worker.to_json(), sort_keys=True)
         self._lease_s = lease_s
         self._held: str | None = None

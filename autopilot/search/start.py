@@ -22,13 +22,13 @@ from autopilot.search.prepare import identity, prepare, resolve_model
 from autopilot.search.samples import FOLDER as SAMPLES
 from autopilot.search.samples import WORK
 from autopilot.search.state import FolderLock, RunState
-from autopilot.search.storage import local_url, masked
+from autopilot.search.storage import ledger_files, local_url, masked
 from autopilot.search.worker import Worker
 from autopilot.spec import Problem
 from autopilot.target import Target
 
 # Of a run folder's files, those that another question may use as they are.
-_KEPT = ("lock", "model", "data", "ledger.db")
+_KEPT = ("lock", "model", "data", *ledger_files())
 # The part of a run's identity that changes when its ledger is lost or its study is started anew elsewhere.
 _GENERATION = "kept trials"
 
@@ -108,8 +108,10 @@ def open_ledger(problem: Problem, work: Path, parts: Mapping[str, str], *, fresh
     if url is not None:
         lease = lease_s(problem.search.step_timeout_s)
         return Ledger(url, study_name(problem.name, parts), worker=Worker.here(), lease_s=lease)
-    if fresh:
-        (work / "ledger.db").unlink(missing_ok=True)  # whatever state it is in
+    files = [work / name for name in ledger_files()]
+    if fresh or not files[0].exists():  # anew, whatever state it is in; a log without its file is of no use
+        for file in files:
+            file.unlink(missing_ok=True)
     return Ledger(local_url(work), problem.name, worker=Worker.here())
 
 

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from autopilot.errors import AutopilotError, BadInput
 from autopilot.recipe import canonical
@@ -19,13 +19,19 @@ if TYPE_CHECKING:
 _BUSY_S = 60.0
 # How long a server may take to answer the first knock.
 _CONNECT_S = 10
+_LEDGER = "ledger.db"
 _FORMS = "Write sqlite:///FILE or postgresql://USER@HOST/DATABASE."
 _SECRET = re.compile(r"(?i)(pass\w*|pwd|secret)=[^&\s]*")
 
 
 def local_url(work: Path) -> str:
     """The URL of the ledger that a run keeps in its own folder ``work``."""
-    return f"sqlite:///{(work / 'ledger.db').as_posix()}"
+    return f"sqlite:///{(work / _LEDGER).as_posix()}"
+
+
+def ledger_files() -> tuple[str, ...]:
+    """Names of the files that may make up the ledger in a run's own folder; they belong together."""
+    return tuple(_LEDGER + end for end in ("", "-wal", "-shm", "-journal"))
 
 
 def masked(url: str) -> str:
@@ -38,8 +44,8 @@ def masked(url: str) -> str:
     return _SECRET.sub(r"\1=***", shown)
 
 
-def open_storage(url: str) -> Engine:
-    """An engine on the database at ``url``, which was reached once.
+def open_storage(url: str, *, own: bool = False) -> Engine:
+    """An engine on the database at ``url``, which was reached once; ``own``: an SQLite file for this process alone.
 
     Raises:
         BadInput: the URL is none, its driver isn't installed, or nobody answers there.
@@ -58,6 +64,8 @@ def open_storage(url: str) -> Engine:
             f"the storage {masked(url)} needs a driver that isn't installed: {problem}.",
             "pip install 'model-autopilot[postgres]', or name another driver: postgresql+DRIVER://….",
         ) from None
+    if own and lite:
+        sqlalchemy.event.listen(engine, "connect", _write_ahead)
     try:
         with engine.connect():
             pass
@@ -67,6 +75,16 @@ def open_storage(url: str) -> Engine:
             "Check that the folder exists." if lite else "Check address, user, password and that the server runs.",
         ) from None  # the chain might show the password
     return engine
+
+
+def _write_ahead(connection: Any, record: object) -> None:
+    """Have SQLite append changes to a log: a commit then waits for no disk, and a kill still loses nothing.
+
+    Only for one process, or all on one machine: the log can't be shared over a network. A power failure may
+    cost the last changes, never the file.
+    """
+    for pragma in ("journal_mode=WAL", "synchronous=NORMAL"):
+        connection.execute(f"PRAGMA {pragma}")
 
 
 def _parsed(url: str) -> URL:

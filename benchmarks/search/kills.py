@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
 """Kill -9 a run at random moments (the parent, a child, both in turn), start it again until it ends, and count losses.
 
-    python benchmarks/search/kills.py [FOLDER] [--kills 30] [--trials 12] [--seed 0] [--json FILE]
+    python benchmarks/search/kills.py [FOLDER] [--kills 30] [--trials 12] [--within 15] [--seed 0] [--json FILE]
 
 FOLDER holds a spec.yaml; with none given, the example ``examples/digits``. It is copied, run once undisturbed, and
-once under kills, each at a random moment within a third of the undisturbed time after the last one. Goals: no finished
-trial lost, none run twice, and a winner that is the same or can't be told from the undisturbed one.
+once under kills, each at a random moment within so many seconds after the last one (which should be longer than the
+baseline takes). Goals: no finished trial lost, none run twice, and a winner that is the same or can't be told from
+the undisturbed one.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
 from benchmarks.measurement.figure import Figure, finish  # noqa: E402
-from tests.integration.kill_support import KINDS, problems, run_under_kills  # noqa: E402
+from tests.integration.kill_support import KINDS, Killed, problems, run_under_kills  # noqa: E402
 
 
 def main() -> int:
@@ -35,6 +36,7 @@ def main() -> int:
     parser.add_argument("folder", nargs="?", type=Path, default=ROOT / "examples" / "digits")
     parser.add_argument("--kills", type=int, default=30)
     parser.add_argument("--trials", type=int, default=12)
+    parser.add_argument("--within", type=float, default=15.0, help="seconds (15)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", type=Path, metavar="FILE", help="append each figure to FILE as a line of JSON")
     given = parser.parse_args()
@@ -48,7 +50,9 @@ def main() -> int:
         quiet_s = time.perf_counter() - begun
         begun = time.perf_counter()
         kinds = [KINDS[i % len(KINDS)] for i in range(given.kills)]
-        found = run_under_kills(scratch / "killed", kinds, within_s=quiet_s / 3, seed=given.seed, environment=child)
+        found = run_under_kills(
+            scratch / "killed", kinds, within_s=given.within, seed=given.seed, environment=child, watch=progress
+        )
         killed_s = time.perf_counter() - begun
     for text in problems(found, given.trials):
         print(text)
@@ -62,6 +66,12 @@ def main() -> int:
         Figure("winner the same or tied", float(tied(quiet.result, found.result)), 1, at_least=True),
     ]
     return finish(figures, given.json)
+
+
+def progress(found: Killed) -> None:
+    """A line a kill, on stderr."""
+    wrong = f"; {problems}" if (problems := found.lost + found.changed) else ""
+    print(f"kill {sum(found.kills.values())}: {found.finished} trials finished{wrong}", file=sys.stderr, flush=True)
 
 
 def copied(folder: Path, to: Path, trials: int) -> None:

@@ -11,7 +11,7 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,7 @@ class Killed:
 
     kills: dict[str, int] = field(default_factory=lambda: dict.fromkeys(KINDS, 0))
     starts: int = 0
+    finished: int = 0
     lost: list[str] = field(default_factory=list)
     changed: list[str] = field(default_factory=list)
     results: list[Mapping[str, Any]] = field(default_factory=list)
@@ -43,12 +44,18 @@ class Killed:
 
 
 def run_under_kills(
-    folder: Path, kinds: Sequence[str], *, within_s: float, seed: int, environment: Mapping[str, str]
+    folder: Path,
+    kinds: Sequence[str],
+    *,
+    within_s: float,
+    seed: int,
+    environment: Mapping[str, str],
+    watch: Callable[[Killed], None] = lambda found: None,
 ) -> Killed:
     """Run the spec in ``folder`` with one kill of each of ``kinds`` in turn, each up to ``within_s`` after the last.
 
     A run that ends before its kill was due is killed in a later life: the study is started anew with --fresh
-    only where it had ended by itself, so that every kill hits a run at work.
+    only where it had ended by itself, so that every kill hits a run at work. ``watch`` is told after each kill.
     """
     draw, found = random.Random(seed), Killed()
     left = list(kinds)
@@ -59,6 +66,8 @@ def run_under_kills(
             _kill(run, left[0], draw)
             found.kills[left.pop(0)] += 1
             known = _compare(folder, known, found)
+            found.finished = len(known)
+            watch(found)
             if _ends_within(run, 0.2):
                 run = _start(folder, found, environment)
         elif run.returncode in VERDICTS:
