@@ -28,7 +28,7 @@ class Mark(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """One trial with figures on two axes; ``is_front``: no other complete trial beats it on both."""
+    """One trial with figures on two axes; ``is_front``: no other trial beats it on both."""
 
     number: int
     id: str
@@ -38,6 +38,7 @@ class Point:
     tip: str
     is_front: bool = False
     is_chosen: bool = False
+    is_baseline: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +108,10 @@ def trade_off(result: StudyResult, x_axis: str, y_axis: str) -> tuple[Point, ...
         if x is None or y is None or not (math.isfinite(x.value) and math.isfinite(y.value)):
             continue
         is_chosen = chosen is not None and chosen.number == trial.number
-        points.append(Point(trial.number, trial.id, mark_of(trial), x, y, tip_of(trial), is_chosen=is_chosen))
+        given = trial.id == result.baseline.id
+        points.append(
+            Point(trial.number, trial.id, mark_of(trial), x, y, tip_of(trial), is_chosen=is_chosen, is_baseline=given)
+        )
     front = front_of(points, rises(result, x_axis), rises(result, y_axis))
     return tuple(replace(p, is_front=p.number in front) for p in points)
 

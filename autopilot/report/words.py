@@ -25,8 +25,8 @@ _EXPONENT_FROM = 1e4
 DASH = "–"
 
 
-def figure(value: float | None) -> str:
-    """Four digits that count; no exponent for everyday sizes.
+def figure(value: float | None, digits: int = 4) -> str:
+    """So many digits that count; no exponent for everyday sizes.
 
     >>> figure(0.037312), figure(123456.7), figure(None)
     ('0.03731', '123,457', '–')
@@ -35,7 +35,9 @@ def figure(value: float | None) -> str:
         return DASH
     if math.isinf(value):
         return "∞" if value > 0 else "-∞"
-    return f"{value:.4g}" if abs(value) < _EXPONENT_FROM else f"{value:,.0f}"
+    if abs(value) >= _EXPONENT_FROM or abs(value) >= 10**digits:
+        return f"{value:,.0f}"
+    return f"{value:.{digits}g}"
 
 
 def percent(share: float | None, digits: int = 3) -> str:
@@ -49,18 +51,21 @@ def percent(share: float | None, digits: int = 3) -> str:
     return "∞" if math.isinf(share) else f"{float(f'{share * 100:.{digits}g}'):,.10g}%"
 
 
-def span(interval: Interval | None, *, relative: bool = False) -> str:
-    """The bounds of an interval; a side without a bound is said so.
+def span(interval: Interval | None, *, relative: bool = False, digits: int = 4) -> str:
+    """The bounds of an interval; a side without a bound is said so (a lower bound of 0 beside none is none too).
 
     >>> span(Interval(1.0, 0.9, float("inf")))
     '0.9 or more'
     """
     if interval is None:
         return DASH
-    say = percent if relative else figure
     low, high = interval.low, interval.high
+
+    def say(value: float) -> str:
+        return percent(value) if relative else figure(value, digits)
+
     if math.isinf(high):
-        return "no bounds" if math.isinf(low) else f"{say(low)} or more"
+        return "no bounds" if math.isinf(low) or low == 0 else f"{say(low)} or more"
     if math.isinf(low):
         return f"{say(high)} or less"
     return say(low) if low == high else f"{say(low)} to {say(high)}"

@@ -12,6 +12,7 @@ from autopilot.report.words import figure
 
 # Units of the drawing: one is a pixel on a page of the usual width, so that text keeps its size on a phone.
 WIDE, NARROW = 520, 330
+_HEIGHTS = {WIDE: 310, NARROW: 250}
 _TOP, _RIGHT, _BOTTOM = 14, 14, 44
 _LETTER = 6.6  # the usual width of a character of the 12-pixel labels
 
@@ -34,13 +35,13 @@ class Frame:
         xs: Sequence[float],
         ys: Sequence[float],
         *,
-        height: int = 300,
         x_text: Callable[[float], str] = figure,
         y_text: Callable[[float], str] = figure,
         x_log: bool = True,
         y_log: bool = True,
     ) -> Frame:
         """A frame that holds all figures, with as much room on the left as its labels take."""
+        height = _HEIGHTS[width]
         bottom = height - _BOTTOM
         y = Scale.over(ys, bottom, _TOP, may_be_log=y_log)
         left = 14 + _LETTER * max(len(y_text(t)) for t in y.ticks())
@@ -78,8 +79,11 @@ def drawn(make: Callable[[int], Html]) -> Html:
     return joined(wide, narrow)
 
 
-def mark(kind: Mark, x: float, y: float, *, tip: str, is_chosen: bool = False) -> Html:
-    """One trial: a filled circle is in budget, a hollow square out, a triangle undecided, a cross failed."""
+def mark(kind: Mark, x: float, y: float, *, tip: str, is_chosen: bool = False, bars: str = "") -> Html:
+    """One trial: a filled circle is in budget, a hollow square out, a triangle undecided, a cross failed.
+
+    ``bars``, the path of its intervals, shows while the mark is pointed at.
+    """
     shapes = {
         Mark.IN: el("circle", cx=x, cy=y, r=4.5),
         Mark.OUT: el("rect", x=x - 3.8, y=y - 3.8, width=7.6, height=7.6),
@@ -89,7 +93,8 @@ def mark(kind: Mark, x: float, y: float, *, tip: str, is_chosen: bool = False) -
     ring = el("circle", cx=x, cy=y, r=9, class_="ring") if is_chosen else None
     # Easier to hit than the mark itself, with a finger too.
     area = el("circle", cx=x, cy=y, r=12, class_="area")
-    return el("g", el("title", tip), area, ring, shapes[kind], class_=f"mark {kind.value}")
+    lines = el("path", d=bars, class_="bars") if bars else None
+    return el("g", el("title", tip), lines, area, ring, shapes[kind], class_=f"mark {kind.value}")
 
 
 def legend(*entries: tuple[Html, str]) -> Html:

@@ -46,6 +46,8 @@ def _scale(limit: Limit, found: Interval | None) -> Scale:
 
 def _figure(scale: Scale, found: Interval, judgement: Judgement) -> list[Html]:
     low, value, high = (scale(v) for v in (found.low, found.value, found.high))
+    # Beside the arrow, not on it.
+    value = min(max(value, scale.start + 10 * (found.value < scale.low)), scale.end - 10 * (found.value > scale.high))
     kind = judgement.value
     parts = [el("path", d=f"M{low:.1f} {_MIDDLE}H{max(high, low + 1):.1f}", class_=f"interval {kind}")]
     if found.high > scale.high:

@@ -41,9 +41,7 @@ def _both(
     x_text = _percentile if is_tail else figure
 
     def make(width: int) -> Html:
-        frame = Frame.around(
-            width, xs, ys, x_text=x_text, y_text=figure if is_tail else percent, y_log=is_tail, height=290
-        )
+        frame = Frame.around(width, xs, ys, x_text=x_text, y_text=figure if is_tail else percent, y_log=is_tail)
         lines = [
             polyline([(frame.x(a), frame.y(b)) for a, b in zip(x.tolist(), y.tolist(), strict=True)], f"curve {who}")
             for who, (x, y) in curves.items()

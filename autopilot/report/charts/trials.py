@@ -13,6 +13,9 @@ from autopilot.report.points import Mark, Point, Step, history, rises, trade_off
 from autopilot.report.words import figure, title
 from autopilot.result import StudyResult
 
+# Bounds are drawn as far as this many times the range of the values.
+_NEAR = 3.0
+
 
 def trade_off_axes(result: StudyResult) -> tuple[str, str]:
     """The objective against the quality; where the quality is the objective, the first latency limited or measured."""
@@ -35,27 +38,37 @@ def trade_off_chart(result: StudyResult) -> Html | None:
     key = [(sign(Mark.IN), "in budget"), (sign(Mark.OUT), "out"), (sign(Mark.UNDECIDED), "undecided")]
     used = {p.mark for p in points}
     shown = [entry for entry, kind in zip(key, (Mark.IN, Mark.OUT, Mark.UNDECIDED), strict=True) if kind in used]
-    if any(p.is_chosen for p in points):
-        shown.append((sign(Mark.IN, is_chosen=True), "chosen"))
-    shown.append((line_sign("front"), "Pareto front"))
+    ringed = next((p for p in points if p.is_chosen), None)
+    if ringed is not None:
+        shown.append((sign(ringed.mark, is_chosen=True), "winner" if result.best is not None else "nearest miss"))
+    if sum(p.is_front for p in points) > 1:
+        shown.append((line_sign("front"), "Pareto front"))
+
+    sides = [(p, p.x) for p in points], [(p, p.y) for p in points]
 
     def make(width: int) -> Html:
-        frame = Frame.around(width, _reach([p.x for p in points]), _reach([p.y for p in points]), height=320)
+        reach = (_reach([(i, _has_bars(p)) for p, i in pairs]) for pairs in sides)
+        frame = Frame.around(width, *reach)
         body = [frame.grid(*titles), *_bounds(frame, limits), _front(frame, points)]
-        body += [_bars(frame, p) for p in points]
+        body += [el("path", d=_bars(frame, p), class_=f"bars {p.mark.value}") for p in points if _has_bars(p)]
         body += [_trial(frame, p, (x_axis, y_axis)) for p in sorted(points, key=lambda p: (p.is_chosen, p.is_front))]
         return frame.svg(*body, label=f"{len(points)} trials: {title(x_axis)} against {title(y_axis)}")
 
     return joined(drawn(make), legend(*shown))
 
 
-def _reach(intervals: Sequence[Interval]) -> list[float]:
-    """Values, and bounds as far as they are near: one wide interval must not squeeze all others together."""
-    values = [i.value for i in intervals]
+def _has_bars(p: Point) -> bool:
+    """Whether its intervals are always drawn: of all trials at once they would hide each other."""
+    return p.is_front or p.is_chosen or p.is_baseline
+
+
+def _reach(intervals: Sequence[tuple[Interval, bool]]) -> list[float]:
+    """Values, and the bounds that are drawn, as far as they are near: a wide one must not squeeze all trials together."""
+    values = [i.value for i, _ in intervals]
     low, high = min(values), max(values)
-    room = (high - low) or abs(high) or 1.0
-    bounds = [b for i in intervals for b in (i.low, i.high) if math.isfinite(b)]
-    return [*values, *(min(max(b, low - room / 2), high + room / 2) for b in bounds)]
+    room = _NEAR * ((high - low) or abs(high) or 1.0)
+    bounds = [b for i, drawn in intervals if drawn for b in (i.low, i.high) if math.isfinite(b)]
+    return [*values, *(min(max(b, low - room), high + room) for b in bounds)]
 
 
 def _bounds(frame: Frame, limits: Sequence[Limit | None]) -> list[Html]:
@@ -80,18 +93,23 @@ def _front(frame: Frame, points: Sequence[Point]) -> Html | None:
     return polyline(line, "front") if len(line) > 1 else None
 
 
-def _bars(frame: Frame, p: Point) -> Html:
+def _bars(frame: Frame, p: Point) -> str:
     x, y = frame.x(p.x.value), frame.y(p.y.value)
     across = f"M{frame.x(p.x.low):.1f} {y:.1f}H{frame.x(p.x.high):.1f}"
     up = f"M{x:.1f} {frame.y(p.y.low):.1f}V{frame.y(p.y.high):.1f}"
-    return el("path", d=across + up, class_=f"bars {p.mark.value}" + (" faint" if not (p.is_front or p.is_chosen) else ""))
+    return across + up
 
 
 def _trial(frame: Frame, p: Point, axes: tuple[str, str]) -> Html:
     figures = [_said(axis, i) for axis, i in zip(axes, (p.x, p.y), strict=True)]
-    return mark(
-        p.mark, frame.x(p.x.value), frame.y(p.y.value), tip="\n".join([p.tip, *figures]), is_chosen=p.is_chosen
-    )
+    x, y = frame.x(p.x.value), frame.y(p.y.value)
+    tip = "\n".join([p.tip, *figures])
+    made = mark(p.mark, x, y, tip=tip, is_chosen=p.is_chosen, bars="" if _has_bars(p) else _bars(frame, p))
+    if not p.is_baseline:
+        return made
+    right = x < (frame.x.start + frame.x.end) / 2
+    name = el("text", "baseline", x=x + (10 if right else -10), y=y - 8, text_anchor="start" if right else "end")
+    return joined(made, name)
 
 
 def _said(axis: str, interval: Interval) -> str:
@@ -111,7 +129,7 @@ def history_chart(result: StudyResult) -> Html | None:
         shown.append((line_sign("best"), "best in budget so far"))
 
     def make(width: int) -> Html:
-        frame = Frame.around(width, [s.number for s in steps], [v.value for v in values], height=320, x_log=False)
+        frame = Frame.around(width, [s.number for s in steps], [v.value for v in values], x_log=False)
         body = [frame.grid("trial", y_title), _best_line(frame, steps), *(_step(frame, s, result.objective) for s in steps)]
         return frame.svg(*body, label=f"{title(result.objective)} of {len(values)} trials in order")
 

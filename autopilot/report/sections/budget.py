@@ -10,7 +10,7 @@ from autopilot.profile import Measurement
 from autopilot.report.charts.gauge import gauge
 from autopilot.report.content import Content
 from autopilot.report.html import Html, el, joined
-from autopilot.report.sections.parts import number, section, table, verdict
+from autopilot.report.sections.parts import facts, number, section, table, verdict
 from autopilot.report.words import (
     DASH,
     figure,
@@ -19,9 +19,13 @@ from autopilot.report.words import (
     interval_of,
     judged_on,
     percent,
-    settings,
+    short_deployment,
     span,
 )
+
+# Axes that most readers ask for; the others are folded away.
+_ALWAYS = ("quality", "latency_p50_ms", "latency_p99_ms", "throughput_rps", "peak_memory_mb", "size_mb", "load_s")
+_SCORES = ("quality", "quality_drop")
 
 
 def budget_section(content: Content) -> Html:
@@ -32,7 +36,7 @@ def budget_section(content: Content) -> Html:
     rows = [_row(limit, shown.measured.get(limit.axis)) for limit in result.budget.limits]
     note = f"Figures of the {who}. A limit is kept when the whole 95% interval lies in the shaded range; "
     kept = [limit for limit in result.budget.limits if limit.margin]
-    note += "the hatched strip is the safety margin that is kept free." if kept else "no safety margin is kept free."
+    note += "the darker strip is the safety margin that is kept free." if kept else "no safety margin is kept free."
     heads = ["limit", "", "value", "95% interval", "margin left", "verdict"]
     reasons = [
         el("p", f"{limit.axis} is not measurable: {m.reason or 'no reason recorded'}.", class_="note")
@@ -48,16 +52,16 @@ def _row(limit: Limit, measured: Measurement | None) -> list[object]:
     name = joined(el("code", limit.axis), el("small", limit.text + (f", margin {percent(limit.margin)}" * bool(limit.margin))))
     say = percent if limit.relative else figure
     value = say(found.value) if found is not None else DASH
-    below = f"{figure(measured.value)}, {measured.n} readings" if limit.relative and measured is not None else None
-    if not limit.relative and measured is not None and measured.n > 1:
-        below = f"{measured.n} readings"
+    told = [figure(measured.value)] if limit.relative and measured is not None and found is not None else []
+    if measured is not None and measured.n > 1:
+        told.append(f"{measured.n:,} {'samples' if limit.axis in _SCORES else 'readings'}")
     between = span(found, relative=limit.relative)
     if measured is not None and measured.n == 1 and found is not None and found.low == found.high:
         between = "one reading"
     return [
         el("span", name, class_="axisname"),
         gauge(limit, found, judgement),
-        number(value, below),
+        number(value, ", ".join(told)),
         between,
         margin_left(limit, measured),
         verdict(judgement),
@@ -71,16 +75,16 @@ def margin_left(limit: Limit, measured: Measurement | None) -> str:
     '20%'
     """
     found = limit.interval(measured)
-    violation = limit.violation(measured)
-    if found is None or violation is None:
+    if found is None or math.isnan(found.value):
         return DASH
     unlucky = found.high if limit.upper else found.low
     if math.isinf(unlucky):
         return "no bound"
-    if violation <= 0:
-        return percent(-violation)
+    left = (limit.effective - unlucky if limit.upper else unlucky - limit.effective) / (abs(limit.bound) or 1.0)
+    if left >= 0:
+        return percent(left)
     sure = limit.judge(measured) is Judgement.OUT
-    return f"over by {percent(violation)}" if sure else f"short by {percent(violation)}"
+    return f"missed by {percent(-left)}" if sure else f"short by {percent(-left)}"
 
 
 def comparison_section(content: Content) -> Html | None:
@@ -91,20 +95,22 @@ def comparison_section(content: Content) -> Html | None:
     base = result.baseline
     axes = [a for a in _order(content, chosen.measured) if interval_of(chosen.measured[a]) is not None]
     name = content.chosen_name
-    rows = [_compared(axis, base.measured.get(axis), chosen.measured[axis], content) for axis in axes]
-    heads = ["axis", "baseline", name, f"{name} / baseline"]
-    facts = [
-        ["recipe", full_recipe(base.recipe), full_recipe(chosen.recipe), ""],
-        ["deployment", full_deployment(base.deployment), *_changed(content)],
-        ["file (sha256)", el("code", base.sha256[:16]), el("code", chosen.sha256[:16]), ""],
-    ]
+    rows = {axis: _compared(axis, base.measured.get(axis), chosen.measured[axis], content) for axis in axes}
+    first = [a for a in axes if a in _ALWAYS or a in result.budget.axes or a == result.objective]
+    heads = ["axis", "baseline", name, "ratio"]
     missing = sorted(a for a, m in chosen.measured.items() if m.value is None and a not in result.budget.axes)
-    rest = el("p", f"Not measured here: {', '.join(missing)}.", class_="note") if missing else None
+    gone = el("p", f"Not measured here: {', '.join(missing)}.", class_="note") if missing else None
     note = "Both were measured again in fresh processes, in alternation, on data the search did not see."
     if not content.readings.verified:
         note = "The figures that the verdict rests on."
-    body = table(heads, [*rows, *facts], classes="compared")
-    return section("compared", f"Baseline and {name}", body, rest, note=note, is_wide=True)
+    others = [a for a in axes if a not in first]
+    if content.is_baseline:  # nothing beside it
+        heads = ["axis", "value"]
+    body, rest = (table(heads, [rows[a][: len(heads)] for a in part], classes="compared") for part in (first, others))
+    more = el("details", el("summary", f"{len(others)} more axes"), rest, gone)
+    parts = (body, more if others else gone, _facts(content))
+    heading = "The model as given" if content.is_baseline else f"Baseline and {name}"
+    return section("compared", heading, *parts, note=note, is_wide=True)
 
 
 def _order(content: Content, measured: Mapping[str, Measurement]) -> list[str]:
@@ -128,9 +134,22 @@ def _figure(measured: Measurement | None) -> Html:
     return number(figure(found.value), span(found) if found.low != found.high else None)
 
 
-def _changed(content: Content) -> list[str]:
-    """The chosen deployment, and what of it differs from the baseline's."""
+def _facts(content: Content) -> Html:
+    """What both consist of: recipe, deployment, file."""
     assert content.chosen is not None
-    own, base = content.chosen.deployment, content.result.baseline.deployment.to_json()
-    changed = settings((k, v) for k, v in own.to_json().items() if base.get(k) != v)
-    return [full_deployment(own), f"changed: {changed}" if changed else "the same"]
+    name, chosen, base = content.chosen_name, content.chosen, content.result.baseline
+    changed = short_deployment(chosen.deployment, base.deployment)
+    if content.is_baseline:
+        rows: list[tuple[str, object]] = [
+            ("deployment", full_deployment(base.deployment)),
+            ("sha256", el("code", base.sha256)),
+        ]
+        return facts(rows)
+    rows = [
+        (f"recipe of the {name}", full_recipe(chosen.recipe)),
+        ("deployment of the baseline", full_deployment(base.deployment)),
+        (f"deployment of the {name}", changed if changed.startswith("as ") else f"the same, but {changed}"),
+        (f"sha256 of the {name}", el("code", chosen.sha256)),
+        ("sha256 of the baseline", el("code", base.sha256)),
+    ]
+    return facts(rows)

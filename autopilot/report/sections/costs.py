@@ -13,7 +13,7 @@ from autopilot.report.words import figure, percent
 from autopilot.result import Candidate
 
 # The dearest rows of both sides; the others are one row, so that shares still add up.
-MOST_ROWS = 10
+MOST_ROWS = 8
 # The profiler costs some 4 us a node: beyond this factor the shares are mostly the number of nodes (see measuring.md).
 SLOWED = 1.5
 _STAGES = ("preprocess", "inference", "postprocess")
@@ -33,7 +33,8 @@ def latency_sections(content: Content) -> list[Html]:
         return [section("latency", "Latency of requests", el("p", f"Not shown: {why}.", class_="note"))]
     n = " and ".join(f"{s.size:,} of the {names[who]}" for who, s in readings.curves.items())
     taken = "fresh processes, held-back data" if readings.verified else "the search's own readings"
-    note = f"Single requests, read in alternation ({taken}): {n}."
+    how = ", read in alternation" if len(readings.curves) > 1 else ""
+    note = f"Single requests{how} ({taken}): {n}."
     return [
         section("latency", "Latency of requests", charts[0], note=note),
         section("tail", "The slow requests", charts[1], note="The same requests by how rare they are: 99% is the p99."),

@@ -8,7 +8,7 @@ from typing import Any
 
 from autopilot.report.content import Content
 from autopilot.report.html import Html, clean, el
-from autopilot.report.sections.parts import section
+from autopilot.report.sections.parts import facts, section
 from autopilot.report.words import setting
 
 _GIB = 2**30
@@ -37,8 +37,8 @@ def environment_section(content: Content) -> Html:
     versions = given.get("versions")
     if isinstance(versions, Mapping):
         rows.append(("versions", ", ".join(f"{k} {v}" for k, v in versions.items())))
-    facts = el("dl", *(part for name, value in rows if value for part in (el("dt", name), el("dd", value))), class_="facts")
-    return section("environment", "Measured on", facts, note="The figures hold for this machine: search where you serve.")
+    told = facts((name, value) for name, value in rows if value)
+    return section("environment", "Measured on", told, note="The figures hold for this machine: search where you serve.")
 
 
 def _said(value: Any) -> str:
@@ -73,15 +73,12 @@ def reproduce_section(content: Content) -> Html:
         lines.append((f"measure the {content.chosen_name} again", f"autopilot check {bundle} spec.yaml"))
         lines.append(("load it", f"python -c 'import autopilot; runner = autopilot.load({_python(bundle)})'"))
     shown = [el("li", text, el("pre", el("code", line))) for text, line in lines]
-    facts: list[tuple[str, object]] = []
-    if content.chosen is not None:
-        facts.append((f"sha256 of the {content.chosen_name}", el("code", content.chosen.sha256)))
+    rows: list[tuple[str, object]] = []
     if result.mlflow is not None:
         model = f"model {result.mlflow.model} version {result.mlflow.version}, " if result.mlflow.version is not None else ""
-        facts.append(("MLflow", f"{model}experiment {result.mlflow.experiment}, run {result.mlflow.run_id}"))
-        facts.append(("tracking store", result.mlflow.tracking_uri))
-    told = el("dl", *(part for name, value in facts for part in (el("dt", name), el("dd", value))), class_="facts")
-    return section("reproduce", "How to reproduce it", el("ul", *shown, class_="steps"), told)
+        rows.append(("MLflow", f"{model}experiment {result.mlflow.experiment}, run {result.mlflow.run_id}"))
+        rows.append(("tracking store", result.mlflow.tracking_uri))
+    return section("reproduce", "How to reproduce it", el("ul", *shown, class_="steps"), facts(rows) if rows else None)
 
 
 def _quoted(path: str) -> str:

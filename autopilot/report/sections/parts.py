@@ -36,6 +36,11 @@ def _cell(content: object, head: str) -> Html:
     return el("td", content, data_label=head)
 
 
+def facts(rows: Iterable[tuple[str, object]]) -> Html:
+    """Names with what they stand for."""
+    return el("dl", *(part for name, value in rows for part in (el("dt", name), el("dd", value))), class_="facts")
+
+
 def number(text: object, below: object = None) -> Html:
     """A figure, with something smaller below it."""
     return el("span", text, el("small", below) if below else None, class_="num")

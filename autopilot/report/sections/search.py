@@ -39,23 +39,22 @@ def knobs_sections(content: Content) -> list[Html]:
     result = content.result
     axes = dict.fromkeys((result.objective, "quality"))
     found = [(importance(result, axis), name) for axis, name in zip(axes, ("knobs", "knobs-quality"), strict=False)]
-    return [made for one, name in found if (made := _knobs(one, name)) is not None]
+    shown = [(one, name) for one, name in found if one.knobs or one.axis == result.objective]
+    return [_knobs(one, name, is_wide=len(shown) == 1) for one, name in shown]
 
 
-def _knobs(found: Importance, name: str) -> Html | None:
+def _knobs(found: Importance, name: str, *, is_wide: bool) -> Html:
     heading = f"What mattered for {title(found.axis)}"
     if not found.knobs:
-        if found.axis == "quality":
-            return None
-        why = f"{found.trials} trials have a figure; it takes {FEWEST_TRIALS} that differ in more than one setting."
-        return section(name, heading, el("p", f"Not shown: {why}", class_="note"))
+        why = f"it takes {FEWEST_TRIALS} trials that differ; with a figure there are {found.trials}"
+        return section(name, heading, el("p", f"Not shown: {why}.", class_="note"), is_wide=is_wide)
     note = (
-        f"Share of the differences between {found.trials} trials that goes with each setting's value, less what chance "
-        "gives with as many trials; settings other than the technique are compared between trials of the same "
-        "techniques. An outlined bar: chance alone explains as much in more than 5% of cases."
+        f"How much of the differences between {found.trials} trials goes with a setting, beyond what chance gives; "
+        "settings are compared between trials of the same techniques. Outlined: chance alone explains as much in more "
+        "than 5% of cases."
     )
     more = el("details", el("summary", "Figures by value"), _values(found))
-    return section(name, heading, knob_chart(found), more, note=note)
+    return section(name, heading, knob_chart(found), more, note=note, is_wide=is_wide)
 
 
 def _values(found: Importance) -> Html:

@@ -18,8 +18,9 @@ from autopilot.report.words import (
     interval_of,
     percent,
     short_deployment,
-    short_recipe,
+    settings,
     span,
+    title,
 )
 from autopilot.result import StudyResult, TrialRecord, TrialState
 
@@ -33,8 +34,8 @@ def trials_section(content: Content) -> Html:
     result = content.result
     axes = list(dict.fromkeys([result.objective, *result.budget.axes, *_USUAL]))
     axes = [a for a in axes if any(interval_of(t.measured.get(a)) is not None for t in result.trials)]
-    heads = ["trial", "verdict", "recipe", "deployment", *axes, "seconds", "ended"]
-    head = el("tr", *(el("th", el("code", h) if h in axes else h, scope="col") for h in heads))
+    heads = ["trial", "verdict", "variant", *axes, "seconds", "ended after"]
+    head = el("tr", *(el("th", title(h) if h in axes else h, scope="col", title=h if h in axes else None) for h in heads))
     varied = content.varied
     body = [_row(content, trial, axes, varied) for trial in result.trials]
     whole = el("table", el("thead", head), el("tbody", *body), class_="trials", id="trials-table")
@@ -47,7 +48,7 @@ def trials_section(content: Content) -> Html:
         hidden=True,
         id="trials-controls",
     )
-    note = "Recipes with those parameters that differ between trials; point at one for all of them. Figures of the search."
+    note = "Settings that differ between trials; point at a variant for all of them. Figures are those of the search."
     scroll = el("div", whole, class_="scroll", tabindex=0, role="region", aria_label="all trials")
     return section("trials", f"All {len(result.trials)} trials", controls, scroll, note=note, is_wide=True)
 
@@ -75,14 +76,26 @@ def _row(content: Content, trial: TrialRecord, axes: list[str], varied: Mapping[
         "tr",
         el("th", str(trial.number), "★" if is_chosen else None, scope="row", data_v=float(trial.number)),
         el("td", shown, data_v=word),
-        el("td", short_recipe(recipe, varied), title=full_recipe(recipe)),
-        el("td", short_deployment(deployment, content.result.baseline.deployment), title=full_deployment(deployment)),
+        el("td", _variant(content, trial, varied), title=f"{full_recipe(recipe)}; {full_deployment(deployment)}"),
         *(_figure(content, axis, trial.measured.get(axis)) for axis in axes),
         el("td", f"{seconds:.1f}", data_v=float(seconds), class_="n"),
         el("td", trial.stage, el("small", reason) if reason else None),
         class_="chosen" if is_chosen else None,
         data_verdict=word,
     )
+
+
+def _variant(content: Content, trial: TrialRecord, varied: Mapping[str, frozenset[str]]) -> Html:
+    """The techniques, below them what tells this variant from others."""
+    recipe, deployment = trial.variant.recipe, trial.variant.deployment
+    techniques = ", then ".join(step.technique for step in recipe.steps) or "as given"
+    several = len(recipe.steps) > 1
+    told = [(step, settings((k, v) for k, v in step.params if k in varied.get(step.technique, ()))) for step in recipe.steps]
+    lines = [f"{step.technique}: {text}" if several else text for step, text in told if text]
+    changed = short_deployment(deployment, content.result.baseline.deployment)
+    if not changed.startswith("as "):
+        lines.append(f"deployment: {changed}")
+    return joined(techniques, *(el("small", line) for line in lines))
 
 
 def _figure(content: Content, axis: str, measured: Measurement | None) -> Html:
@@ -93,7 +106,7 @@ def _figure(content: Content, axis: str, measured: Measurement | None) -> Html:
     if found is None:
         return el("td", DASH, class_="n")
     value = percent(found.value) if relative else figure(found.value)
-    bounds = el("small", span(found, relative=relative)) if found.low != found.high else None
+    bounds = el("small", span(found, relative=relative, digits=3)) if found.low != found.high else None
     return el("td", value, bounds, class_="n", data_v=float(found.value))
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from autopilot.budget import Judgement
 from autopilot.report.content import Content
 from autopilot.report.html import Html, el, joined
-from autopilot.report.words import duration, figure, full_deployment, full_recipe, interval_of, span, title
+from autopilot.report.words import duration, figure, interval_of, short_deployment, short_recipe, span, title
 from autopilot.result import Status
 
 _BANNERS = {
@@ -25,9 +25,10 @@ def header(content: Content) -> Html:
     parts.append(_tiles(content))
     chosen = content.chosen
     if chosen is not None:
-        what = joined(el("b", "Recipe: "), full_recipe(chosen.recipe))
-        how = joined(el("b", "Deployment: "), full_deployment(chosen.deployment))
-        parts.append(el("p", what, el("br"), how, class_="recipe"))
+        recipe = short_recipe(chosen.recipe, content.varied)
+        deployment = short_deployment(chosen.deployment, result.baseline.deployment)
+        what = joined(el("b", "Recipe: "), recipe, ". ", el("b", "Deployment: "), deployment, ".")
+        parts.append(el("p", what, class_="recipe"))
     if result.explanation:
         parts.append(el("p", result.explanation, class_="note"))
     if result.rationale:
@@ -53,8 +54,8 @@ def sentence(content: Content) -> str:
     unknown = _axes(content, Judgement.NOT_MEASURABLE)
     said = [f"breaks {broken}"] if broken else []
     said += [f"is too near the limit to tell on {doubtful}"] if doubtful else []
-    said += [f"can't be measured here on {unknown}"] if unknown else []
-    rest = " and ".join(said) or "was not measured again, so it is not confirmed"
+    said += [f"has no figure for {unknown} on this machine"] if unknown else []
+    rest = ", and it ".join(said) or "was not measured again, so it is not confirmed"
     if result.status is Status.NO_FIT:
         return f"Nothing that was tried fits the budget. The nearest miss, {who}, {rest}."
     return f"Undecided: nothing is shown to keep {every}. The nearest, {who}, {rest}."
@@ -64,7 +65,8 @@ def _axes(content: Content, judgement: Judgement) -> str:
     verdict = content.chosen.verdict if content.chosen is not None else None
     found = [a for a, j in verdict.per_limit.items() if j is judgement] if verdict is not None else []
     limits = [content.result.budget.limit(axis) for axis in found]
-    return ", ".join(f"{a} {x.text}" if x is not None else a for a, x in zip(found, limits, strict=True))
+    said = [f"{a} ({x.text})" if x is not None else a for a, x in zip(found, limits, strict=True)]
+    return " and ".join(part for part in (", ".join(said[:-1]), *said[-1:]) if part)
 
 
 def _won(content: Content) -> str:
