@@ -9,6 +9,7 @@ import typer
 
 from autopilot import __version__
 from autopilot.cli.output import print_json, print_table, print_text, watching
+from autopilot.cli.source import find_result
 from autopilot.errors import BadInput
 
 EPILOG = (
@@ -172,24 +173,31 @@ def show(
     if trial is not None or csv is not None:
         raise BadInput("--trial and --csv need --samples.", "Write: autopilot show DIR --samples --trial N.")
     from autopilot.display import render_result
-    from autopilot.result import StudyResult
 
-    path = Path(source)
-    folder: Path | None = None
-    if path.exists():
-        result = StudyResult.load(path)
-        folder = path if path.is_dir() else path.parent
-    elif "/" in source or "." in source:
-        raise BadInput(f"{source} does not exist.", "Name the folder of a finished run, or an MLflow run id.")
-    else:
-        from autopilot.tracking import load_result
-
-        result = StudyResult.from_json(load_result(source))
+    result, folder = find_result(source)
     if as_json:
         print_text(result.text())
     else:
         print_table(render_result(result.to_json(), folder))
     return result.exit_code
+
+
+@app.command(short_help="Write a finished run's result as one HTML page.")
+def report(
+    source: Annotated[str, typer.Argument(metavar="DIR_OR_RUN", help="A run's folder, or an MLflow run id.")],
+    output: Annotated[
+        Path | None,
+        typer.Option("-o", "--output", metavar="FILE", help="The page; default: report.html in the run's folder."),
+    ] = None,
+    debug: Debug = False,
+) -> int:
+    """Write a finished run's result as one self-contained HTML page, which loads nothing from anywhere."""
+    from autopilot.search.reporting import report_run
+
+    result, folder = find_result(source)
+    page = report_run(result, folder, output or (folder or Path()) / "report.html")
+    typer.echo(f"wrote {page}")
+    return 0
 
 
 @app.command(short_help="Serve the MLflow UI over this folder's runs.")

@@ -8,7 +8,9 @@ from typing import Any
 
 # Characters that have no place in a page: control characters, halves of surrogate pairs (they can't be
 # encoded), and marks that turn the direction of text, with which a name could pretend to be another.
-_FORBIDDEN = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff\ufffe\uffff]")
+_FORBIDDEN = re.compile(
+    "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff\ufffe\uffff]"
+)
 _REPLACEMENT = "\ufffd"
 _VOID = frozenset({"meta", "input", "br", "hr", "link", "img", "col"})
 

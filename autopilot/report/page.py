@@ -29,7 +29,9 @@ def render_page(content: Content) -> str:
         el("title", f"{content.result.name}: autopilot report"),
         el("style", Html(style)),
     )
-    body = el("body", el("main", header(content), el("div", *_sections(content), class_="grid")), el("script", Html(script)))
+    body = el(
+        "body", el("main", header(content), el("div", *_sections(content), class_="grid")), el("script", Html(script))
+    )
     return joined(Html("<!doctype html>\n"), el("html", head, body, lang="en"), Html("\n"))
 
 

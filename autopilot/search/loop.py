@@ -25,6 +25,7 @@ from autopilot.search.evaluator import Evaluator
 from autopilot.search.finalists import Ranking
 from autopilot.search.outcome import RETRIED, Outcome
 from autopilot.search.prepare import Setup, identity, prepare, resolve_model
+from autopilot.search.reporting import try_report
 from autopilot.search.sampler import Sampler
 from autopilot.search.samples import FOLDER as SAMPLES
 from autopilot.search.samples import WORK, save_samples
@@ -285,6 +286,7 @@ class _Study:
 
     def log(self, result: StudyResult, out: Path) -> StudyResult:
         """MLflow last: its trouble must not cost the result, which is on disk already."""
+        self._report(result, out)
         if self._tracker is not None:
             self.observer.phase("logging to MLflow")
             try:
@@ -292,11 +294,17 @@ class _Study:
                 reference = self._tracker.finish(result, out, folder)
                 result = replace(result, mlflow=reference)
                 write_result(result, out)
+                self._report(result, out)  # again: with where MLflow has it
             except AutopilotError as exc:
                 self.observer.note(f"not logged to MLflow: {exc}")
         replace(self._state, finished=True).save(self.setup.work)
         self.observer.finished()
         return result
+
+    def _report(self, result: StudyResult, out: Path) -> None:
+        trouble = try_report(result, out)
+        if trouble is not None:
+            self.observer.note(trouble)
 
 
 def _maximize(setup: Setup) -> bool:

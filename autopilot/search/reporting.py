@@ -31,6 +31,19 @@ def report_into(result: StudyResult, folder: Path) -> Path:
     return report_run(result, folder, path)
 
 
+def try_report(result: StudyResult, folder: Path) -> str | None:
+    """Write ``folder``'s own report; None when it is there, else what went wrong.
+
+    The page is drawn from a result that is on disk already: whatever fails here, a bug included, must not cost
+    the result, its exit code or its place in MLflow.
+    """
+    try:
+        report_into(result, folder)
+    except Exception as exc:  # see above: this is the one place where a page's trouble ends
+        return f"no report was written: {type(exc).__name__}: {exc}"
+    return None
+
+
 def readings_of(result: StudyResult, folder: Path | None) -> Readings:
     """Latencies of the chosen variant and of the baseline beside it; without them, why there are none."""
     chosen = result.chosen

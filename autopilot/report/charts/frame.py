@@ -62,7 +62,9 @@ class Frame:
             parts.append(el("text", self.x_text(tick), x=at, y=bottom + 17, text_anchor="middle"))
         parts.append(el("path", d=f"M{left:.1f} {bottom:.1f}H{right:.1f}", class_="axis"))
         scaled = " (log scale)"
-        parts.append(el("text", x_title + scaled * self.x.is_log, x=(left + right) / 2, y=self.height - 6, class_="title"))
+        parts.append(
+            el("text", x_title + scaled * self.x.is_log, x=(left + right) / 2, y=self.height - 6, class_="title")
+        )
         parts.append(el("text", y_title + scaled * self.y.is_log, x=4, y=-6, class_="title up"))
         return el("g", *parts)
 

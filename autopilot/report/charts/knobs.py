@@ -40,6 +40,6 @@ def _bar(knob: Knob, top: float, room: float, *, tip: str, few: bool) -> Html:
     kind = "bar" if knob.is_clear else "bar unclear"
     said = "" if knob.is_clear else (", chance?" if few else ", may be chance")
     name = el("text", knob.name, el("tspan", f"  {knob.trials} trials{said}", class_="faint"), x=0, y=top + _TEXT)
-    bar = el("rect", x=0.5, y=top + _TEXT + 6, width=length, height=9, rx=2, class_=kind)
-    share = el("text", percent(knob.explained, 2), x=length + 8, y=top + _TEXT + 15, class_="value")
+    bar = el("rect", x=0.5, y=top + _TEXT + 7, width=length, height=9, rx=2, class_=kind)
+    share = el("text", percent(knob.explained, 2), x=length + 8, y=top + _TEXT + 16, class_="value")
     return el("g", el("title", tip), name, bar, share, class_="tipped")

@@ -63,7 +63,7 @@ def _has_bars(p: Point) -> bool:
 
 
 def _reach(intervals: Sequence[tuple[Interval, bool]]) -> list[float]:
-    """Values, and the bounds that are drawn, as far as they are near: a wide one must not squeeze all trials together."""
+    """Values and the bounds that are drawn, as far as they are near: a wide one must not squeeze the others together."""
     values = [i.value for i, _ in intervals]
     low, high = min(values), max(values)
     room = _NEAR * ((high - low) or abs(high) or 1.0)
@@ -130,7 +130,11 @@ def history_chart(result: StudyResult) -> Html | None:
 
     def make(width: int) -> Html:
         frame = Frame.around(width, [s.number for s in steps], [v.value for v in values], x_log=False)
-        body = [frame.grid("trial", y_title), _best_line(frame, steps), *(_step(frame, s, result.objective) for s in steps)]
+        body = [
+            frame.grid("trial", y_title),
+            _best_line(frame, steps),
+            *(_step(frame, s, result.objective) for s in steps),
+        ]
         return frame.svg(*body, label=f"{title(result.objective)} of {len(values)} trials in order")
 
     return joined(drawn(make), legend(*shown))

@@ -1,1 +1,1 @@
-"""The sections of the page: each takes the report's content and gives its markup, or None where it has nothing to say."""
+"""The sections of the page: each makes markup of the report's content, or None where it has nothing to say."""

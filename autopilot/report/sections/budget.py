@@ -49,7 +49,9 @@ def budget_section(content: Content) -> Html:
 
 def _row(limit: Limit, measured: Measurement | None) -> list[object]:
     found, judgement = judged_on(limit, measured), limit.judge(measured)
-    name = joined(el("code", limit.axis), el("small", limit.text + (f", margin {percent(limit.margin)}" * bool(limit.margin))))
+    name = joined(
+        el("code", limit.axis), el("small", limit.text + (f", margin {percent(limit.margin)}" * bool(limit.margin)))
+    )
     say = percent if limit.relative else figure
     value = say(found.value) if found is not None else DASH
     told = [figure(measured.value)] if limit.relative and measured is not None and found is not None else []
@@ -123,7 +125,9 @@ def _compared(axis: str, base: Measurement | None, own: Measurement, content: Co
     limited = axis in content.result.budget.axes or axis == content.result.objective
     name = el("b", el("code", axis)) if limited else el("code", axis)
     ratio = own.ratio if axis != "quality_drop" else None
-    change = number(percent(ratio.value), span(ratio, relative=True) if ratio.low != ratio.high else None) if ratio else ""
+    change = (
+        number(percent(ratio.value), span(ratio, relative=True) if ratio.low != ratio.high else None) if ratio else ""
+    )
     return [el("span", name, title=own.how or None), _figure(base), _figure(own), change]
 
 

@@ -79,7 +79,7 @@ def _operators(tables: Mapping[str, OperatorTable]) -> Html:
     }
     keys = sorted(most, key=lambda key: (-most[key], key))
     several = len({provider for _, provider, _ in keys}) > 1
-    groups = [(_name(key, with_provider=several), [key]) for key in keys[:MOST_ROWS]]
+    groups: list[tuple[object, list[Key]]] = [(_name(key, with_provider=several), [key]) for key in keys[:MOST_ROWS]]
     if keys[MOST_ROWS:]:
         groups.append((f"{len(keys) - MOST_ROWS} others", keys[MOST_ROWS:]))
     rows = [
@@ -100,7 +100,9 @@ def _together(side: Mapping[Key, OperatorCost], group: list[Key], total_s: float
 def _share(seconds: float, share: float, more: str = "") -> Html:
     """Milliseconds, and the share as a bar behind them."""
     width = max(0.0, min(1.0, share)) * 100
-    bar = el("svg", el("rect", width=width, height=8, rx=1), viewBox="0 0 100 8", preserveAspectRatio="none", class_="bar")
+    bar = el(
+        "svg", el("rect", width=width, height=8, rx=1), viewBox="0 0 100 8", preserveAspectRatio="none", class_="bar"
+    )
     below = ", ".join(x for x in (percent(share), more) if x)
     return el("span", number(figure(seconds * 1e3), below), bar, class_="share")
 

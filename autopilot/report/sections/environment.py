@@ -38,7 +38,9 @@ def environment_section(content: Content) -> Html:
     if isinstance(versions, Mapping):
         rows.append(("versions", ", ".join(f"{k} {v}" for k, v in versions.items())))
     told = facts((name, value) for name, value in rows if value)
-    return section("environment", "Measured on", told, note="The figures hold for this machine: search where you serve.")
+    return section(
+        "environment", "Measured on", told, note="The figures hold for this machine: search where you serve."
+    )
 
 
 def _said(value: Any) -> str:
@@ -75,7 +77,11 @@ def reproduce_section(content: Content) -> Html:
     shown = [el("li", text, el("pre", el("code", line))) for text, line in lines]
     rows: list[tuple[str, object]] = []
     if result.mlflow is not None:
-        model = f"model {result.mlflow.model} version {result.mlflow.version}, " if result.mlflow.version is not None else ""
+        model = (
+            f"model {result.mlflow.model} version {result.mlflow.version}, "
+            if result.mlflow.version is not None
+            else ""
+        )
         rows.append(("MLflow", f"{model}experiment {result.mlflow.experiment}, run {result.mlflow.run_id}"))
         rows.append(("tracking store", result.mlflow.tracking_uri))
     return section("reproduce", "How to reproduce it", el("ul", *shown, class_="steps"), facts(rows) if rows else None)

@@ -9,7 +9,7 @@ from autopilot.profile import Measurement
 from autopilot.report.content import Content
 from autopilot.report.html import Html, el, joined
 from autopilot.report.points import Mark, mark_of
-from autopilot.report.sections.parts import section, table, verdict
+from autopilot.report.sections.parts import section, table
 from autopilot.report.words import (
     DASH,
     figure,
@@ -17,8 +17,8 @@ from autopilot.report.words import (
     full_recipe,
     interval_of,
     percent,
-    short_deployment,
     settings,
+    short_deployment,
     span,
     title,
 )
@@ -35,7 +35,9 @@ def trials_section(content: Content) -> Html:
     axes = list(dict.fromkeys([result.objective, *result.budget.axes, *_USUAL]))
     axes = [a for a in axes if any(interval_of(t.measured.get(a)) is not None for t in result.trials)]
     heads = ["trial", "verdict", "variant", *axes, "seconds", "ended after"]
-    head = el("tr", *(el("th", title(h) if h in axes else h, scope="col", title=h if h in axes else None) for h in heads))
+    head = el(
+        "tr", *(el("th", title(h) if h in axes else h, scope="col", title=h if h in axes else None) for h in heads)
+    )
     varied = content.varied
     body = [_row(content, trial, axes, varied) for trial in result.trials]
     whole = el("table", el("thead", head), el("tbody", *body), class_="trials", id="trials-table")
@@ -90,7 +92,9 @@ def _variant(content: Content, trial: TrialRecord, varied: Mapping[str, frozense
     recipe, deployment = trial.variant.recipe, trial.variant.deployment
     techniques = ", then ".join(step.technique for step in recipe.steps) or "as given"
     several = len(recipe.steps) > 1
-    told = [(step, settings((k, v) for k, v in step.params if k in varied.get(step.technique, ()))) for step in recipe.steps]
+    told = [
+        (step, settings((k, v) for k, v in step.params if k in varied.get(step.technique, ()))) for step in recipe.steps
+    ]
     lines = [f"{step.technique}: {text}" if several else text for step, text in told if text]
     changed = short_deployment(deployment, content.result.baseline.deployment)
     if not changed.startswith("as "):
