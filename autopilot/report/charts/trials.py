@@ -63,7 +63,7 @@ def _has_bars(p: Point) -> bool:
 
 
 def _reach(intervals: Sequence[tuple[Interval, bool]]) -> list[float]:
-    """Values and the bounds that are drawn, as far as they are near: a wide one must not squeeze the others together."""
+    """Values and the bounds that are drawn, as far as they are near: a wide one must not squeeze others together."""
     values = [i.value for i, _ in intervals]
     low, high = min(values), max(values)
     room = _NEAR * ((high - low) or abs(high) or 1.0)

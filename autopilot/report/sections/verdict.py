@@ -47,9 +47,7 @@ def sentence(content: Content) -> str:
     who = "the model as given" if content.is_baseline else f"trial {chosen.number}"
     if result.status is Status.IN_BUDGET:
         if content.is_baseline:
-            return (
-                f"The budget is met, and nothing tried is certainly better than the model as given: it keeps {every}."
-            )
+            return f"The budget is met by the model as given: it keeps {every}, and nothing tried is certainly better."
         return f"The budget is met: {who} keeps {every}{_won(content)}."
     broken = _axes(content, Judgement.OUT)
     doubtful = _axes(content, Judgement.UNDECIDED)
