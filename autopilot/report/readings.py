@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from autopilot.profile import Floats, Profile
 
@@ -45,21 +44,16 @@ class Readings:
 
 def ecdf(sorted_s: Floats) -> tuple[Floats, Floats]:
     """Latencies and the shares of requests that are as fast: both float64, shape (at most CURVE_POINTS,)."""
-    ranks = _ranks(np.linspace(0, 1, CURVE_POINTS), sorted_s.size)
+    ranks = np.unique(np.rint(np.linspace(0, sorted_s.size - 1, CURVE_POINTS)).astype(np.int64))
     return sorted_s[ranks], (ranks + 1) / sorted_s.size
 
 
 def tail(sorted_s: Floats) -> tuple[Floats, Floats]:
-    """Latencies and the shares of requests that are slower, from a half down to one request in all.
+    """Latencies and the shares of requests that are as slow or slower, from a half down to one request in all.
 
     Both float64, shape (at most CURVE_POINTS,): the same readings as ``ecdf``'s, on a scale that shows the slow ones.
     """
     n = sorted_s.size
-    slower = np.geomspace(0.5, 1 / n, CURVE_POINTS) if n > 1 else np.array([1.0])
-    ranks = _ranks(1 - slower, n)
-    return sorted_s[ranks], (n - ranks) / n
-
-
-def _ranks(shares: Floats, n: int) -> npt.NDArray[np.int64]:
-    """Distinct indices into ``n`` sorted values."""
-    return np.unique(np.clip(np.ceil(shares * n).astype(np.int64) - 1, 0, n - 1))
+    # How many requests are at least as slow: whole numbers, the slowest one last.
+    slower = np.unique(np.rint(np.geomspace(max(1.0, n / 2), 1, CURVE_POINTS)).astype(np.int64))[::-1]
+    return sorted_s[n - slower], slower / n

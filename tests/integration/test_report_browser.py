@@ -106,7 +106,8 @@ def test_trials_sort_and_filter(page: Path, tmp_path: Path) -> None:
     """A click sorts by the figures and another one turns it round; a word leaves the trials that say it."""
     script = """
       const table = document.getElementById('trials-table');
-      const numbers = () => [...table.tBodies[0].rows].filter((r) => !r.hidden).map((r) => parseInt(r.cells[0].textContent));
+      const shown = () => [...table.tBodies[0].rows].filter((row) => !row.hidden);
+      const numbers = () => shown().map((row) => parseInt(row.cells[0].textContent));
       const head = [...table.tHead.rows[0].cells].find((c) => c.title === 'latency_p50_ms');
       const said = {};
       head.querySelector('button').click(); said.up = numbers();

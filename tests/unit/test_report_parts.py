@@ -194,7 +194,7 @@ def test_importance_finds_the_knobs_that_matter_and_calls_the_others_chance() ->
     found = importance(searched(40), "latency_p50_ms")
 
     by = {k.name: k for k in found.knobs}
-    assert [k.name for k in found.knobs][:1] == ["technique"]
+    assert "technique" in [k.name for k in found.knobs[:3]]
     assert by["technique"].explained > 0.8
     assert by["static_int8.per_channel"].is_clear
     assert by["static_int8.per_channel"].explained > 0.9
@@ -261,6 +261,7 @@ def test_curves_are_the_readings_own(values: list[float]) -> None:
     assert (np.diff(x) >= 0).all()
     assert (np.diff(share) > 0).all()
     assert share[-1] == 1
+    assert slower[-1] == 1 / s.size
     assert slow[-1] == s[-1]
     assert ((slower > 0) & (slower <= 1)).all()
 
