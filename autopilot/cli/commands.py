@@ -158,6 +158,9 @@ def show(
     csv: Annotated[
         Path | None, typer.Option("--csv", metavar="FILE", help="With --samples --trial: its requests, a line each.")
     ] = None,
+    budget: Annotated[
+        Path | None, typer.Option("--budget", metavar="FILE", help="Judge the recorded trials by another budget.")
+    ] = None,
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> int:
@@ -175,6 +178,12 @@ def show(
     from autopilot.display import render_result
 
     result, folder = find_result(source)
+    if budget is not None:
+        from autopilot.search.rejudge import read_budget, rejudge
+
+        found = rejudge(result, read_budget(budget, result), folder)
+        print_json(found.to_json()) if as_json else print_text(found.text)
+        return found.exit_code
     if as_json:
         print_text(result.text())
     else:

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from autopilot.budget import Budget
 from autopilot.errors import SpecError
 from autopilot.observer import NullObserver, Observer
 from autopilot.plugins import vocabulary
@@ -18,6 +19,7 @@ from autopilot.search.check import CheckResult, check_model
 from autopilot.search.loop import run_study
 from autopilot.search.recompute import recompute_file, recompute_run
 from autopilot.search.recomputed import Recomputation
+from autopilot.search.rejudge import Rejudged, read_budget, rejudge
 from autopilot.search.reporting import report_run
 from autopilot.search.samples import WORK, Samples, samples_file, verified_name
 from autopilot.search.traffic import MAX_RATE
@@ -177,6 +179,16 @@ class Study:
 
         return plot_budget(self.result)
 
+    def rejudge(self, budget: Budget | Mapping[str, Any] | str | Path) -> Rejudged:
+        """Which recorded variant is best under another budget, without new measuring; what would need some.
+
+        ``budget``: limits as a spec writes them, or a YAML file with ``budget:`` in it.
+
+        Raises:
+            BadInput: the budget is wrong.
+        """
+        return rejudge(self.result, read_budget(budget, self.result), self.folder)
+
     def report(self, path: str | Path | None = None) -> Path:
         """Write the page of ``autopilot report``, by default as report.html in the run's folder; its path.
 
@@ -197,6 +209,7 @@ class Study:
 __all__ = [
     "CheckResult",
     "Recomputation",
+    "Rejudged",
     "Study",
     "check",
     "check_model",
