@@ -7,7 +7,7 @@ from html.parser import HTMLParser
 
 import numpy as np
 
-from autopilot.profile import OperatorCost, OperatorTable
+from autopilot.profile import Measurement, OperatorCost, OperatorTable
 from autopilot.recipe import Step, params_of
 from autopilot.report import Readings
 from autopilot.result import StudyResult, TrialRecord, TrialState
@@ -30,15 +30,19 @@ def readings(n: int = 2000, *, verified: bool = True) -> Readings:
 def searched(trials: int = 40) -> StudyResult:
     """A study in which the technique and ``per_channel`` set the latency, and ``noise`` nothing."""
     rng = np.random.default_rng(1)
-    records = [fake_trial(0, fake_variant(), fake_measured(latency_ms=1.0))]
+    records = [fake_trial(0, fake_variant(), fake_measured(latency_ms=1.0) | _scored(0.95))]
     for i in range(1, trials):
         technique = ("static_int8", "dynamic_int8")[i % 2]
         per_channel, noise = bool(rng.integers(2)), int(rng.integers(3))
         latency_ms = (0.4 if technique == "static_int8" else 1.5) * (1.3 if per_channel else 1.0)
         latency_ms *= float(np.exp(rng.normal(0, 0.01)))
         variant = fake_variant(technique, per_channel=per_channel, noise=noise, seed=i)
-        records.append(fake_trial(i, variant, fake_measured(latency_ms=latency_ms)))
+        records.append(fake_trial(i, variant, fake_measured(latency_ms=latency_ms) | _scored(0.95 - 0.001 * noise)))
     return replace(fake_result(), trials=tuple(records))
+
+
+def _scored(value: float) -> dict[str, Measurement]:
+    return {"quality": Measurement("quality", value, value - 0.01, value + 0.01, 600, "accuracy")}
 
 
 def hostile() -> StudyResult:
