@@ -10,6 +10,7 @@ import typer
 from autopilot import __version__
 from autopilot.cli.cache import cache_app
 from autopilot.cli.output import print_json, print_table, print_text, watching
+from autopilot.cli.source import find_result
 from autopilot.errors import BadInput
 
 EPILOG = (
@@ -173,6 +174,9 @@ def show(
     csv: Annotated[
         Path | None, typer.Option("--csv", metavar="FILE", help="With --samples --trial: its requests, a line each.")
     ] = None,
+    budget: Annotated[
+        Path | None, typer.Option("--budget", metavar="FILE", help="Judge the recorded trials by another budget.")
+    ] = None,
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> int:
@@ -188,24 +192,37 @@ def show(
     if trial is not None or csv is not None:
         raise BadInput("--trial and --csv need --samples.", "Write: autopilot show DIR --samples --trial N.")
     from autopilot.display import render_result
-    from autopilot.result import StudyResult
 
-    path = Path(source)
-    folder: Path | None = None
-    if path.exists():
-        result = StudyResult.load(path)
-        folder = path if path.is_dir() else path.parent
-    elif "/" in source or "." in source:
-        raise BadInput(f"{source} does not exist.", "Name the folder of a finished run, or an MLflow run id.")
-    else:
-        from autopilot.tracking import load_result
+    result, folder = find_result(source)
+    if budget is not None:
+        from autopilot.search.rejudge import read_budget, rejudge
 
-        result = StudyResult.from_json(load_result(source))
+        found = rejudge(result, read_budget(budget, result), folder)
+        print_json(found.to_json()) if as_json else print_text(found.text)
+        return found.exit_code
     if as_json:
         print_text(result.text())
     else:
         print_table(render_result(result.to_json(), folder))
     return result.exit_code
+
+
+@app.command(short_help="Write a finished run's result as one HTML page.")
+def report(
+    source: Annotated[str, typer.Argument(metavar="DIR_OR_RUN", help="A run's folder, or an MLflow run id.")],
+    output: Annotated[
+        Path | None,
+        typer.Option("-o", "--output", metavar="FILE", help="The page; default: report.html in the run's folder."),
+    ] = None,
+    debug: Debug = False,
+) -> int:
+    """Write a finished run's result as one self-contained HTML page, which loads nothing from anywhere."""
+    from autopilot.search.reporting import report_run
+
+    result, folder = find_result(source)
+    page = report_run(result, folder, output or (folder or Path()) / "report.html")
+    typer.echo(f"wrote {page}")
+    return 0
 
 
 @app.command(short_help="Serve the MLflow UI over this folder's runs.")

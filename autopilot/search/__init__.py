@@ -6,16 +6,21 @@ import os
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from autopilot.budget import Budget
 from autopilot.errors import SpecError
 from autopilot.observer import NullObserver, Observer
 from autopilot.plugins import vocabulary
 from autopilot.profile import Measurement
+from autopilot.report import FILE as REPORT
+from autopilot.report import Content
 from autopilot.result import Candidate, StudyResult
 from autopilot.search.check import CheckResult, check_model
 from autopilot.search.recompute import recompute_file, recompute_run
 from autopilot.search.recomputed import Recomputation
+from autopilot.search.rejudge import Rejudged, read_budget, rejudge
+from autopilot.search.reporting import report_run
 from autopilot.search.samples import WORK, Samples, samples_file, verified_name
 from autopilot.search.start import run_study
 from autopilot.search.traffic import MAX_RATE
@@ -24,6 +29,7 @@ from autopilot.spec import load_spec as _load_spec
 
 if TYPE_CHECKING:
     import pandas as pd
+    import plotly.graph_objects as go
 
     from autopilot.profile import Profile
 
@@ -148,6 +154,53 @@ class Study:
         """All figures and verdicts again, from the raw readings: the command ``autopilot show --samples``."""
         return recompute_run(self.folder)
 
+    def plot_pareto(self, x: str | None = None, y: str | None = None) -> go.Figure:
+        """Every trial on two axes with intervals and the front; without axes: the objective against the quality."""
+        from autopilot.report.plots import plot_pareto
+
+        return plot_pareto(self.result, x, y)
+
+    def plot_history(self) -> go.Figure:
+        """The objective of every trial in order, and the best in budget so far."""
+        from autopilot.report.plots import plot_history
+
+        return plot_history(self.result)
+
+    def plot_importance(self, axis: str | None = None) -> go.Figure:
+        """What each setting explains of ``axis`` (the objective) beyond chance."""
+        from autopilot.report.plots import plot_importance
+
+        return plot_importance(self.result, axis)
+
+    def plot_budget(self) -> go.Figure:
+        """How much of each limit the chosen variant uses, with intervals."""
+        from autopilot.report.plots import plot_budget
+
+        return plot_budget(self.result)
+
+    def rejudge(self, budget: Budget | Mapping[str, Any] | str | Path) -> Rejudged:
+        """Which recorded variant is best under another budget, without new measuring; what would need some.
+
+        ``budget``: limits as a spec writes them, or a YAML file with ``budget:`` in it.
+
+        Raises:
+            BadInput: the budget is wrong.
+        """
+        return rejudge(self.result, read_budget(budget, self.result), self.folder)
+
+    def report(self, path: str | Path | None = None) -> Path:
+        """Write the page of ``autopilot report``, by default as report.html in the run's folder; its path.
+
+        Raises:
+            BadInput: the file can't be written.
+        """
+        return report_run(self.result, self.folder, self.folder / REPORT if path is None else Path(path))
+
+    def _repr_html_(self) -> str:
+        from autopilot.report.notebook import render_notebook
+
+        return render_notebook(Content(self.result))
+
     def __repr__(self) -> str:
         return f"<autopilot.Study {self.result.name!r}: {self.result.status.value}, {len(self.result.trials)} trials>"
 
@@ -155,6 +208,7 @@ class Study:
 __all__ = [
     "CheckResult",
     "Recomputation",
+    "Rejudged",
     "Study",
     "check",
     "check_model",

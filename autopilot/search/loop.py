@@ -24,6 +24,7 @@ from autopilot.search.outcome import Outcome
 from autopilot.search.prepare import Setup
 from autopilot.search.proposer import Proposer
 from autopilot.search.ranking import Ranking
+from autopilot.search.reporting import try_report
 from autopilot.search.sampler import Sampler
 from autopilot.search.samples import save_samples
 from autopilot.search.state import RunState
@@ -151,6 +152,7 @@ class RunningStudy:
 
     def log(self, result: StudyResult, out: Path) -> StudyResult:
         """MLflow last: its trouble must not cost the result, which is on disk already."""
+        self._report(result, out)
         if self._tracker is not None:
             self.observer.phase("logging to MLflow")
             try:
@@ -158,11 +160,17 @@ class RunningStudy:
                 reference = self._tracker.finish(result, out, folder)
                 result = replace(result, mlflow=reference)
                 write_result(result, out)
+                self._report(result, out)  # again: with where MLflow has it
             except AutopilotError as exc:
                 self.observer.note(f"not logged to MLflow: {exc}")
         replace(self._state, finished=True).save(self.setup.work)
         self.observer.finished()
         return result
+
+    def _report(self, result: StudyResult, out: Path) -> None:
+        trouble = try_report(result, out)
+        if trouble is not None:
+            self.observer.note(trouble)
 
 
 class _Watch(Watch):

@@ -12,8 +12,8 @@ import numpy as np
 from autopilot.budget import Judgement
 from autopilot.recipe import Variant
 from autopilot.result import TrialRecord
-from autopilot.search.finalists import Ranking
 from autopilot.search.proposer import Proposal
+from autopilot.search.ranking import Ranking
 
 
 class Count:

@@ -31,6 +31,7 @@ class Recorded:
         baseline's in the block next to it.
     right: float64, shape (samples,), each sample's score; empty where it was not scored.
     failure: the failure class, "" where there is none.
+    processes: how many processes, one after the other, the blocks were read in; ``seconds`` are of one.
     """
 
     variant: Variant
@@ -41,6 +42,7 @@ class Recorded:
     beside: Floats
     right: Floats
     failure: str = ""
+    processes: int = 1
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -52,6 +54,7 @@ class Recorded:
             "beside": self.beside.tolist(),
             "right": self.right.tolist(),
             "failure": self.failure,
+            "processes": self.processes,
         }
 
     @classmethod
@@ -63,6 +66,7 @@ class Recorded:
             dict(value["seconds"]),
             dict(value["figures"]),
             failure=str(value["failure"]),
+            processes=int(value.get("processes", 1)),
             **arrays,
         )
 

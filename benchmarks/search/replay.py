@@ -25,8 +25,8 @@ from autopilot.profile import Interval, LatencyReading, Measurement
 from autopilot.recipe import Recipe, Variant
 from autopilot.scoring.early import ERROR, lowest_drop
 from autopilot.search.decider import Decider
-from autopilot.search.finalists import Ranking
 from autopilot.search.outcome import SCREENING, Effort, GiveUp, Outcome
+from autopilot.search.ranking import Ranking
 from autopilot.search.scored import LOOKS, PREFIX, PREFIX_PAYS_S
 from autopilot.search.stages import Screen
 from autopilot.space import SearchSpace, SpaceRequest, build_space
@@ -193,10 +193,10 @@ class Replay:
         return outcome
 
     def _latency(self, found: Recorded, outcome: Outcome, effort: Effort, give_up: GiveUp | None) -> None:
-        pairs = len(found.own)
+        pairs = len(found.own) // found.processes
         pair_s = max(1e-3, (found.seconds["profile"] - START_S) / pairs)
-        start = int(self.random.integers(pairs))
-        rows = [(start + i) % pairs for i in range(pairs)]
+        start = int(self.random.integers(len(found.own)))
+        rows = [(start + i) % len(found.own) for i in range(pairs)]
         shift = float(self.random.normal(0.0, self.world.spread))
         taken = pairs
         if give_up is not None:

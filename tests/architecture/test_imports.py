@@ -22,6 +22,7 @@ HEAVY = {
     "optuna",
     "mlflow",
     "pandas",
+    "plotly",
     "pyarrow",
     "scipy",
     "sklearn",

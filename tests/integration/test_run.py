@@ -54,6 +54,7 @@ def test_run_leaves_the_files_of_the_contract(finished: tuple[Path, subprocess.C
     assert {p.name for p in (out / "best").iterdir()} >= {"model.onnx", "variant.json", "README.md"}
     assert not (out / "nearest").exists()
     assert len((out / "trials.csv").read_text().splitlines()) == 1 + len(result["trials"])
+    assert result["mlflow"]["run_id"] in (out / "report.html").read_text()
 
 
 def test_run_starts_with_the_model_as_given(finished: tuple[Path, subprocess.CompletedProcess[str]]) -> None:

@@ -1,0 +1,61 @@
+"""The report of a run: its result, with the raw latencies that lie beside it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from autopilot.errors import BadInput
+from autopilot.report import FILE, Content, Readings, write_report
+from autopilot.result import StudyResult
+from autopilot.search.samples import WORK, Samples, samples_file, verified_name
+
+
+def report_run(result: StudyResult, folder: Path | None, path: Path) -> Path:
+    """Write the page of ``result`` to ``path``; the readings come from ``folder``, where there is one.
+
+    Raises:
+        BadInput: the file can't be written.
+    """
+    shown = "" if folder is None else str(folder)
+    return write_report(Content(result, readings_of(result, folder), shown), path)
+
+
+def report_into(result: StudyResult, folder: Path) -> Path:
+    """Write ``folder``'s own report; an older one doesn't outlive it.
+
+    Raises:
+        BadInput: the file can't be written.
+    """
+    path = folder / FILE
+    path.unlink(missing_ok=True)
+    return report_run(result, folder, path)
+
+
+def try_report(result: StudyResult, folder: Path) -> str | None:
+    """Write ``folder``'s own report; None when it is there, else what went wrong.
+
+    The page is drawn from a result that is on disk already: whatever fails here, a bug included, must not cost
+    the result, its exit code or its place in MLflow.
+    """
+    try:
+        report_into(result, folder)
+    except Exception as exc:  # see above: this is the one place where a page's trouble ends
+        return f"no report was written: {type(exc).__name__}: {exc}"
+    return None
+
+
+def readings_of(result: StudyResult, folder: Path | None) -> Readings:
+    """Latencies of the chosen variant and of the baseline beside it; without them, why there are none."""
+    chosen = result.chosen
+    if folder is None:
+        return Readings(note="raw readings lie in the run's folder, and this result was read from elsewhere")
+    if chosen is None or chosen.number is None:
+        return Readings(note="no variant was measured to the end")
+    work = folder / WORK
+    again = samples_file(work, verified_name(chosen.number))
+    is_verified = again.exists()
+    try:
+        samples = Samples.load(again if is_verified else samples_file(work, str(chosen.number)))
+    except BadInput:
+        return Readings(note="the run's folder has no raw readings of it")
+    return Readings.of(samples.profile, verified=is_verified)
