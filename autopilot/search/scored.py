@@ -11,10 +11,10 @@ import numpy as np
 from autopilot import plugins
 from autopilot.bench.child import ChildLimits
 from autopilot.bench.launcher import Evaluation, evaluate
-from autopilot.contracts import Array
+from autopilot.contracts import Array, facts_of
 from autopilot.data import Split
 from autopilot.errors import Failure, VariantFailed
-from autopilot.model import inspect, int8_audit
+from autopilot.model import inspect, int8_audit, int8_audit_of_kernels
 from autopilot.profile import Int8Audit, QualityReading
 from autopilot.recipe import Recipe, digest
 from autopilot.scoring import can_reject, score
@@ -59,7 +59,9 @@ class QualityPass:
 
     def _key(self, outcome: Outcome, split: Split, batch: int) -> str:
         deployment = outcome.variant.deployment
-        numerics = [deployment.provider, dict(deployment.options).get("graph_optimization"), batch]
+        options = dict(deployment.options)
+        told = facts_of(plugins.providers()[deployment.provider]).numerics
+        numerics = [deployment.provider, *(options.get(name) for name in told), batch]
         return digest([outcome.artifact.sha256, numerics, split.digest])
 
     def _measure(self, outcome: Outcome, split: Split, batch: int, limits: ChildLimits, *, early: bool) -> Scored:
@@ -77,7 +79,7 @@ class QualityPass:
                 parts.append(found.load())
                 if stop < split.n and self._rejects(parts[0], split, stop, limits):
                     break
-            audit = self._audit(outcome, folder / "0" / "optimized.onnx", split, batch)
+            audit = self._audit(outcome, Evaluation.open(folder / "0"), split, batch)
             outputs = parts[0] if len(parts) == 1 else {k: np.concatenate([p[k] for p in parts]) for k in parts[0]}
             return self._reading(outputs, split, limits, same_model=False), audit
         finally:
@@ -162,11 +164,15 @@ class QualityPass:
         return any(plugins.techniques()[step.technique].claims_int8 for step in recipe.steps)
 
     @staticmethod
-    def _audit(outcome: Outcome, optimized: Path, split: Split, batch: int) -> Int8Audit | None:
-        if not optimized.exists():
+    def _audit(outcome: Outcome, found: Evaluation, split: Split, batch: int) -> Int8Audit | None:
+        """What runs in int8, from the runtime's graph or from its kernels; None where it showed neither."""
+        if found.optimized is None and found.kernels is None:
             return None
         shapes = {name: array.shape for name, array in split.feed([i % split.n for i in range(batch)]).items()}
-        return int8_audit(outcome.artifact.path, optimized, shapes)
+        if found.kernels is not None:
+            return int8_audit_of_kernels(outcome.artifact.path, found.kernels, shapes)
+        assert found.optimized is not None
+        return int8_audit(outcome.artifact.path, found.optimized, shapes)
 
 
 def _taken(outputs: Mapping[str, Array], name: str) -> Array:
