@@ -21,6 +21,8 @@ from autopilot.providers._openvino_kernels import KernelRun, costs_of, kernel_of
 NAME = "OpenVINO"
 # A server makes batches of 1 to 16 samples; each set of shapes beyond them is left to the dynamic model.
 MOST_SHAPES = 16
+# Sets of shapes remembered as checked, by thread; a check takes some microseconds.
+MOST_SEEN = 64
 _TELEMETRY = "openvino_telemetry"
 _CUT = 600
 
@@ -123,6 +125,7 @@ class OpenVinoSession:
     def __init__(self, model: Any, settings: Settings) -> None:
         self._model = model
         self._settings = settings
+        self._tensor = runtime().Tensor
         self._inputs = tuple(p.get_friendly_name() for p in model.get_parameters())
         self._names = tuple(r.get_friendly_name().removesuffix("/sink_port_0") for r in model.get_results())
         ports = (*model.inputs, *model.outputs)
@@ -146,13 +149,12 @@ class OpenVinoSession:
         Raises:
             VariantFailed: an input is missing or doesn't fit, or the runtime failed.
         """
-        arrays = [self._checked(i, name, feed) for i, name in enumerate(self._inputs)]
+        arrays = self._taken(feed)
         try:
             ready = self._ready(tuple(a.shape for a in arrays))
             request = ready.request
-            tensor = runtime().Tensor
             for port, array in zip(ready.inputs, arrays, strict=True):
-                request.set_tensor(port, tensor(array, shared_memory=True))
+                request.set_tensor(port, self._tensor(array, shared_memory=True))
             request.infer(share_outputs=True)
             # The request's own memory is written over by the next run.
             outputs = [request.get_output_tensor(i).data.copy() for i in range(len(self._names))]
@@ -216,20 +218,35 @@ class OpenVinoSession:
 
     def _ready(self, shapes: Shapes) -> _Request:
         """This thread's request for inputs of ``shapes``."""
-        key = shapes if self._settings.fixed and self._model.is_dynamic() else None
         requests: dict[Shapes | None, _Request] = self._local.__dict__.setdefault("requests", {})
+        if shapes in requests:
+            return requests[shapes]
+        self._check(shapes)
+        key = shapes if self._settings.fixed and self._model.is_dynamic() else None
         if key not in requests:
             compiled = self.compile_for(key)
             requests[key] = _Request(compiled.create_infer_request(), compiled, tuple(compiled.inputs))
-        return requests[key]
+        found = requests[key]
+        if len(requests) < MOST_SEEN:
+            requests[shapes] = found  # checked, and found at once the next time
+        return found
 
-    def _checked(self, index: int, name: str, feed: Feed) -> Array:
-        """An input as OpenVINO may read it in place; reshaping must not make a wrong one right."""
-        if name not in feed:
-            raise VariantFailed(Failure.CRASH, f"running the model failed: input {name!r} is missing.")
-        array, wanted = feed[name], self._types[index]
-        shape = runtime().PartialShape(list(array.shape))
-        if array.dtype != wanted or not self._shapes[index].compatible(shape):
-            given = f"{array.dtype} {list(array.shape)}, not {wanted} {self._shapes[index]}"
-            raise VariantFailed(Failure.CRASH, f"running the model failed: input {name!r} is {given}.")
-        return array if array.flags.c_contiguous else np.ascontiguousarray(array)
+    def _check(self, shapes: Shapes) -> None:
+        """Refuse what doesn't fit the model as it was read: reshaping it would make some wrong shapes right."""
+        for name, wanted, shape in zip(self._inputs, self._shapes, shapes, strict=True):
+            if not wanted.compatible(runtime().PartialShape(list(shape))):
+                message = f"running the model failed: input {name!r} has shape {list(shape)}, not {wanted}."
+                raise VariantFailed(Failure.CRASH, message)
+
+    def _taken(self, feed: Feed) -> list[Array]:
+        """The inputs in the model's order, as arrays that OpenVINO may read in place."""
+        arrays = []
+        for name, wanted in zip(self._inputs, self._types, strict=True):
+            array = feed.get(name)
+            if array is None:
+                raise VariantFailed(Failure.CRASH, f"running the model failed: input {name!r} is missing.")
+            if array.dtype != wanted:
+                message = f"running the model failed: input {name!r} is {array.dtype}, not {wanted}."
+                raise VariantFailed(Failure.CRASH, message)
+            arrays.append(array if array.flags.c_contiguous else np.ascontiguousarray(array))
+        return arrays
