@@ -194,7 +194,9 @@ def test_search_over_providers_tries_each_and_its_winner_loads_again(tmp_path: P
         assert "no NVIDIA device" in found["explanation"] or "onnxruntime-gpu" in found["explanation"]
     runner = autopilot.load(tmp_path / "out" / "best")
     held = json.loads((tmp_path / "out" / "best" / "variant.json").read_text())
-    feed = {t["name"]: np.zeros([d or 1 for d in t["shape"]], t["dtype"]) for t in held["inputs"]}
+    feed = {
+        t["name"]: np.zeros([d if isinstance(d, int) else 1 for d in t["shape"]], t["dtype"]) for t in held["inputs"]
+    }
     assert all(np.isfinite(value).all() for value in runner(feed).values())
 
 
