@@ -11,7 +11,7 @@ DEV := $(VENV)/.dev
 SOURCES := autopilot tests examples benchmarks docs
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test quick lint bench bench-measurement docs ui clean
+.PHONY: help setup run test quick lint bench bench-measurement bench-search docs ui clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-17s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -40,6 +40,10 @@ bench: $(CORE)  ## time the main job on whole workloads (ARGS: folders with a sp
 
 bench-measurement: $(DEV)  ## false alarms, coverage, planted slowdown, memory: about 15 minutes on a quiet machine
 	@$(BIN)/python benchmarks/measurement/all.py $(ARGS)
+
+bench-search: $(DEV)  ## what a search costs besides its work, on whole workloads (ARGS: folders with a spec.yaml)
+	@$(BIN)/python examples/digits/data.py
+	@$(BIN)/python benchmarks/search/overhead.py $(ARGS)
 
 docs: $(CORE)  ## check every link and anchor of the documentation
 	@$(BIN)/python docs/check_links.py

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import errno
 import tempfile
+import time
 import traceback
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from autopilot.build.cache import Cache
     from autopilot.contracts import BuildContext, Technique
 
-_NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES})
 # Failures that come again with the same input; a wrong answer only where the data are part of the key.
 _REPEATS = frozenset({Failure.UNSUPPORTED, Failure.BUILD_ERROR})
 
@@ -27,14 +26,18 @@ def handle(request: Mapping[str, Any]) -> dict[str, Any]:
     """Build every step of ``request["steps"]`` on top of ``request["source"]``; answers with the last artifact."""
     from autopilot import plugins
     from autopilot.build.cache import Cache, step_key
+    from autopilot.cache import Lease
     from autopilot.contracts import BuildContext
     from autopilot.data import Split
 
-    cache = Cache(Path(request["cache"]))
+    root = Path(request["cache"])
+    cache = Cache(root, Lease.join(root, Path(request["lease"])) if request["lease"] else None)
     split = Split.load(Path(request["calibration"])) if request["calibration"] else None
     cache.scratch.mkdir(parents=True, exist_ok=True)
     context = BuildContext(split, cache.scratch, int(request["threads"]), bool(request["classification"]))
     artifact = Artifact.from_json(request["source"])
+    # The first step that is built bears what starting this process took: whoever reuses it is spared that too.
+    before_s = max(0.0, time.time() - float(request["asked_s"]))
     for raw in request["steps"]:
         step = Step.from_json(raw)
         technique = plugins.techniques()[step.technique]
@@ -49,14 +52,19 @@ def handle(request: Mapping[str, Any]) -> dict[str, Any]:
         if known is None:
             progress(f"building {step.technique}")
             folder = Path(tempfile.mkdtemp(prefix="step-", dir=request["staging"]))
-            known = _step(cache, key, artifact, technique, step, context, folder)
+            started = time.perf_counter() - before_s
+            _build(cache, key, artifact, technique, step, context, folder)
+            took_s = time.perf_counter() - started
+            known = cache.put(key, folder, parent=artifact.sha256, step=step, took_s=took_s)
+            before_s = 0.0
         artifact = known
     return {"artifact": artifact.to_json()}
 
 
-def _step(
+def _build(
     cache: Cache, key: str, source: Artifact, technique: Technique, step: Step, context: BuildContext, folder: Path
-) -> Artifact:
+) -> None:
+    """Apply one step into ``folder`` and try the result; a failure that would repeat is remembered."""
     from autopilot.techniques._smoke import check_built
 
     try:
@@ -68,11 +76,11 @@ def _step(
         if error.failure in _REPEATS or wrong_on_data:
             cache.put_failure(key, error, parent=source.sha256, step=step)
         raise
-    return cache.put(key, folder, parent=source.sha256, step=step)
 
 
 def _apply(technique: Technique, source: Path, folder: Path, step: Step, context: BuildContext) -> None:
     """``technique.apply``; what its libraries raise becomes a typed failure (or MemoryError)."""
+    from autopilot.build.cache import NO_ROOM, no_room
     from autopilot.techniques._text import first_line, pass_on_memory
 
     try:
@@ -82,8 +90,8 @@ def _apply(technique: Technique, source: Path, folder: Path, step: Step, context
     except Exception as exc:
         pass_on_memory(exc)
         traceback.print_exc()
-        if isinstance(exc, OSError) and exc.errno in _NO_ROOM:
-            raise AutopilotError(f"can't write to {folder.parent} ({exc.strerror}).", "Free some space there.") from exc
+        if isinstance(exc, OSError) and exc.errno in NO_ROOM:
+            raise no_room(folder.parent, exc) from exc
         message = f"failed ({type(exc).__name__}: {first_line(exc)})."
         raise VariantFailed(Failure.BUILD_ERROR, message) from exc
 

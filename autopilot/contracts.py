@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from autopilot.domain import Domain, Scalar
+from autopilot.needs import Need
 from autopilot.profile import Kernel, Measurement, OperatorCost, Placement, Profile
 from autopilot.recipe import Deployment, Recipe, digest
 
@@ -51,7 +52,7 @@ class BuildContext:
     """What ``apply`` may use besides the model.
 
     ``calibration`` is None when the technique needs none; ``scratch`` is a folder that survives
-    between builds of the same study (calibration caches, sensitivity tables), keyed by content by
+    between builds, of other studies too (calibration caches, sensitivity tables), keyed by content by
     the technique itself; ``threads`` how many cores the build may use.
     """
 
@@ -70,15 +71,18 @@ class Technique:
     when it can't take this model. ``version`` is part of the cache key: raise it when the output
     for the same input changes. ``libraries`` are the distributions whose versions matter likewise.
     ``claims_int8`` marks techniques whose output is audited for what really runs in int8.
-    ``available(target)`` gives None or the reason why this machine can't use it; ``prefer(target)``
-    gives known-good parameter sets for this machine, best first (they warm-start the search), and for
-    ``target.provider``, the one that the variant is to run on: its kernels decide which form is fast;
-    ``sensible(target)`` gives, for some parameters, the values worth trying on this machine and on
-    ``target.provider``; a search space that names such a parameter itself overrides it;
+    ``needs`` are libraries, training data or a torch model that it can't do without: where one is missing the
+    technique is left out, and the result says so;
+    ``available(target)`` gives None or another reason why this machine can't use it; ``prefer(target)``
+    gives known-good parameter sets for this machine, best first (they warm-start the search);
+    ``sensible(target)`` gives, for some parameters, the values worth trying on this machine; a search
+    space that names such a parameter itself overrides it. All three are asked for each provider that a variant
+    may run on, ``target.provider``: its kernels decide which form is fast;
     ``refuses(earlier, params)`` gives None or why it can't follow those steps;
     ``normalise(params)`` drops or fixes parameters that don't matter given the others (a percentile
     under min-max calibration), so that equal builds have equal recipes;
-    ``on_by_default`` tells which technique a space that names none includes.
+    ``on_by_default`` tells which technique a space that names none includes;
+    ``machine_bound`` that ``apply`` times things, so that its result is kept for this kind of machine only.
     """
 
     name: str
@@ -91,6 +95,8 @@ class Technique:
     needs_calibration: bool = False
     claims_int8: bool = False
     on_by_default: bool = True
+    machine_bound: bool = False
+    needs: tuple[Need, ...] = ()
     available: Callable[[Target], str | None] = lambda target: None
     prefer: Callable[[Target], tuple[Mapping[str, Scalar], ...]] = lambda target: ({},)
     sensible: Callable[[Target], Mapping[str, tuple[Scalar, ...]]] = lambda target: {}
@@ -131,7 +137,8 @@ class ProviderFacts:
 
     ``formats`` and ``precisions``: the artifacts it takes, by file ending and by the types that it has kernels
     for. ``memory_axes`` and ``energy_counters``: what its memory and energy are read from on this hardware.
-    ``numerics``: options that change answers, so that quality is scored again for each of their values.
+    ``numerics``: options that change answers, so that quality is scored again for each of their values; None where
+    all may, but those that are known to every provider as harmless.
     ``libraries``: distributions whose versions belong to every figure taken with it.
     ``hardware``: the fields of a Target that an engine built by it holds for.
     ``sensible(target)``: options -> values worth trying on this machine, as a technique's.
@@ -143,7 +150,7 @@ class ProviderFacts:
     precisions: tuple[str, ...] = ("float32", "float16", "int8")
     memory_axes: tuple[str, ...] = ("peak_memory_mb", "model_memory_mb", "resident_memory_mb")
     energy_counters: tuple[str, ...] = ("rapl",)
-    numerics: tuple[str, ...] = ("graph_optimization",)
+    numerics: tuple[str, ...] | None = None
     libraries: tuple[str, ...] = ("onnxruntime",)
     hardware: tuple[str, ...] = ("cpu", "cpu_flags")
     sensible: Callable[[Target], Mapping[str, tuple[Scalar, ...]]] = lambda target: {}
@@ -164,9 +171,11 @@ def facts_of(provider: Provider) -> ProviderFacts:
 class Provider(Protocol):
     """One way to run an artifact. ``open`` runs in the server process, the rest in the parent.
 
-    ``usable`` names what is missing and the command that mends it. Two attributes are optional:
+    ``usable`` names what is missing and the command that mends it. These are optional:
     ``execution_provider``, the name under which ``Session.placement`` reports its nodes (without it nothing is
-    known of fallbacks), and ``facts``, see ``ProviderFacts``.
+    known of fallbacks), and ``facts``, see ``ProviderFacts``;
+    ``irrelevant(deployment) -> tuple[str, ...]``: the names of its options that
+    change nothing given the rest of ``deployment``, so that they make no variants of their own.
     """
 
     name: str

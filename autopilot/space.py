@@ -15,6 +15,7 @@ from autopilot.contracts import Provider, Slot, Technique, facts_of
 from autopilot.domain import Choice, Domain, Scalar, narrow
 from autopilot.errors import SpecError
 from autopilot.known_good import known_good
+from autopilot.needs import Lack, NotTried, refused, unmet
 from autopilot.recipe import Deployment, Recipe, Step, Variant, params_of
 from autopilot.target import Target
 
@@ -31,8 +32,9 @@ class SearchSpace:
     """Everything that may be combined for one model on one machine.
 
     ``techniques``: name -> plug-in and its narrowed parameters. ``providers``: name -> narrowed
-    deployment options. ``left_out``: name -> why it can't be tried here, for the explanation.
-    ``instances`` go with a thread count only where all their threads fit into ``cores``.
+    deployment options. ``not_tried``: what can't be tried here, and why.
+    ``instances`` go with a thread count only where all their threads fit into ``cores``. ``irrelevant``:
+    each provider's word on the options that change nothing in a deployment.
     What goes with one provider need not go with another: ``apart`` holds, by provider and technique, the
     parameters whose values differ from those in ``techniques``; ``barred``, by provider, what isn't tried on it.
     """
@@ -41,12 +43,18 @@ class SearchSpace:
     providers: Mapping[str, Mapping[str, Domain]]
     threads: tuple[int, ...]
     batches: tuple[int, ...]
-    left_out: Mapping[str, str] = field(default_factory=dict)
+    not_tried: tuple[NotTried, ...] = ()
     max_delays_ms: tuple[float, ...] = (0.0,)
     instances: tuple[int, ...] = (1,)
     cores: int | None = None
+    irrelevant: Mapping[str, Callable[[Deployment], tuple[str, ...]]] = field(default_factory=dict)
     apart: Mapping[str, Mapping[str, Mapping[str, Domain]]] = field(default_factory=dict)
     barred: Mapping[str, frozenset[str]] = field(default_factory=dict)
+
+    @property
+    def left_out(self) -> dict[str, str]:
+        """Why each technique or provider that can't be tried is left out."""
+        return {gap.name: gap.reason for gap in self.not_tried}
 
     def slot(self, slot: Slot, provider: str | None = None) -> tuple[str, ...]:
         """Names of the techniques that fill ``slot``; with ``provider``, those that may run on it."""
@@ -95,7 +103,15 @@ class SearchSpace:
         delay_ms = _ask(suggest, "max_delay_ms", Choice(self.max_delays_ms)) if batch > 1 else 0.0
         instances = _ask(suggest, _instances_at(threads), Choice(self.fitting(threads)))
         options = {k: _ask(suggest, f"{provider}.{k}", d) for k, d in self.providers[provider].items()}
-        return Deployment(provider, threads, batch, params_of(options), float(delay_ms or 0.0), int(instances or 1))
+        found = Deployment(provider, threads, batch, params_of(options), float(delay_ms or 0.0), int(instances or 1))
+        return self.settled(found)
+
+    def settled(self, deployment: Deployment) -> Deployment:
+        """``deployment`` with the options that change nothing in it at their defaults."""
+        domains = self.providers[deployment.provider]
+        irrelevant = self.irrelevant.get(deployment.provider, _nothing)(deployment)
+        usual = {name: domains[name].default for name in irrelevant if name in domains}
+        return deployment.with_(options=params_of({**dict(deployment.options), **usual}))
 
     def fitting(self, threads: int) -> tuple[int, ...]:
         """The numbers of instances that may have ``threads`` threads each."""
@@ -147,6 +163,10 @@ class SearchSpace:
         free = [*self.threads[1:], *self.batches[1:], *list(self.providers)[1:], *self.techniques]
         free += [*self.fitting(self.threads[0])[1:], *(self.max_delays_ms[1:] if self.batches[0] > 1 else ())]
         return not free and all(_fixed(d) is not None for p in self.providers.values() for d in p.values())
+
+
+def _nothing(deployment: Deployment) -> tuple[str, ...]:
+    return ()
 
 
 def _instances_at(threads: int) -> str:
@@ -212,12 +232,14 @@ class SpaceRequest:
     """What the spec and the model allow: the outer bounds of a space.
 
     ``serving``: requests come by themselves, so that several instances and waiting for a batch make sense.
+    ``lacks``: what the spec doesn't give that some technique may need, and why.
     """
 
     providers: tuple[str, ...]
     threads: int
     batches: tuple[int, ...]
     serving: bool = False
+    lacks: Mapping[Lack, str] = field(default_factory=dict)
 
 
 def build_space(
@@ -254,9 +276,9 @@ def build_space(
         message = f"{path}: deployment.instances {list(instances)} need more than the {request.threads} cores allowed."
         raise SpecError(message, "Allow fewer instances or fewer threads.")
     _known(deployment, tuple(providers), f"{path}: deployment")
-    usable, left_out = _usable(request.providers, providers, target)
+    usable, not_tried = _usable(request.providers, providers, target)
     if not usable:
-        reasons = "; ".join(f"{name}: {left_out[name]}" for name in request.providers)
+        reasons = "; ".join(f"{gap.name}: {gap.reason}" for gap in not_tried)
         message = f"target.providers: none of them can run here ({reasons})."
         raise SpecError(message, "autopilot doctor lists those that can.")
     options: dict[str, Mapping[str, Domain]] = {}
@@ -264,20 +286,24 @@ def build_space(
         where = f"{path}: deployment.{name}"
         worth = facts_of(provider).sensible(target) if sensible_only else {}
         options[name] = _narrowed(provider.parameters, _worth(worth, _mapping(deployment.get(name), where)), where)
-    space = SearchSpace({}, options, threads, batches, left_out, delays_ms, instances, request.threads)
+    irrelevant = {name: f for name, p in usable.items() if (f := getattr(p, "irrelevant", None)) is not None}
+    space = SearchSpace({}, options, threads, batches, not_tried, delays_ms, instances, request.threads, irrelevant)
     for name, settings in wanted.items():
         where = f"{path}: techniques.{name}"
         told = _mapping(settings, where)
+        if (gap := unmet(name, techniques[name].needs, request.lacks)) is not None:
+            space = replace(space, not_tried=(*space.not_tried, gap))
+            continue
         space = _with(space, techniques[name], told, target=target, sensible_only=sensible_only, where=where)
     return space
 
 
 def _usable(
     wanted: Iterable[str], providers: Mapping[str, Provider], target: Target
-) -> tuple[dict[str, Provider], dict[str, str]]:
+) -> tuple[dict[str, Provider], tuple[NotTried, ...]]:
     """Of the providers ``wanted``, those that can run here; and why the others can't."""
     usable: dict[str, Provider] = {}
-    left_out: dict[str, str] = {}
+    not_tried: list[NotTried] = []
     for name in wanted:
         if name not in providers:
             raise SpecError(f"target.providers: no provider is called {name!r}.", f"There are: {', '.join(providers)}.")
@@ -285,8 +311,8 @@ def _usable(
         if reason is None:
             usable[name] = providers[name]
         else:
-            left_out[name] = reason
-    return usable, left_out
+            not_tried.append(refused("provider", name, reason))
+    return usable, tuple(not_tried)
 
 
 def _with(
@@ -310,7 +336,8 @@ def _with(
         found[provider] = _narrowed(technique.parameters, _worth(worth, settings), where)
     name = technique.name
     if not found:
-        return replace(space, left_out={**space.left_out, name: next(iter(reasons.values()))})
+        gap = refused("technique", name, next(iter(reasons.values())))
+        return replace(space, not_tried=(*space.not_tried, gap))
     first = next(iter(found.values()))
     apart = {p: {k: d for k, d in domains.items() if d != first[k]} for p, domains in found.items()}
     return replace(

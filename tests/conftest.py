@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import atexit
 import importlib.util
 import os
 import shutil
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -14,6 +16,11 @@ ROOT = Path(__file__).resolve().parent.parent
 # Before any test imports these libraries; child processes inherit it.
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("DO_NOT_TRACK", "true")
+# Never the user's own cache: neither is it filled by tests, nor do tests pass for what it holds.
+_CACHE = tempfile.mkdtemp(prefix="autopilot-test-cache-")
+atexit.register(shutil.rmtree, _CACHE, ignore_errors=True)
+os.environ["AUTOPILOT_CACHE_DIR"] = str(Path(_CACHE) / "cache")
+os.environ.pop("AUTOPILOT_CACHE_SIZE", None)
 
 
 @pytest.fixture(scope="session")

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from autopilot import plugins
@@ -23,23 +23,24 @@ def build(
     model: Artifact,
     *,
     calibration: Split | None,
-    cache: Path,
+    cache: Cache,
     threads: int,
     limits: ChildLimits,
     progress: Callable[[str], None] | None = None,
+    reused: Callable[[float], None] | None = None,
     metric_is_classification: bool = False,
 ) -> Artifact:
     """The artifact of ``recipe`` applied to ``model``, each step from ``cache`` where it was built before.
 
     All missing steps run in one child process of ``threads`` threads under ``limits``. An empty
-    recipe gives ``model`` itself. ``progress`` receives the name of each step as it starts.
+    recipe gives ``model`` itself. ``progress`` receives the name of each step as it starts, ``reused`` the
+    seconds that each step which wasn't built now once took.
 
     Raises:
         VariantFailed: unsupported, build_error or wrong_numerics (remembered where they would
             repeat), oom, timeout or crash (tried again the next time).
     """
     steps = [_completed(step) for step in recipe.steps]
-    store = Cache(cache.absolute())
     artifact = model
     for position, (technique, step) in enumerate(steps):
         key = step_key(
@@ -49,11 +50,13 @@ def build(
             calibration=calibration.digest if calibration is not None else None,
             is_classification=metric_is_classification,
         )
-        known = store.take(key, parent=artifact.sha256, step=step)
+        known = cache.take(key, parent=artifact.sha256, step=step)
         if known is None:
             missing = [s for _, s in steps[position:]]
-            request = _request(missing, artifact, calibration, store, threads, metric_is_classification)
-            return _in_child(request, store, limits, threads, progress)
+            request = _request(missing, artifact, calibration, cache, threads, metric_is_classification)
+            return _in_child(request, cache, limits, threads, progress)
+        if reused is not None:
+            reused(cache.price_s(key))
         artifact = known
     return artifact
 
@@ -74,7 +77,9 @@ def _request(
         "steps": [s.to_json() for s in steps],
         "source": {**source.to_json(), "path": str(source.path.absolute())},
         "calibration": str(calibration.folder.absolute()) if calibration is not None else None,
-        "cache": str(store.folder),
+        "cache": str(store.root.absolute()),
+        "lease": str(store.lease.path) if store.lease is not None else None,
+        "asked_s": time.time(),
         "threads": threads,
         "classification": is_classification,
     }
@@ -87,8 +92,8 @@ def _in_child(
     threads: int,
     progress: Callable[[str], None] | None,
 ) -> Artifact:
-    store.sweep()
     with store.staging() as folder:
         request["staging"] = str(folder)
         answer = run_child("autopilot.build_worker", request, limits, workdir=folder, on_line=progress, threads=threads)
+    store.tidy()
     return Artifact.from_json(answer["artifact"])

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from autopilot import __version__
+from autopilot.cli.cache import cache_app
 from autopilot.cli.output import print_json, print_table, print_text, watching
 from autopilot.errors import BadInput
 
@@ -22,6 +23,8 @@ app = typer.Typer(
     add_completion=False,
     rich_markup_mode=None,
 )
+
+app.add_typer(cache_app, name="cache", short_help="Show or clear what runs share: builds and scores.")
 
 Spec = Annotated[Path, typer.Argument(metavar="SPEC", help="The YAML file that says model, data, metric and budget.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else on stdout.")]
@@ -57,7 +60,20 @@ def run(
         str | None, typer.Option(metavar="TIME", help="When to stop searching: 90s, 10m, 1h30m.")
     ] = None,
     out: Annotated[Path | None, typer.Option(metavar="DIR", help="Where results go; default: runs/NAME.")] = None,
-    fresh: Annotated[bool, typer.Option("--fresh", help="Start anew where an interrupted run could go on.")] = False,
+    storage: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL",
+            envvar="AUTOPILOT_STORAGE",
+            help="A database that several runs share to work on one study: postgresql://USER@HOST/DATABASE.",
+        ),
+    ] = None,
+    fresh: Annotated[
+        bool,
+        typer.Option(
+            "--fresh", help="Start anew where an interrupted run could go on; builds and scores may be the cache's."
+        ),
+    ] = False,
     as_json: AsJson = False,
     quiet: Quiet = False,
     debug: Debug = False,
@@ -67,7 +83,7 @@ def run(
     from autopilot.spec import load_spec
 
     timeout_s = _duration("--timeout", timeout)
-    problem = load_spec(spec, vocabulary()).searching(trials=trials, timeout_s=timeout_s)
+    problem = load_spec(spec, vocabulary()).searching(trials=trials, timeout_s=timeout_s, storage=storage or None)
     folder = out if out is not None else Path("runs") / problem.name
     with watching(quiet) as observer:
         from autopilot.search import run_study

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,8 @@ from rich.table import Table
 from rich.text import Text
 
 from autopilot.display.costs import render_costs
+from autopilot.display.findings import comparison_rows, fallback_rows, objectives, render_front
+from autopilot.result import speed_axis
 
 _TITLES = {
     "in_budget": ("IN BUDGET", "bold green"),
@@ -32,6 +34,7 @@ def render_result(result: Mapping[str, Any], folder: Path | None = None) -> Grou
     label = "winner" if result.get("best") else "nearest"
     parts += ["", _limits(result, chosen, label)]
     parts += _below(result["budget"], chosen or result["baseline"])
+    parts += render_front(result)
     parts += render_costs({"baseline": result.get("baseline"), label: chosen})
     parts += ["", _facts(result, chosen, folder)]
     if result["status"] != "in_budget" and result.get("explanation"):
@@ -58,16 +61,19 @@ def render_check(check: Mapping[str, Any]) -> Group:
 
 def _headline(result: Mapping[str, Any], chosen: Mapping[str, Any] | None) -> str:
     """What was won on the objective, in a sentence."""
-    objective = result["objective"]
+    axes = objectives(result)
+    objective = f"objective{'s' if len(axes) > 1 else ''} {', '.join(axes)}"
     if chosen is None:
-        return f"objective {objective}: no variant could be measured to the end"
-    speedup = chosen.get("speedup")
+        return f"{objective}: no variant could be measured to the end"
+    if result.get("front"):
+        objective += f": {len(result['front'])} on the front"
+    speedup, axis = chosen.get("speedup"), speed_axis(axes)
     if not speedup or speedup.get("value") is None:
-        return f"objective {objective}"
+        return objective
+    of = f"{objective}:" if axes == [axis] else f"{objective}; {axis}"
     interval = f" ({_range(speedup, '{:.2f}')})" if speedup.get("low") != speedup.get("high") else ""
-    text = f"objective {objective}: {speedup['value']:.2f} times as good as the baseline{interval}"
-    if objective.startswith("latency_"):
-        text = f"objective {objective}: {speedup['value']:.2f} times as fast as the baseline{interval}"
+    word = "fast" if axis.startswith("latency_") else "good"
+    text = f"{of} {speedup['value']:.2f} times as {word} as the baseline{interval}"
     return text + ("; the model as given is the best" if not chosen["recipe"] and result.get("best") else "")
 
 
@@ -83,7 +89,8 @@ def _limits(result: Mapping[str, Any], chosen: Mapping[str, Any] | None, label: 
     table.add_column("95% interval", justify="right", no_wrap=True)
     table.add_column("verdict")
     budget = result["budget"]
-    extra = [a for a in (result.get("objective"), "quality") if a and a not in budget and _known(a, baseline, chosen)]
+    named = dict.fromkeys([*(objectives(result) if "objective" in result else []), "quality"])
+    extra = [a for a in named if a not in budget and _known(a, baseline, chosen)]
     for axis in [*budget, *extra]:
         limit = budget.get(axis)
         cells = [Text(axis), Text(limit["text"].replace("of baseline", "of base") if limit else "")]
@@ -173,19 +180,37 @@ def _facts(result: Mapping[str, Any], chosen: Mapping[str, Any] | None, folder: 
         artifact = str(folder / chosen["artifact"]) if folder is not None else str(chosen["artifact"])
         table.add_row("artifact", Text(artifact))
         table.add_row("sha256", Text(str(chosen["sha256"])))
+    more = comparison_rows(result.get("comparisons") or [], objectives(result)[0])
+    for name, text in [*more, *fallback_rows(result, folder)]:
+        table.add_row(name, Text(text))
     mlflow = result.get("mlflow")
     if mlflow:
         where = f"run {mlflow['run_id']}"
         if mlflow.get("model") and mlflow.get("version") is not None:
-            where = f"model {mlflow['model']} version {mlflow['version']}, {where}"
+            rungs = [f"fallback-{place} {number}" for place, number in enumerate(mlflow.get("fallbacks") or [], 1)]
+            versions = ", ".join([str(mlflow["version"]), *rungs])
+            where = f"model {mlflow['model']} version {versions}, {where}"
         table.add_row("MLflow", Text(where))
     noise = result.get("environment", {}).get("noise")
     if noise:
         apart = f"medians of the same model up to {noise['p50_percent']:.2g}% apart, p99 {noise['p99_percent']:.2g}%"
         table.add_row("noise", Text(f"{apart}, in {noise['pairs'] + 1} processes"))
     trials = result.get("trials", [])
-    table.add_row("search", Text(f"{len(trials)} trials in {result.get('elapsed_s', 0.0):.0f} s"))
+    ended = f", ended since {result['ended']}" if result.get("ended") else ""
+    table.add_row("search", Text(f"{len(trials)} trials in {result.get('elapsed_s', 0.0):.0f} s{ended}"))
+    if any(stage["trials"] for stage in result.get("stages", [])):
+        table.add_row("stages", Text(_stages(result["stages"])))
     return table
+
+
+def _stages(stages: Sequence[Mapping[str, Any]]) -> str:
+    """``load 12 x 0.2 s (3 ended), profile ...``: how often, what one cost, how many trials went no further."""
+    said = []
+    for stage in stages:
+        if stage["trials"]:
+            ended = f" ({stage['killed']} ended)" if stage["killed"] else ""
+            said.append(f"{stage['stage']} {stage['trials']} x {stage['price_s']:.2g} s{ended}")
+    return ", ".join(said)
 
 
 def _two_columns() -> Table:

@@ -23,22 +23,29 @@ VARIANT_FILE = "variant.json"
 SCHEMA = 1
 
 
-def write_bundle(result: StudyResult, artifact: Artifact, folder: Path, *, preprocessing: Mapping[str, Any]) -> str:
-    """Write ``result.chosen`` into the empty ``folder``; the sha256 of the model as it stands there.
+def write_bundle(
+    result: StudyResult,
+    artifact: Artifact,
+    folder: Path,
+    *,
+    preprocessing: Mapping[str, Any],
+    fallback: int | None = None,
+) -> str:
+    """Write ``result.chosen``, or a fallback (1 is the first), into the empty ``folder``; the model's sha256 there.
 
     Raises:
         ModelError: the artifact's files are gone or damaged.
     """
     from autopilot.model import inspect
 
-    chosen = result.chosen
+    chosen = result.chosen if fallback is None else result.fallbacks[fallback - 1].candidate
     assert chosen is not None, "a bundle is written of a chosen candidate"
     placed = _copy(artifact, folder)
     info = inspect(placed.path)
     variant = {
         "schema": SCHEMA,
         "name": result.name,
-        "status": result.status.value,
+        "status": result.status.value if fallback is None else f"fallback-{fallback}",
         **_identity(chosen),
         "files": [_file(f, folder) for f in placed.files],
         "sha256": placed.sha256,
@@ -46,7 +53,7 @@ def write_bundle(result: StudyResult, artifact: Artifact, folder: Path, *, prepr
         "inputs": [_tensor(t) for t in info.inputs],
         "outputs": [_tensor(t) for t in info.outputs],
         "preprocessing": plain(preprocessing),
-        "objective": result.objective,
+        "objective": list(result.objectives) if result.more_objectives else result.objective,
         "baseline": {"id": result.baseline.id, "sha256": result.baseline.sha256},
         "budget": result.budget.to_json(),
         "budget_version": result.budget_version,
@@ -54,7 +61,8 @@ def write_bundle(result: StudyResult, artifact: Artifact, folder: Path, *, prepr
     }
     text = json.dumps(variant, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
     (folder / VARIANT_FILE).write_text(text, encoding="utf-8")
-    (folder / "README.md").write_text(readme(result, chosen, info.inputs, info.outputs), encoding="utf-8")
+    text = readme(result, chosen, info.inputs, info.outputs, fallback=fallback)
+    (folder / "README.md").write_text(text, encoding="utf-8")
     return placed.sha256
 
 

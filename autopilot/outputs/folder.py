@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from autopilot.outputs.bundle import MODEL_FILE, write_bundle
 from autopilot.result import Status, StudyResult, trials_csv
 
 BEST, NEAREST = "best", "nearest"
+FALLBACKS = "fallbacks"
 
 
 def check_writable(out: Path) -> None:
@@ -49,13 +50,14 @@ def write_outputs(
     artifact: Artifact | None,
     *,
     preprocessing: Mapping[str, Any] | None = None,
+    fallbacks: Sequence[Artifact] = (),
 ) -> StudyResult:
-    """Write result.json, trials.csv and best/ (in budget) or nearest/ (otherwise); the result as written.
+    """Write result.json, trials.csv, best/ (in budget) or nearest/ (otherwise), fallbacks/; the result as written.
 
-    ``artifact`` holds the files of ``result.chosen``; ``preprocessing`` is the spec's ``data:``
-    mapping as JSON (``inputs``, ``batched``, ``preprocess``, ``postprocess``), recorded so that
-    users see what the model's inputs are made from. The result returned names the model file in the
-    run folder. Each part is built aside and renamed into place, result.json last.
+    ``artifact`` holds the files of ``result.chosen``, ``fallbacks`` those of ``result.fallbacks`` in their order;
+    ``preprocessing`` is the spec's ``data:`` mapping as JSON (``inputs``, ``batched``, ``preprocess``,
+    ``postprocess``), recorded so that users see what the model's inputs are made from. The result returned names
+    the model files in the run folder. Each part is built aside and renamed into place, result.json last.
 
     Raises:
         ModelError: the artifact's files are gone or damaged.
@@ -72,9 +74,27 @@ def write_outputs(
     else:
         _remove(out / keep)
     _remove(out / drop)
+    result = _write_fallbacks(result, out, fallbacks, preprocessing or {})
     _write_text(out / "trials.csv", trials_csv(result))
     write_result(result, out)
     return result
+
+
+def _write_fallbacks(
+    result: StudyResult, out: Path, artifacts: Sequence[Artifact], preprocessing: Mapping[str, Any]
+) -> StudyResult:
+    """``result`` with its fallbacks in fallbacks/1, fallbacks/2, …; an earlier run's are gone."""
+    if not result.fallbacks:
+        _remove(out / FALLBACKS)
+        return result
+    part, placed = _fresh(out / f".{FALLBACKS}.part"), []
+    for place, (fallback, artifact) in enumerate(zip(result.fallbacks, artifacts, strict=True), 1):
+        folder = _fresh(part / str(place))
+        sha256 = write_bundle(result, artifact, folder, preprocessing=preprocessing, fallback=place)
+        candidate = replace(fallback.candidate, artifact=f"{FALLBACKS}/{place}/{MODEL_FILE}", sha256=sha256)
+        placed.append(replace(fallback, candidate=candidate))
+    _swap(part, out / FALLBACKS)
+    return replace(result, fallbacks=tuple(placed))
 
 
 def write_result(result: StudyResult, out: Path) -> Path:

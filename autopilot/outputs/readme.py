@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from autopilot.budget import Limit
 from autopilot.profile import Measurement
 from autopilot.recipe import Deployment
-from autopilot.result import Candidate, Status, StudyResult, recipe_text
+from autopilot.result import Candidate, Status, StudyResult, recipe_text, speed_axis
 
 if TYPE_CHECKING:
     from autopilot.model import TensorInfo
@@ -27,11 +27,18 @@ _HEADLINE = {
 }
 
 
-def readme(result: StudyResult, chosen: Candidate, inputs: Sequence[TensorInfo], outputs: Sequence[TensorInfo]) -> str:
-    """The text of README.md for the candidate ``chosen``."""
+def readme(
+    result: StudyResult,
+    chosen: Candidate,
+    inputs: Sequence[TensorInfo],
+    outputs: Sequence[TensorInfo],
+    *,
+    fallback: int | None = None,
+) -> str:
+    """The text of README.md for the candidate ``chosen``; ``fallback``: its place on the ladder, if it has one."""
     parts = [
         f"# {result.name}",
-        f"This is {_HEADLINE[result.status]}.",
+        f"This is {_headline(result, fallback)}.",
         _facts(result, chosen),
         _limits(result, chosen),
         _tensors(inputs, outputs),
@@ -44,9 +51,20 @@ def readme(result: StudyResult, chosen: Candidate, inputs: Sequence[TensorInfo],
         "Measure it again against its budget (exit code 0 when it is met):",
         _code("sh", ["autopilot check . path/to/spec.yaml"]),
         "## MLflow",
-        _code("python", _mlflow_lines(result, inputs)),
+        _code("python", _mlflow_lines(result, inputs, fallback)),
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def _headline(result: StudyResult, fallback: int | None) -> str:
+    if fallback is None:
+        return _HEADLINE[result.status]
+    rung = result.fallbacks[fallback - 1]
+    sure = "" if rung.verified else " It was measured once, in the search; there was no time to verify it."
+    return (
+        f"fallback {fallback}, what a service may degrade to under load: {rung.reason}. It keeps every limit but, "
+        f"maybe, those on quality.{sure}"
+    ).rstrip(".")
 
 
 def _code(language: str, lines: Sequence[str]) -> str:
@@ -63,10 +81,9 @@ def _facts(result: StudyResult, chosen: Candidate) -> str:
     ]
     if chosen.speedup:
         s = chosen.speedup
-        word = "as fast" if result.objective.startswith("latency_") else "as good"
-        lines.append(
-            f"- {result.objective}: {s.value:.2f} times {word} as the model as given ({s.low:.2f}..{s.high:.2f})"
-        )
+        axis = speed_axis(result.objectives)
+        word = "as fast" if axis.startswith("latency_") else "as good"
+        lines.append(f"- {axis}: {s.value:.2f} times {word} as the model as given ({s.low:.2f}..{s.high:.2f})")
     return "\n".join([*lines, "- everything about it, inputs and data mapping included: `variant.json`"])
 
 
@@ -187,11 +204,12 @@ def _server_section(chosen: Candidate) -> list[str]:
     ]
 
 
-def _mlflow_lines(result: StudyResult, inputs: Sequence[TensorInfo]) -> list[str]:
+def _mlflow_lines(result: StudyResult, inputs: Sequence[TensorInfo], fallback: int | None) -> list[str]:
     ref = result.mlflow
     uri = ref.tracking_uri if ref else "sqlite:///mlruns/mlflow.db"
     model = ref.model if ref and ref.model else result.registered_name
-    where = f"{model}@champion" if result.status is Status.IN_BUDGET else f"{model}/VERSION"
+    alias = "champion" if fallback is None else f"fallback-{fallback}"
+    where = f"{model}@{alias}" if result.status is Status.IN_BUDGET else f"{model}/VERSION"
     return [
         "import mlflow",
         "",

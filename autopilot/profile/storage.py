@@ -39,19 +39,29 @@ def save_record(path: Path, record: Any) -> None:
     Raises:
         TypeError: a field holds what no record may hold (an open file, an array of objects).
     """
+    content = record_bytes(record)
+    scratch = path.with_name(f".{path.name}.part")
+    scratch.write_bytes(content)
+    os.replace(scratch, path)
+
+
+def record_bytes(record: Any) -> bytes:
+    """The file that ``save_record`` writes.
+
+    Raises:
+        TypeError: see ``save_record``.
+    """
     arrays: dict[str, Array] = {}
     tree = _encode(record, "", arrays)
     header = json.dumps({"format": FORMAT, "record": tree}, ensure_ascii=False, allow_nan=False)
     arrays[_HEADER] = np.frombuffer(header.encode(), dtype=np.uint8)
     buffer = io.BytesIO()
     np.savez_compressed(buffer, **arrays)  # type: ignore[arg-type]
-    scratch = path.with_name(f".{path.name}.part")
-    scratch.write_bytes(buffer.getvalue())
-    os.replace(scratch, path)
+    return buffer.getvalue()
 
 
-def load_record(path: Path, kind: type[T]) -> T:
-    """The record of class ``kind`` that ``save_record`` wrote to ``path``. Nothing is unpickled.
+def load_record(path: Path | io.BytesIO, kind: type[T]) -> T:
+    """The record of class ``kind`` that ``save_record`` wrote to ``path`` (or its bytes). Nothing is unpickled.
 
     Raises:
         BadInput: there is no such file, it is damaged, or it holds something else.

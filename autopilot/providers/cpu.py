@@ -31,6 +31,11 @@ class CpuProvider:
         """None, or that onnxruntime is not installed."""
         return None if find_spec("onnxruntime") else "onnxruntime is not installed; run pip install onnxruntime"
 
+    def irrelevant(self, deployment: Deployment) -> tuple[str, ...]:
+        """Threads that spin while they wait: there are none with one thread, but for nodes side by side."""
+        is_parallel = dict(deployment.options).get("execution_mode") == "parallel"
+        return ("spinning",) if deployment.threads == 1 and not is_parallel else ()
+
     def open(
         self,
         artifact: Path,

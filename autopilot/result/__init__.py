@@ -1,18 +1,28 @@
 """The records of a finished study: result.json, and the rows of trials.csv."""
 
+from autopilot.result.findings import Binding, Comparison, Fallback, FrontMember, Relaxation
 from autopilot.result.rows import recipe_text, trial_rows, trials_csv
-from autopilot.result.study import SCHEMA, MlflowRef, Status, StudyResult
+from autopilot.result.stages import StageCost
+from autopilot.result.study import RATES, SCHEMA, MlflowRef, Status, StudyResult, speed_axis
 from autopilot.result.trial import Candidate, TrialRecord, TrialState
 
 __all__ = [
+    "RATES",
     "SCHEMA",
+    "Binding",
     "Candidate",
+    "Comparison",
+    "Fallback",
+    "FrontMember",
     "MlflowRef",
+    "Relaxation",
+    "StageCost",
     "Status",
     "StudyResult",
     "TrialRecord",
     "TrialState",
     "recipe_text",
+    "speed_axis",
     "trial_rows",
     "trials_csv",
 ]

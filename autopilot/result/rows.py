@@ -33,8 +33,9 @@ def recipe_text(recipe: Recipe) -> str:
 def trial_rows(result: StudyResult) -> tuple[list[str], list[dict[str, Any]]]:
     """Column names in order, and one row a trial with a value (or None) in every column.
 
-    Axes with a limit come first in the budget's order, the others in alphabetical order, so that
-    the same spec gives the same columns whatever its trials measured.
+    Axes with a limit come first in the budget's order, then the objectives, then the others in alphabetical
+    order, so that the same spec gives the same columns whatever its trials measured. ``pareto`` is yes for
+    trials on the front, ``place`` best, nearest or fallback-1, fallback-2, … for those the result speaks about.
     """
     axes = _axes(result)
     related = {axis for t in result.trials for axis, m in t.measured.items() if m.ratio}
@@ -48,9 +49,21 @@ def trial_rows(result: StudyResult) -> tuple[list[str], list[dict[str, Any]]]:
             columns += [f"{axis}_ratio", f"{axis}_ratio_low", f"{axis}_ratio_high"]
         if axis in result.budget.axes:
             columns.append(f"{axis}_verdict")
-    columns += ["verdict", *(f"seconds_{stage}" for stage in stages), "sha256", "warnings"]
+    columns += ["verdict", "pareto", "place", *(f"seconds_{stage}" for stage in stages), "sha256", "warnings"]
+    places = _places(result)
     rows = [{**dict.fromkeys(columns), **_row(trial)} for trial in result.trials]
+    for row in rows:
+        row["pareto"] = row["id"] in result.pareto and row["state"] != "duplicate"
+        row["place"] = places.get(row["number"])
     return columns, rows
+
+
+def _places(result: StudyResult) -> dict[int | None, str]:
+    """What the result says of some trials, by number."""
+    places = {rung.candidate.number: f"fallback-{place}" for place, rung in enumerate(result.fallbacks, 1)}
+    if result.chosen is not None:
+        places[result.chosen.number] = "best" if result.best else "nearest"
+    return places
 
 
 def trials_csv(result: StudyResult) -> str:
@@ -64,7 +77,7 @@ def trials_csv(result: StudyResult) -> str:
 
 
 def _axes(result: StudyResult) -> list[str]:
-    limited = list(result.budget.axes)
+    limited = list(dict.fromkeys([*result.budget.axes, *result.objectives]))
     measured = {axis for t in result.trials for axis in t.measured}
     return limited + sorted(measured - set(limited))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -11,13 +11,27 @@ from typing import TYPE_CHECKING, Any
 
 from autopilot.budget import Budget
 from autopilot.errors import BadInput
+from autopilot.needs import NotTried
+from autopilot.result.findings import Binding, Comparison, Fallback, FrontMember, Relaxation
 from autopilot.result.jsonable import plain
+from autopilot.result.stages import StageCost
 from autopilot.result.trial import Candidate, TrialRecord
 
 if TYPE_CHECKING:
     import pandas as pd
 
 SCHEMA = 1
+# Of these more is better, and a ratio above 1 is a gain.
+RATES = ("throughput_rps", "max_rate_rps")
+
+
+def speed_axis(objectives: Sequence[str]) -> str:
+    """The axis that a speedup is of: the first objective that is a time or a rate, else the median latency.
+
+    >>> speed_axis(["size_mb", "throughput_rps"]), speed_axis(["size_mb"])
+    ('throughput_rps', 'latency_p50_ms')
+    """
+    return next((axis for axis in objectives if axis.startswith("latency_") or axis in RATES), "latency_p50_ms")
 
 
 class Status(StrEnum):
@@ -35,13 +49,17 @@ class Status(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class MlflowRef:
-    """Where MLflow has the study; ``model`` and ``version`` are None where nothing was registered."""
+    """Where MLflow has the study; ``model`` and ``version`` are None where nothing was registered.
+
+    ``fallbacks`` are the versions that have the aliases ``fallback-1``, ``fallback-2``, … in that order.
+    """
 
     tracking_uri: str
     experiment: str
     run_id: str
     model: str | None = None
     version: int | None = None
+    fallbacks: tuple[int, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -50,6 +68,7 @@ class MlflowRef:
             "run_id": self.run_id,
             "model": self.model,
             "version": self.version,
+            "fallbacks": list(self.fallbacks),
         }
 
     @classmethod
@@ -61,6 +80,7 @@ class MlflowRef:
             str(value["run_id"]),
             value.get("model"),
             None if version is None else int(version),
+            tuple(int(v) for v in value.get("fallbacks", ())),
         )
 
 
@@ -69,7 +89,10 @@ class StudyResult:
     """Everything of result.json (schema 1).
 
     ``best`` is there only when the budget is met, ``nearest`` only when it is not: the candidate
-    that comes closest. ``pareto`` holds trial ids.
+    that comes closest. ``pareto`` holds trial ids; with several objectives (``more_objectives`` are those after
+    the first) ``front`` has the figures of the same variants. ``fallbacks`` are ordered, each faster than the
+    one before. ``stages``: what each stage of the trials cost; ``ended``: why the search did. ``relaxations``
+    are there only where nothing is known to fit, the smallest first.
     """
 
     status: Status
@@ -88,6 +111,20 @@ class StudyResult:
     warnings: tuple[str, ...] = ()
     budget_version: int | None = None
     rationale: str | None = None
+    more_objectives: tuple[str, ...] = ()
+    front: tuple[FrontMember, ...] = ()
+    fallbacks: tuple[Fallback, ...] = ()
+    comparisons: tuple[Comparison, ...] = ()
+    binding: tuple[Binding, ...] = ()
+    relaxations: tuple[Relaxation, ...] = ()
+    not_tried: tuple[NotTried, ...] = ()
+    stages: tuple[StageCost, ...] = ()
+    ended: str = ""
+
+    @property
+    def objectives(self) -> tuple[str, ...]:
+        """Every axis that was to be made as good as possible."""
+        return (self.objective, *self.more_objectives)
 
     @property
     def exit_code(self) -> int:
@@ -119,11 +156,19 @@ class StudyResult:
             "schema": SCHEMA,
             "status": self.status.value,
             "name": self.name,
-            "objective": self.objective,
+            "objective": list(self.objectives) if self.more_objectives else self.objective,
             "baseline": self.baseline.to_json(),
             "best": self.best.to_json() if self.best else None,
             "nearest": self.nearest.to_json() if self.nearest else None,
             "pareto": list(self.pareto),
+            "front": [m.to_json() for m in self.front],
+            "fallbacks": [f.to_json() for f in self.fallbacks],
+            "comparisons": [c.to_json() for c in self.comparisons],
+            "binding": [b.to_json() for b in self.binding],
+            "relaxations": [r.to_json() for r in self.relaxations],
+            "stages": [s.to_json() for s in self.stages],
+            "ended": self.ended or None,
+            "not_tried": [n.to_json() for n in self.not_tried],
             "trials": [t.to_json() for t in self.trials],
             "explanation": self.explanation,
             "budget": self.budget.to_json(),
@@ -147,10 +192,12 @@ class StudyResult:
                 f"this result has schema {value.get('schema')!r}; this version of autopilot reads schema {SCHEMA}.",
                 "Read it with the version that wrote it, or run the study again.",
             )
+        objectives = value["objective"] if isinstance(value["objective"], list) else [value["objective"]]
         return cls(
             status=Status(value["status"]),
             name=str(value["name"]),
-            objective=str(value["objective"]),
+            objective=str(objectives[0]),
+            more_objectives=tuple(str(axis) for axis in objectives[1:]),
             baseline=Candidate.from_json(value["baseline"]),
             best=Candidate.from_json(value["best"]) if value.get("best") else None,
             nearest=Candidate.from_json(value["nearest"]) if value.get("nearest") else None,
@@ -164,6 +211,14 @@ class StudyResult:
             warnings=tuple(value.get("warnings", ())),
             budget_version=value.get("budget_version"),
             rationale=value.get("rationale"),
+            front=tuple(FrontMember.from_json(m) for m in value.get("front", ())),
+            fallbacks=tuple(Fallback.from_json(f) for f in value.get("fallbacks", ())),
+            comparisons=tuple(Comparison.from_json(c) for c in value.get("comparisons", ())),
+            binding=tuple(Binding.from_json(b) for b in value.get("binding", ())),
+            relaxations=tuple(Relaxation.from_json(r) for r in value.get("relaxations", ())),
+            not_tried=tuple(NotTried.from_json(n) for n in value.get("not_tried", ())),
+            stages=tuple(StageCost.from_json(v) for v in value.get("stages", ())),
+            ended=str(value.get("ended") or ""),
         )
 
     def text(self) -> str:

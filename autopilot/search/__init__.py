@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from autopilot.errors import SpecError
 from autopilot.observer import NullObserver, Observer
@@ -13,10 +14,10 @@ from autopilot.plugins import vocabulary
 from autopilot.profile import Measurement
 from autopilot.result import Candidate, StudyResult
 from autopilot.search.check import CheckResult, check_model
-from autopilot.search.loop import run_study
 from autopilot.search.recompute import recompute_file, recompute_run
 from autopilot.search.recomputed import Recomputation
 from autopilot.search.samples import WORK, Samples, samples_file, verified_name
+from autopilot.search.start import run_study
 from autopilot.search.traffic import MAX_RATE
 from autopilot.spec import Problem
 from autopilot.spec import load_spec as _load_spec
@@ -43,21 +44,19 @@ def run(
     timeout_s: float | None = None,
     out: str | Path | None = None,
     fresh: bool = False,
+    storage: str | None = None,
     observer: Observer | None = None,
 ) -> Study:
     """The command ``autopilot run``; returns when done.
 
+    ``storage`` is the URL of a database that several runs share (default: ``AUTOPILOT_STORAGE``, then the spec's).
+
     Raises:
-        BadInput: spec, model or data are wrong.
+        BadInput: spec, model, data or storage are wrong.
         BaselineFailed: the model as given can't be measured.
     """
-    problem = load_spec(spec)
-    changes: dict[str, Any] = {}
-    if trials is not None:
-        changes["trials"] = trials
-    if timeout_s is not None:
-        changes["timeout_s"] = timeout_s
-    problem = replace(problem, search=replace(problem.search, **changes))
+    storage = storage or os.environ.get("AUTOPILOT_STORAGE") or None
+    problem = load_spec(spec).searching(trials=trials, timeout_s=timeout_s, storage=storage)
     folder = Path(out) if out is not None else Path("runs") / problem.name
     return Study(run_study(problem, folder, fresh=fresh, observer=observer or NullObserver()), folder)
 
@@ -101,7 +100,7 @@ def max_rate(model: str | Path, spec: str | Path, *, observer: Observer | None =
             f"{problem.path}: the highest rate is that of server traffic under a latency limit in milliseconds.",
             "Write traffic: {scenario: server, rate_rps: 200} and a limit such as latency_p99_ms: 20.",
         )
-    asked = replace(problem, objective=MAX_RATE)
+    asked = replace(problem, objective=MAX_RATE, more_objectives=())
     return check_model(Path(model), asked, observer=observer or NullObserver()).measured[MAX_RATE]
 
 

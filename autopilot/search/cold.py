@@ -24,7 +24,7 @@ NEAR = 0.1
 
 def first_starts(problem: Problem) -> int:
     """Several processes where start time is judged, since one has no interval."""
-    return COLD_STARTS if "load_s" in (*problem.budget.axes, problem.objective) else 1
+    return COLD_STARTS if "load_s" in (*problem.budget.axes, *problem.objectives) else 1
 
 
 def more_starts(problem: Problem, measured: Mapping[str, Measurement], done: int) -> int:

@@ -10,16 +10,22 @@ from typing import Any
 
 from autopilot.artifact import Artifact
 from autopilot.budget import Judgement, Verdict
-from autopilot.errors import Failure
+from autopilot.errors import VariantFailed
 from autopilot.outputs import write_outputs
 from autopilot.profile import Interval, Measurement
 from autopilot.recipe import Variant
-from autopilot.result import Candidate, Status, StudyResult, TrialRecord
+from autopilot.result import RATES, Candidate, Fallback, FrontMember, StudyResult, TrialRecord
+from autopilot.search.decide import decide
 from autopilot.search.evaluator import Evaluator
 from autopilot.search.explain import explain
-from autopilot.search.finalists import Ranking, Verification, Verified, choose, nearest, pareto, verify
+from autopilot.search.finalists import Verification, Verified, front_of, pareto
+from autopilot.search.ladder import Rung
+from autopilot.search.misses import judged
 from autopilot.search.outcome import Outcome
+from autopilot.search.ranking import Ranking
+from autopilot.search.relax import binding, relaxations
 from autopilot.search.samples import beside_name, save_samples, verified_name
+from autopilot.search.stages import stage_costs
 from autopilot.spec import Problem
 
 
@@ -31,45 +37,76 @@ def conclude(
     started: float,
     deadline: float,
     out: Path,
+    ended: str = "",
 ) -> StudyResult:
-    """Verify, choose and write the run folder; the result is on disk when this returns."""
+    """Verify, choose and write the run folder; the result is on disk when this returns.
+
+    ``ended`` says why the search did.
+    """
     setup = evaluator.setup
+    problem = setup.problem
     evaluator.deadline = None
-    verification = verify(evaluator, records, ranking, out_of_time=lambda: time.monotonic() > deadline)
-    winner = choose(verification.done, ranking)
-    miss = None if winner else nearest(verification.done, records, ranking, failed=verification.failed)
-    is_unstable = bool(records) and records[-1].failure is Failure.UNSTABLE
-    status = Status.UNDECIDED if is_unstable and winner is None else _status(winner, miss)
-    records = _with_verified(records, verification)
-    chosen = winner or miss
-    shown = _facts(chosen) if chosen is not None else None
+    found = decide(evaluator, records, ranking, out_of_time=lambda: time.monotonic() > deadline)
+    records = _with_verified(records, found.verification)
+    if isinstance(found.miss, TrialRecord):
+        found = replace(found, miss=_at_hand(evaluator, found.miss))
+    chosen = found.chosen
+    artifact, measured, verdict = _facts(chosen) if chosen is not None else (None, None, None)
     baseline, own = _take_costs(evaluator, chosen)
+    members = _front(records, found.verification, ranking) if ranking.further else ()
+    variants = judged(records, found.verification)
+    turned_away = binding([v.verdict for v in variants], problem.budget)
+    ways_out = () if found.winner else relaxations(variants, problem.budget, ranking)
     result = StudyResult(
-        status=status,
-        name=setup.problem.name,
-        objective=setup.problem.objective,
+        status=found.status,
+        name=problem.name,
+        objective=problem.objective,
+        more_objectives=problem.more_objectives,
         baseline=_baseline(evaluator, baseline),
-        best=_candidate(winner, ranking, "best", own) if winner else None,
-        nearest=_candidate(miss, ranking, "nearest", own) if miss else None,
-        pareto=pareto(records, ranking),
+        best=_candidate(found.winner, ranking, "best", own) if found.winner else None,
+        nearest=_candidate(found.miss, ranking, "nearest", own) if found.miss else None,
+        pareto=tuple(m.id for m in members) if ranking.further else pareto(records, ranking),
+        front=members,
+        fallbacks=tuple(_fallback(i, rung, ranking) for i, rung in enumerate(found.rungs, 1)),
+        comparisons=found.comparisons,
+        binding=turned_away,
+        relaxations=ways_out,
+        not_tried=setup.space.not_tried,
+        stages=stage_costs(records),
+        ended=ended,
         trials=tuple(records),
         explanation=explain(
             records,
-            setup.problem.budget,
-            status=status.value,
+            problem.budget,
+            status=found.status.value,
+            ended=ended,
             left_out=setup.space.left_out,
-            nearest=(shown[1], shown[2]) if shown and not winner else None,
-            verified=[v.verdict for v in verification.done],
+            nearest=(measured, verdict) if measured is not None and verdict is not None else None,
+            verified=[v.verdict for v in found.verification.done],
+            binding=turned_away,
+            relaxations=ways_out,
         ),
-        budget=setup.problem.budget,
+        budget=problem.budget,
         environment=_environment(evaluator),
         elapsed_s=time.monotonic() - started,
         warnings=_warnings(evaluator, records, (baseline, own)),
-        budget_version=setup.problem.version,
-        rationale=setup.problem.rationale or None,
+        budget_version=problem.version,
+        rationale=problem.rationale or None,
     )
     evaluator.observer.phase("writing the result")
-    return write_outputs(result, out, shown[0] if shown else None, preprocessing=_preprocessing(setup.problem))
+    rungs = [files for rung in found.rungs if (files := _facts(rung.found)[0]) is not None]
+    return write_outputs(result, out, artifact, preprocessing=_preprocessing(problem), fallbacks=rungs)
+
+
+def _at_hand(evaluator: Evaluator, record: TrialRecord) -> TrialRecord:
+    """``record`` with its artifact in place: the cache may have let go of it, or another run's machine has it."""
+    if record.artifact is None:
+        return record
+    try:
+        return replace(record, artifact=evaluator.build(record.variant.recipe, {}))
+    except VariantFailed as exc:
+        evaluator.observer.note(f"the nearest miss (trial {record.number}) couldn't be built again: {exc.message}")
+        return replace(record, artifact=None)
 
 
 def _environment(evaluator: Evaluator) -> dict[str, Any]:
@@ -105,19 +142,30 @@ def _preprocessing(problem: Problem) -> dict[str, Any]:
     }
 
 
-def _status(winner: Verified | None, miss: Verified | TrialRecord | None) -> Status:
-    """No fit only where everything is certainly out; what may fit but isn't shown to is undecided."""
-    if winner is not None:
-        return Status.IN_BUDGET
-    is_out = miss is None or miss.verdict is None or miss.verdict.overall is Judgement.OUT
-    return Status.NO_FIT if is_out else Status.UNDECIDED
-
-
 def _facts(chosen: Verified | TrialRecord) -> tuple[Artifact | None, Mapping[str, Measurement], Verdict]:
     if isinstance(chosen, Verified):
         return chosen.outcome.artifact, chosen.outcome.measured, chosen.verdict
     assert chosen.verdict is not None
     return chosen.artifact, chosen.measured, chosen.verdict
+
+
+def _front(records: Sequence[TrialRecord], verification: Verification, ranking: Ranking) -> tuple[FrontMember, ...]:
+    """The front of all variants that keep the budget, with the figures that it was drawn from."""
+    axes = dict.fromkeys([*ranking.axes, *(["quality_drop"] if "quality" in ranking.axes else [])])
+    again = {v.record.number: v for v in verification.all}
+    found = {r.number: r for r in records}
+    members = []
+    for m in front_of([r for r in records if r.number not in verification.failed], verification.all, ranking):
+        number = m.point.number
+        seen = again[number].outcome.measured if number in again else found[number].measured
+        measured = {axis: seen[axis] for axis in axes if axis in seen}
+        members.append(FrontMember(found[number].id, number, measured, m.certain, m.point.verified))
+    return tuple(members)
+
+
+def _fallback(place: int, rung: Rung, ranking: Ranking) -> Fallback:
+    found = _candidate(rung.found, ranking, f"fallbacks/{place}", None)
+    return Fallback(found, isinstance(rung.found, Verified), rung.reason)
 
 
 def _take_costs(evaluator: Evaluator, chosen: Verified | TrialRecord | None) -> tuple[Outcome, Outcome | None]:
@@ -187,13 +235,11 @@ def speedup(measured: Mapping[str, Measurement], ranking: Ranking) -> Interval |
 
     Of the objective where it is a time or a rate, else of the median latency.
     """
-    rates = ("throughput_rps", "max_rate_rps")
-    timed = ranking.axis.startswith("latency_") or ranking.axis in rates
-    axis = ranking.axis if timed else "latency_p50_ms"
+    axis = ranking.speed.axis
     found = measured.get(axis)
     if found is None or found.ratio is None:
         return None
-    if axis in rates:
+    if axis in RATES:
         return found.ratio
     r = found.ratio
     high = 1 / r.low if r.low > 0 else float("inf")
@@ -213,7 +259,7 @@ def _baseline(evaluator: Evaluator, outcome: Outcome) -> Candidate:
 def _with_verified(records: Sequence[TrialRecord], verification: Verification) -> list[TrialRecord]:
     """Finalists' records say what became of them; their screening figures stay as they were."""
     said = {number: f"failed when measured again: {reason}" for number, reason in verification.failed.items()}
-    for v in verification.done:
+    for v in verification.all:
         limits = ", ".join(f"{axis} {j.value}" for axis, j in v.verdict.per_limit.items() if j is not Judgement.IN)
         said[v.record.number] = f"measured again: {limits or 'every limit holds'}"
     return [replace(r, stage="verify", reason=said[r.number]) if r.number in said else r for r in records]

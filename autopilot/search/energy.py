@@ -30,7 +30,7 @@ def is_wanted(problem: Problem, target: Target, effort: Effort) -> bool:
     """Whether to spend the seconds: where there is a counter, for finalists, and for all where the spec asks."""
     if target.energy_source is None:
         return False
-    return effort is VERIFYING or ENERGY.name in (*problem.budget.axes, problem.objective)
+    return effort is VERIFYING or ENERGY.name in (*problem.budget.axes, *problem.objectives)
 
 
 def unread_reason(target: Target) -> str:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 
 from autopilot.artifact import Artifact
 from autopilot.bench.child import ChildLimits
+from autopilot.bench.compare import Comparison, Served, compare
 from autopilot.bench.live import Server
 from autopilot.budget import Verdict
 from autopilot.build import build
+from autopilot.build.cache import Cache
+from autopilot.cache import SharedCache
 from autopilot.contracts import Stage
 from autopilot.data import Split
 from autopilot.errors import DataError, Failure, VariantFailed
@@ -23,18 +26,18 @@ from autopilot.search import energy
 from autopilot.search.audit import fake_int8, hold, provider_fallback
 from autopilot.search.cold import ColdPass
 from autopilot.search.costs import take_costs
-from autopilot.search.outcome import BASELINE, SCREENING, VERIFYING, Effort, Outcome
+from autopilot.search.outcome import BASELINE, SCREENING, VERIFYING, Effort, GiveUp, Outcome
 from autopilot.search.preflight import baseline_error
 from autopilot.search.prepare import Setup
 from autopilot.search.scored import QualityPass
+from autopilot.search.stages import Screen
 from autopilot.search.steadiness import Reading
 from autopilot.search.summary import measurement, summarise, with_ratio
 from autopilot.search.timing import LatencyPass
 
 # A child may overrun the study's time by this much: with less, a build that was nearly done would be lost.
 GRACE_S = 30.0
-# Why a trial can't tell anything that matters, from what was measured so far; None to go on.
-GiveUp = Callable[[Mapping[str, Measurement]], str | None]
+USUAL_ORDER = (Screen.LOAD, Screen.LATENCY, Screen.ENERGY, Screen.QUALITY)
 
 
 class Evaluator:
@@ -52,7 +55,8 @@ class Evaluator:
         variant = Variant(Recipe(), setup.space.default_deployment())
         self.baseline = Outcome(variant, setup.model)
         self.baseline_samples = "0"  # the baseline is trial 0, but for a run that goes on: see the loop
-        self._quality = QualityPass(setup, self.baseline)
+        self._cache = SharedCache.open(setup.work / "cache", observer.note)
+        self._quality = QualityPass(setup, self.baseline, self._cache)
         self._timing = LatencyPass(setup, observer, self.baseline, lambda: self.limits)
         self._cold_pass = ColdPass(setup)
 
@@ -71,8 +75,11 @@ class Evaluator:
         return replace(self.setup.limits, wall_s=min(self.setup.limits.wall_s, left_s))
 
     def close(self) -> None:
-        """End the baseline's server."""
-        self._timing.close()
+        """End the baseline's server; let go of what was used of the cache."""
+        try:
+            self._timing.close()
+        finally:
+            self._cache.close()
 
     @property
     def control(self) -> Control | None:
@@ -94,9 +101,10 @@ class Evaluator:
                 recipe,
                 self.setup.model,
                 calibration=self.setup.splits.calibration,
-                cache=self.setup.work / "cache",
+                cache=Cache.of(self._cache),
                 threads=self.setup.target.cores,
                 limits=self.limits,
+                reused=lambda s: seconds.update(build_saved=seconds.get("build_saved", 0.0) + s),
                 metric_is_classification=self.setup.classification,
             )
         finally:
@@ -127,10 +135,12 @@ class Evaluator:
         effort: Effort = SCREENING,
         *,
         give_up: GiveUp = lambda measured: None,
+        order: Sequence[Screen] = USUAL_ORDER,
     ) -> Outcome:
         """Measure ``variant``: screening on the validation split, verifying on the held-back test split.
 
         ``give_up`` is asked before each pass, with what was measured so far: a reason ends the trial.
+        ``order`` is that of the passes; scores that are known already come first, since they cost nothing.
 
         Raises:
             VariantFailed: the variant can't run, or isn't what it claims to be.
@@ -138,16 +148,18 @@ class Evaluator:
         """
         outcome = Outcome(variant, artifact, baseline_samples=self.baseline_samples)
         split = self.setup.splits.test if effort is VERIFYING else self.setup.splits.validation
-        passes: tuple[tuple[Stage, Callable[[], None]], ...] = (
-            (Stage.SMOKE, lambda: self._cold(outcome)),
-            (Stage.LATENCY, lambda: self._latency(outcome, effort, split)),
-            (Stage.LATENCY, lambda: self._energy(outcome, effort, split)),
-            (Stage.QUALITY, lambda: self._score(outcome, split, early=effort.ends_early)),
-        )
+        passes: Mapping[Screen, tuple[Stage, Callable[[], None]]] = {
+            Screen.LOAD: (Stage.SMOKE, lambda: self._cold(outcome)),
+            Screen.LATENCY: (Stage.LATENCY, lambda: self._latency(outcome, effort, split, give_up)),
+            Screen.ENERGY: (Stage.LATENCY, lambda: self._energy(outcome, effort, split)),
+            Screen.QUALITY: (Stage.QUALITY, lambda: self._score(outcome, split, early=effort.ends_early)),
+        }
         if effort is VERIFYING:
             self._baseline_quality(split)
         self._summarise(outcome, Profile(variant.id, size_bytes=artifact.size_bytes), Stage.BUILD)
-        for stage, run in passes:
+        if effort.ends_early and self._quality.knows(outcome, split):
+            order = (Screen.LOAD, Screen.QUALITY, *(s for s in order if s not in (Screen.LOAD, Screen.QUALITY)))
+        for stage, run in (passes[screen] for screen in order):
             outcome.broken = self.setup.problem.budget.broken(outcome.measured)
             reason = (
                 "certain violation of " + ", ".join(outcome.broken) if outcome.broken else give_up(outcome.measured)
@@ -160,7 +172,7 @@ class Evaluator:
             except DataError as exc:
                 # The baseline passed on the same samples: what the metric or a hook can't take is this variant's.
                 raise VariantFailed(Failure.WRONG_NUMERICS, f"its outputs can't be used: {exc.message}") from exc
-            outcome.stage = stage
+            outcome.reach(stage)
         outcome.broken = self.setup.problem.budget.broken(outcome.measured)
         return outcome
 
@@ -180,6 +192,16 @@ class Evaluator:
         self._summarise(beside, profile, Stage.QUALITY, own_baseline=True)
         return beside
 
+    def compare(self, a: Outcome, b: Outcome, *, q: float | None, cap_s: float) -> Comparison:
+        """Two variants' latency against each other on the held-back data: percentile ``q``, None for the mean.
+
+        Raises:
+            VariantFailed: one of them can't be run any more.
+        """
+        self.close()
+        served = [Served(outcome.artifact.path, outcome.variant.deployment) for outcome in (a, b)]
+        return compare(*served, split=self.setup.splits.test, limits=self.limits, q=q, cap_s=cap_s)
+
     def take_costs(self, outcome: Outcome) -> None:
         """Where the time of a measured variant goes, on the held-back data; it may fail without harm."""
         take_costs(outcome, self.setup.splits.test, self.limits, self.observer)
@@ -196,6 +218,13 @@ class Evaluator:
             return self._quality.run(self.baseline, split, limits=self.limits, early=False)[0]
         except VariantFailed as exc:
             raise baseline_error(exc, self.setup.info) from exc
+
+    def expected_s(self) -> Mapping[Screen, float]:
+        """What stages should cost, from what they cost with the baseline."""
+        return {
+            Screen.QUALITY: self.baseline.seconds.get("evaluate", 0.0),
+            Screen.LATENCY: SCREENING.precise_s,
+        }
 
     def verdict(self, outcome: Outcome) -> Verdict:
         """The budget's judgement of what was measured."""
@@ -229,18 +258,18 @@ class Evaluator:
             profile = energy.with_energy(outcome.profile, start, self.setup.problem.budget, baseline)
         self._summarise(outcome, profile, Stage.LATENCY)
 
-    def _latency(self, outcome: Outcome, effort: Effort, split: Split) -> None:
+    def _latency(self, outcome: Outcome, effort: Effort, split: Split, give_up: GiveUp = lambda measured: None) -> None:
         """Blocks of requests beside the baseline's, on the same cores."""
         self.observer.doing("measuring latency" + ("" if outcome is self.baseline else " beside the baseline"))
         problem = self.setup.problem
-        names = tuple(dict.fromkeys([*problem.budget.axes, problem.objective, "latency_p50_ms"]))
+        names = tuple(dict.fromkeys([*problem.budget.axes, *problem.objectives, "latency_p50_ms"]))
 
         def known(reading: Reading) -> Mapping[str, Measurement]:
             profile = self._with_latency(outcome, reading)
             return {n: m for n in names if (m := measurement(n, profile, Stage.LATENCY)) is not None}
 
         with outcome.timed("profile"):
-            reading = self._timing.run(outcome, effort, split, known)
+            reading = self._timing.run(outcome, effort, split, known, give_up)
         self._summarise(outcome, self._with_latency(outcome, reading), Stage.LATENCY)
 
     def _with_latency(self, outcome: Outcome, reading: Reading) -> Profile:
@@ -258,7 +287,7 @@ class Evaluator:
         self.observer.doing("scoring")
         with outcome.timed("evaluate"):
             reading, audit = self._quality.run(outcome, split, limits=self.limits, early=early)
-        if TIME_SHARE.name in (*self.setup.problem.budget.axes, self.setup.problem.objective):
+        if TIME_SHARE.name in (*self.setup.problem.budget.axes, *self.setup.problem.objectives):
             take_costs(outcome, split, self.limits, self.observer)
         assert outcome.profile is not None
         self._summarise(outcome, replace(outcome.profile, quality=reading, int8=audit), Stage.QUALITY)

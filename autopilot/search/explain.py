@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 
 from autopilot.budget import Budget, Judgement, Limit, Verdict
 from autopilot.profile import Measurement
-from autopilot.result import TrialRecord, TrialState
+from autopilot.result import Binding, Relaxation, TrialRecord, TrialState
+from autopilot.search.relax import needed
 
 # Their intervals depend on the number of samples alone, not on the machine's noise.
 QUALITY_AXES = ("quality", "quality_drop")
@@ -19,17 +20,21 @@ def explain(
     budget: Budget,
     *,
     status: str,
+    ended: str = "",
     left_out: Mapping[str, str],
     nearest: tuple[Mapping[str, Measurement], Verdict] | None,
     verified: Sequence[Verdict] = (),
+    binding: Sequence[Binding] = (),
+    relaxations: Sequence[Relaxation] = (),
 ) -> str:
     """One paragraph for people; every figure in it comes from the records.
 
-    ``nearest``: figures and verdict of the nearest miss; ``verified``: verdicts of the finalists' second measurement.
+    ``nearest``: figures and verdict of the nearest miss; ``verified``: verdicts of the finalists' second measurement;
+    ``relaxations``: the ways out where nothing fits.
     """
-    parts = [_counts(records), _binding(records, budget), _lost(verified)]
+    parts = [_counts(records), _ended(ended), _binding(records, budget), _lost(verified)]
     if status != "in_budget" and nearest is not None:
-        parts.append(_nearest(budget, *nearest))
+        parts += [_alone(binding), _nearest(budget, *nearest, hint=not relaxations), _ways_out(relaxations)]
     if left_out:
         parts.append("Not tried: " + "; ".join(f"{name} ({reason})" for name, reason in left_out.items()) + ".")
     return " ".join(p for p in parts if p)
@@ -48,6 +53,10 @@ def _counts(records: Sequence[TrialRecord]) -> str:
     return text + "."
 
 
+def _ended(reason: str) -> str:
+    return f"The search ended since {reason.removesuffix('.')}." if reason else ""
+
+
 def _binding(records: Sequence[TrialRecord], budget: Budget) -> str:
     """How often each limit turned a variant away."""
     out: Counter[str] = Counter()
@@ -63,6 +72,24 @@ def _binding(records: Sequence[TrialRecord], budget: Budget) -> str:
     return "Limits that turned variants away: " + ", ".join(said) + "."
 
 
+def _alone(binding: Sequence[Binding]) -> str:
+    """Which limits are the only thing in the way of a variant, as far as variants were measured to the end."""
+    said = [f"{b.axis} alone keeps out {b.sole}" for b in binding if b.sole]
+    return f"Measured to the end: {', '.join(said)}." if said else ""
+
+
+def _ways_out(relaxations: Sequence[Relaxation]) -> str:
+    """Which limit, moved alone by how much, admits which variant."""
+    said = []
+    for r in relaxations:
+        gives = ", ".join(f"{axis} {m.value:.4g}" for axis, m in r.objective.items() if m.value is not None)
+        sure = "" if r.verified else ", not measured again"
+        said.append(
+            f"{r.limit.axis} {r.needed.text} in place of {r.limit.text} would admit trial {r.number} ({gives}{sure})"
+        )
+    return "Any one of these would do: " + "; ".join(said) + "." if len(said) > 1 else f"{said[0]}." if said else ""
+
+
 def _lost(verified: Sequence[Verdict]) -> str:
     """Which limits finalists that looked good did not keep when they were measured again."""
     lost = [v for v in verified if v.overall is not Judgement.IN]
@@ -73,7 +100,8 @@ def _lost(verified: Sequence[Verdict]) -> str:
     return f"Of {len(verified)} finalists measured again {len(lost)} did not hold: {said}."
 
 
-def _nearest(budget: Budget, measured: Mapping[str, Measurement], verdict: Verdict) -> str:
+def _nearest(budget: Budget, measured: Mapping[str, Measurement], verdict: Verdict, *, hint: bool) -> str:
+    """What the nearest miss misses; with ``hint`` also the limit that would admit it."""
     if verdict.overall is Judgement.IN:
         return "The best variant kept every limit when it was screened, but there was no time left to verify it."
     misses = []
@@ -81,11 +109,13 @@ def _nearest(budget: Budget, measured: Mapping[str, Measurement], verdict: Verdi
         judgement = verdict.per_limit.get(limit.axis)
         if judgement in (None, Judgement.IN):
             continue
-        misses.append(_miss(limit, measured.get(limit.axis), judgement))
-    return "The nearest miss " + " and ".join(misses) + "." if misses else ""
+        misses.append((limit, measured.get(limit.axis), judgement))
+    said = [_miss(*miss, alone=hint and len(misses) == 1) for miss in misses]
+    return "The nearest miss " + " and ".join(said) + "." if said else ""
 
 
-def _miss(limit: Limit, measured: Measurement | None, judgement: Judgement | None) -> str:
+def _miss(limit: Limit, measured: Measurement | None, judgement: Judgement | None, *, alone: bool) -> str:
+    """How a variant misses one limit; ``alone`` where moving that one limit would admit it."""
     figures = limit.interval(measured)
     if figures is None:
         reason = measured.reason if measured is not None and measured.reason else "it was not reached"
@@ -94,13 +124,12 @@ def _miss(limit: Limit, measured: Measurement | None, judgement: Judgement | Non
     if math.isinf(unlucky):
         how = f" ({measured.how})" if measured is not None and measured.how else ""
         return f"is undecided on {limit.axis} {limit.text}: too few requests were timed for a bound{how}"
-    # The bound that would admit it, with its margin kept.
-    factor = 1 - limit.margin if limit.upper else 1 + limit.margin
-    needed = unlucky / factor
-    shown = f"{needed * 100:.3g}% of baseline" if limit.relative else f"{needed:.4g}"
+    moved = needed(limit, measured)
     value = f"{figures.value * 100:.3g}% of baseline" if limit.relative else f"{figures.value:.4g}"
     word = "misses" if judgement is Judgement.OUT else "is undecided on"
-    text = f"{word} {limit.axis} {limit.text} at {value}; a limit of {shown} would admit it"
+    text = f"{word} {limit.axis} {limit.text} at {value}"
+    if moved is not None:
+        text += f"; a limit of {moved.text[3:]} would admit it" if alone else f", which needs {moved.text}"
     if judgement is Judgement.UNDECIDED and limit.axis in QUALITY_AXES and measured is not None:
         text += f", and more than the {measured.n} samples it was scored on would narrow its interval"
     return text

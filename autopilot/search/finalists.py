@@ -8,14 +8,17 @@ from dataclasses import dataclass, field, replace
 
 from autopilot.budget import Judgement, Verdict
 from autopilot.errors import VariantFailed
-from autopilot.profile import Interval, Measurement
 from autopilot.result import TrialRecord, TrialState
 from autopilot.search.evaluator import Evaluator
-from autopilot.search.outcome import VERIFYING, Outcome
+from autopilot.search.front import Placed, Point, front
+from autopilot.search.outcome import RETRIED, VERIFYING, Outcome
+from autopilot.search.ranking import Ranking
 from autopilot.search.samples import save_samples, verified_name
 
-# Variants whose objective can't be told apart are all verified, up to this many.
+# Variants whose objective can't be told apart are verified, up to this many: each takes as long as a dozen trials.
 MOST_TIED = 3
+# With several objectives as many of the front: a table that is still read, in two minutes of small models.
+MOST_ON_FRONT = 6
 # When finalists fail, the next best follow while there is time; then up to this many in all.
 MOST_LATE = 3
 
@@ -28,38 +31,31 @@ class Verified:
     outcome: Outcome
     verdict: Verdict
 
+    @property
+    def holds(self) -> bool:
+        """Whether every limit is kept."""
+        return self.verdict.overall is Judgement.IN
+
 
 @dataclass(frozen=True, slots=True)
 class Verification:
-    """What verifying came to: ``done`` in order, and why others ``failed`` when measured again, by trial number."""
+    """What verifying came to: ``done`` in order, and why others ``failed`` when measured again, by trial number.
+
+    ``more`` were measured again for another reason than to win: near misses where nothing fits, fallbacks.
+    """
 
     done: tuple[Verified, ...] = ()
     failed: Mapping[int, str] = field(default_factory=dict)
+    more: tuple[Verified, ...] = ()
 
+    @property
+    def all(self) -> tuple[Verified, ...]:
+        """Everything that was measured again."""
+        return (*self.done, *self.more)
 
-@dataclass(frozen=True, slots=True)
-class Ranking:
-    """How variants compare on the objective."""
-
-    axis: str
-    maximize: bool
-
-    def figures(self, measured: Measurement | None) -> Interval:
-        """Value and interval, as a ratio to the baseline where there is one; smaller is better."""
-        if measured is None or measured.value is None:
-            return Interval(math.inf, math.inf, math.inf)
-        low = measured.value if measured.low is None else measured.low
-        high = measured.value if measured.high is None else measured.high
-        found = measured.ratio or Interval(measured.value, low, high)
-        return Interval(-found.value, -found.high, -found.low) if self.maximize else found
-
-    def of(self, record: TrialRecord) -> Interval:
-        return self.figures(record.measured.get(self.axis))
-
-    def simplicity(self, record: TrialRecord) -> tuple[int, int, int]:
-        """Fewer techniques, then a smaller artifact, then the earlier trial."""
-        size = record.artifact.size_bytes if record.artifact else 0
-        return len(record.variant.recipe.steps), size, record.number
+    def with_more(self, more: Sequence[Verified], failed: Mapping[int, str]) -> Verification:
+        """The same with further ones."""
+        return replace(self, more=(*self.more, *more), failed={**self.failed, **failed})
 
 
 def line_up(records: Sequence[TrialRecord], ranking: Ranking) -> list[TrialRecord]:
@@ -88,50 +84,117 @@ def verify(
     """
     done: list[Verified] = []
     failed: dict[int, str] = {}
-    for record in line_up(records, ranking):
-        if done and not _worth_verifying(record, done, ranking):
-            break
-        enough = any(v.verdict.overall is Judgement.IN for v in done) or len(done) + len(failed) >= MOST_LATE
+    waiting = line_up(records, ranking)
+    following = next_on_front if ranking.further else next_finalist
+    while (record := following(waiting, done, ranking)) is not None:
+        enough = any(v.holds for v in done) or len(done) + len(failed) >= MOST_LATE
         if enough and out_of_time():
             break
+        waiting.remove(record)
         evaluator.observer.phase(f"verifying finalist {len(done) + 1} (trial {record.number}) on held-back data")
         try:
-            done.append(_verify_one(evaluator, record))
+            done.append(verify_one(evaluator, record))
         except VariantFailed as exc:
             failed[record.number] = f"{exc.failure.value}: {exc.message}"
             evaluator.observer.note(f"finalist {record.id} failed when measured again: {exc.message}")
     return Verification(tuple(done), failed)
 
 
-def _worth_verifying(record: TrialRecord, done: list[Verified], ranking: Ranking) -> bool:
-    """Whether a further finalist could still win: none holds yet, or it ties with the best that does."""
-    if record.verdict is not None and Judgement.NOT_MEASURABLE in record.verdict.per_limit.values():
-        return False  # measuring again can't decide it either
-    holding = [v for v in done if v.verdict.overall is Judgement.IN]
+def next_finalist(waiting: Sequence[TrialRecord], done: Sequence[Verified], ranking: Ranking) -> TrialRecord | None:
+    """Who is verified next of those ``waiting``, best first: who could still win; None when the best is known.
+
+    While none holds that is the best; then those that tie with the best that does. The last place among
+    these is the simplest one's, which wins where all of them tie.
+    """
+    if not done:
+        return waiting[0] if waiting else None
+    # Measuring again can't decide a limit that this machine can't measure either.
+    able = [r for r in waiting if r.verdict is None or Judgement.NOT_MEASURABLE not in r.verdict.per_limit.values()]
+    holding = [v for v in done if v.holds]
     if not holding:
-        return True
-    if len(done) >= MOST_TIED:
-        return False
-    best = min(ranking.figures(v.outcome.measured.get(ranking.axis)).high for v in holding)
-    return ranking.of(record).low <= best
+        return able[0] if able else None
+    best = min(ranking.seen(v.outcome.measured).high for v in holding)
+    tied = [r for r in able if ranking.of(r).low <= best]
+    if not tied or len(done) >= MOST_TIED:
+        return None
+    return min(tied, key=ranking.simplicity) if len(done) == MOST_TIED - 1 else tied[0]
 
 
-def _verify_one(evaluator: Evaluator, record: TrialRecord) -> Verified:
-    artifact = evaluator.build(record.variant.recipe, {})
-    outcome = evaluator.measure(record.variant, artifact, VERIFYING)
+def next_on_front(waiting: Sequence[TrialRecord], done: Sequence[Verified], ranking: Ranking) -> TrialRecord | None:
+    """As ``next_finalist`` for several objectives: the ends of the front first, then what lies between.
+
+    Whoever doesn't hold leaves its place on the front to those that it kept off.
+    """
+    if not any(v.holds for v in done):
+        fitting = [r for r in waiting if r.verdict is not None and r.verdict.overall is Judgement.IN]
+        ends = _ends(front_of(fitting, (), ranking))
+        return _numbered(fitting, ends[0]) if ends else next_finalist(waiting, done, ranking)
+    if len(done) >= MOST_ON_FRONT:
+        return None
+    ends = [number for number in _ends(front_of(waiting, done, ranking)) if any(r.number == number for r in waiting)]
+    return _numbered(waiting, ends[0]) if ends else None
+
+
+def _numbered(records: Sequence[TrialRecord], number: int) -> TrialRecord:
+    return next(r for r in records if r.number == number)
+
+
+def _ends(placed: Sequence[Placed]) -> list[int]:
+    """Trial numbers of a front: the best in each objective, then the others in the first objective's order."""
+    if not placed:
+        return []
+    goals = range(len(placed[0].point.figures))
+    best = [min(placed, key=lambda m, i=i: m.point.figures[i].value) for i in goals]  # type: ignore[misc]
+    return list(dict.fromkeys(m.point.number for m in [*best, *placed]))
+
+
+def front_of(waiting: Sequence[TrialRecord], done: Sequence[Verified], ranking: Ranking) -> tuple[Placed, ...]:
+    """The front of all that keep the budget: the verified ones by their second figures, the others by their first."""
+    again = {v.record.number for v in done}
+    points = [Point(v.record.number, ranking.all_seen(v.outcome.measured), verified=True) for v in done if v.holds]
+    for r in waiting:
+        complete = r.state is TrialState.COMPLETE and r.verdict is not None and r.verdict.overall is Judgement.IN
+        if complete and r.number not in again:
+            points.append(Point(r.number, ranking.all_seen(r.measured)))
+    return front(points)
+
+
+def verify_one(evaluator: Evaluator, record: TrialRecord) -> Verified:
+    """``record``'s variant measured again, its readings kept.
+
+    Raises:
+        VariantFailed: it can't be run any more.
+    """
+    try:
+        artifact = evaluator.build(record.variant.recipe, {})
+        outcome = evaluator.measure(record.variant, artifact, VERIFYING)
+    except VariantFailed as exc:
+        if exc.failure not in RETRIED:
+            raise
+        # As in the search: a child that was killed says nothing yet about its variant.
+        evaluator.observer.note(f"{exc.failure.value}: {exc.message} Trying once more.")
+        artifact = evaluator.build(record.variant.recipe, {})
+        outcome = evaluator.measure(record.variant, artifact, VERIFYING)
     verdict = evaluator.verdict(outcome)
     save_samples(evaluator.setup.work, verified_name(record.number), outcome, verdict)
     return Verified(replace(record, stage="verify"), outcome, verdict)
 
 
 def choose(done: Sequence[Verified], ranking: Ranking) -> Verified | None:
-    """The winner: best objective among those that hold; ties go to the simpler variant."""
-    holding = [v for v in done if v.verdict.overall is Judgement.IN]
-    if not holding:
+    """The winner: best objective among those that hold; ties go to the simpler variant.
+
+    With several objectives the first decides, the next among those that tie on it, and so on.
+    """
+    tied = [v for v in done if v.holds]
+    if ranking.further:
+        placed = {m.point.number for m in front_of((), tied, ranking)}
+        tied = [v for v in tied if v.record.number in placed] or tied
+    if not tied:
         return None
-    figures = {id(v): ranking.figures(v.outcome.measured.get(ranking.axis)) for v in holding}
-    best = min(holding, key=lambda v: figures[id(v)].value)
-    tied = [v for v in holding if figures[id(v)].low <= figures[id(best)].high]
+    for goal in ranking.goals:
+        figures = {v.record.number: goal.seen(v.outcome.measured) for v in tied}
+        best = min(figures.values(), key=lambda x: x.value)
+        tied = [v for v in tied if figures[v.record.number].low <= best.high]
     return min(tied, key=lambda v: ranking.simplicity(v.record))
 
 
@@ -160,21 +223,13 @@ def _distance(found: Verified | TrialRecord, ranking: Ranking) -> tuple[bool, bo
     is_out = verdict is None or verdict.overall is Judgement.OUT
     unconfirmed = not is_out and not isinstance(found, Verified)
     worst = verdict.worst if verdict is not None else math.inf
-    return is_out, unconfirmed, worst, ranking.figures(measured.get(ranking.axis)).value, record.number
+    return is_out, unconfirmed, worst, ranking.seen(measured).value, record.number
 
 
 def pareto(records: Sequence[TrialRecord], ranking: Ranking) -> tuple[str, ...]:
     """Ids of the complete trials that no other beats in both objective and quality."""
-    points = []
-    for r in records:
-        quality = r.measured.get("quality_drop")
-        if r.state is TrialState.COMPLETE and quality is not None and quality.value is not None:
-            points.append((ranking.of(r).value, quality.value, r.id))
-    points.sort()
-    front: list[str] = []
-    best = math.inf
-    for _, drop, name in points:
-        if drop < best:
-            front.append(name)
-            best = drop
-    return tuple(front)
+    drop = Ranking("quality_drop", maximize=False)
+    complete = [r for r in records if r.state is TrialState.COMPLETE]
+    ids = {r.number: r.id for r in complete}
+    placed = front([Point(r.number, (ranking.of(r), drop.of(r))) for r in complete])
+    return tuple(ids[m.point.number] for m in placed)

@@ -1,139 +1,67 @@
-"""The loop: ask, build, profile, judge, log, tell; then verify the finalists."""
+"""The loop: ask, build, profile, judge, log, tell."""
 
 from __future__ import annotations
 
 import contextlib
-import shutil
+import os
 import time
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from optuna.trial import Trial
-
 from autopilot import plugins
-from autopilot.errors import AutopilotError, BadInput, BaselineFailed, Failure, VariantFailed
-from autopilot.model import inspect
+from autopilot.errors import AutopilotError
 from autopilot.observer import Observer
-from autopilot.outputs import check_writable, write_result
+from autopilot.outputs import write_result
 from autopilot.recipe import Variant
 from autopilot.result import Status, StudyResult, TrialRecord
 from autopilot.search import energy
 from autopilot.search.book import Book
-from autopilot.search.conclude import conclude
+from autopilot.search.candidates import SpaceCandidates
 from autopilot.search.evaluator import Evaluator
-from autopilot.search.finalists import Ranking
-from autopilot.search.outcome import RETRIED, Outcome
-from autopilot.search.prepare import Setup, identity, prepare, resolve_model
+from autopilot.search.hunt import Hunt, Watch
+from autopilot.search.ledger import Ledger
+from autopilot.search.outcome import Outcome
+from autopilot.search.prepare import Setup
+from autopilot.search.proposer import Proposer
+from autopilot.search.ranking import Ranking
 from autopilot.search.sampler import Sampler
-from autopilot.search.samples import FOLDER as SAMPLES
-from autopilot.search.samples import WORK, save_samples
-from autopilot.search.state import FolderLock, RunState
+from autopilot.search.samples import save_samples
+from autopilot.search.state import RunState
+from autopilot.search.storage import logged_spec
 from autopilot.search.texts import against_budget, baseline_text, best_text, control_text, deployment_text, recipe_text
-from autopilot.spec import Problem
 from autopilot.tracking import Tracker
 
-# A sampler that keeps repeating itself is helped out with a random variant after this many.
-REPEATS = 2
-# Queued known-good variants take at most this share of the trials.
-KNOWN_GOOD_SHARE = 0.5
 
+class RunningStudy:
+    """The running search: its clock, its sampler, its book. ``begun``: when this run did, on the monotonic clock."""
 
-def run_study(problem: Problem, out: Path, *, fresh: bool, observer: Observer) -> StudyResult:
-    """Search, verify, log: the main job.
-
-    Raises:
-        BadInput: spec, model or data are wrong; nothing is left behind in ``out``.
-        BaselineFailed: the model as given can't be measured.
-        KeyboardInterrupt: passed on; the same call goes on from there.
-    """
-    check_writable(out)
-    work = (out / WORK).absolute()
-    made = [folder for folder in (work, *work.parents) if not folder.exists()]
-    work.mkdir(parents=True, exist_ok=True)
-    try:
-        with FolderLock(work):
-            return _run_locked(problem, out, fresh=fresh, observer=observer)
-    except (BadInput, BaselineFailed):
-        if made and not (work / SAMPLES).exists():  # with trials in it, it is worth keeping
-            shutil.rmtree(made[-1], ignore_errors=True)
-        raise
-
-
-def _run_locked(problem: Problem, out: Path, *, fresh: bool, observer: Observer) -> StudyResult:
-    begun = time.monotonic()
-    work = (out / WORK).absolute()
-    now = identity(problem, inspect(resolve_model(problem, work)).files)
-    found = None if fresh else _interrupted(work, now, observer)
-    setup = prepare(problem, work, observer)
-    state = found or RunState(now)
-    if found is None:
-        _clear(work)
-    state.save(work)
-    with Evaluator(setup, observer) as evaluator:
-        study = _Study(setup, evaluator, observer, state, begun)
-        try:
-            study.begin()
-            study.search()
-            result = conclude(
-                evaluator, study.book.records, study.ranking, deadline=study.deadline, started=study.started, out=out
-            )
-            study.save_state()
-            return study.log(result, out)
-        except BaseException:  # an interrupt too: what a resume needs is kept whatever ended the run
-            study.stopped()
-            raise
-
-
-def _interrupted(work: Path, now: Mapping[str, str], observer: Observer) -> RunState | None:
-    """The state to go on from, where an interrupted run of the same question lies in ``work``."""
-    found = RunState.load(work)
-    if found is None or found.finished:
-        return None
-    changed = found.changed(dict(now))
-    if changed:
-        observer.note(f"the interrupted run in this folder is not continued: {', '.join(changed)} changed")
-        return None
-    observer.note("going on with the interrupted run in this folder (--fresh starts anew)")
-    return found
-
-
-def _clear(work: Path) -> None:
-    """Remove an earlier run's trials, once the new question is known to be a good one."""
-    (work / "state.json").unlink(missing_ok=True)  # first: cut off half-way, nothing may look like a run to go on with
-    for item in work.iterdir():
-        if item.name not in ("lock", "model", "data"):
-            shutil.rmtree(item) if item.is_dir() else item.unlink()
-
-
-class _Study:
-    """The running search: its clock, its sampler, its book."""
-
-    def __init__(self, setup: Setup, evaluator: Evaluator, observer: Observer, state: RunState, begun: float) -> None:
+    def __init__(
+        self, setup: Setup, evaluator: Evaluator, observer: Observer, *, ledger: Ledger, state: RunState, begun: float
+    ) -> None:
         self.setup = setup
         self.evaluator = evaluator
         self.observer = observer
         self.started = begun - state.elapsed_s
         self.deadline = self.started + setup.problem.search.timeout_s
-        self.ranking = Ranking(setup.problem.objective, maximize=_maximize(setup))
+        self.ranking = _ranking(setup)
+        # A run that goes on, or joins others, must not repeat their draws: the seed moves on.
+        seed = setup.problem.search.seed + ledger.finished + (os.getpid() if ledger.is_shared else 0)
         self._sampler = Sampler(
-            setup.work,
-            setup.problem.name,
-            maximize=self.ranking.maximize,
-            seed=setup.problem.search.seed,
+            maximize=[goal.maximize for goal in self.ranking.goals],
+            seed=seed % 2**32,
             limits=setup.problem.budget.axes,
         )
-        self.book = Book(self._sampler, self.ranking, setup.work)
+        self.book = Book(self._sampler, ledger, self.ranking, work=setup.work, space=setup.space)
+        self.book.note = observer.note
         self._tracker: Tracker | None = None
         self._state = state
         self._reserve_s = 0.0
-        self._repeats = 0
-        self._exhausted = False
+        self.ended = ""  # why the search ended
 
     # ---- start ---------------------------------------------------------------------------------
 
     def begin(self) -> None:
-        """Recover finished trials, measure the baseline, queue what is known to be good."""
+        """Recover finished trials, measure the baseline."""
         self.book.recover()
         self.observer.phase("measuring the model as given")
         baseline = self.evaluator.measure_baseline()
@@ -143,29 +71,20 @@ class _Study:
         self.observer.note(
             baseline_text(baseline.measured, self.setup.metric.name, self.ranking, self.setup.problem.budget)
         )
-        space = self.setup.space
-        if self.book.records:  # measured anew: ratios from here on are to these figures, not to trial 0's
+        if not self.book.first(baseline, self.evaluator.verdict(baseline)):
+            # Trial 0 was measured earlier or elsewhere: ratios from here on are to these figures, not to its.
             self.evaluator.baseline_samples = f"baseline-{len(self.book.records)}"
             save_samples(self.setup.work, self.evaluator.baseline_samples, baseline, self.evaluator.verdict(baseline))
-        else:
-            self._sampler.enqueue(space, baseline.variant, once=False)
-            trial, variant = self._sampler.ask(space)
-            if variant != baseline.variant:
-                raise AutopilotError("the first trial is not the baseline.", "This is a bug; please report it.")
-            self.book.measured(trial, baseline, self.evaluator.verdict(baseline))
         if self.evaluator.control is not None:
             self.observer.note(control_text(self.evaluator.control))
-        # On resume too: a kill may have come before all were queued, and none is queued twice.
-        known = [v for v in space.known_good(self.setup.target) if space.refusal(v.recipe) is None]
-        for good in known[: max(4, int(self.setup.problem.search.trials * KNOWN_GOOD_SHARE))]:
-            self._sampler.enqueue(space, good)
 
     def _verification_s(self, baseline: Outcome) -> float:
         """Time to keep free at the end: baseline and two finalists on the held-back data, latency twice."""
         splits = self.setup.splits
         share = splits.test.n / max(1, splits.validation.n)
         profile_s = baseline.seconds["profile"] - baseline.seconds.get("control", 0.0)
-        expected = 3 * baseline.seconds["evaluate"] * share + 4 * profile_s + 5.0
+        evaluate_s = baseline.seconds["evaluate"] + baseline.seconds.get("evaluate_saved", 0.0)
+        expected = 3 * evaluate_s * share + 4 * profile_s + 5.0
         expected += 2 * energy.expected_s(self.setup.target)
         return min(expected, 0.4 * self.setup.problem.search.timeout_s)
 
@@ -174,7 +93,7 @@ class _Study:
         try:
             self._tracker = Tracker.start(
                 problem.name,
-                spec_text=problem.path.read_text(encoding="utf-8"),
+                spec_text=logged_spec(problem),
                 budget=problem.budget,
                 environment=self.setup.target.to_json(),
                 run_id=self._state.mlflow_run,
@@ -199,9 +118,11 @@ class _Study:
         self._state = replace(self._state, mlflow_run=run, elapsed_s=time.monotonic() - self.started)
         self._state.save(self.setup.work)
 
-    def stopped(self) -> None:
+    def stopped(self, *, by_user: bool) -> None:
         """The run ends before its result: keep what a resume needs, and tell MLflow that it was stopped."""
         self.save_state()
+        with contextlib.suppress(AutopilotError):
+            self.book.stopped(by_user=by_user)
         if self._tracker is not None:
             with contextlib.suppress(AutopilotError):
                 self._tracker.__exit__(None, None, None)
@@ -209,77 +130,22 @@ class _Study:
     # ---- the loop ------------------------------------------------------------------------------
 
     def search(self) -> None:
-        """Trials until their number, the time or the space is used up."""
-        total = self.setup.problem.search.trials
+        """Trials until their number, the time or what is worth trying is used up."""
+        setup = self.setup
         self.evaluator.deadline = self.deadline - self._reserve_s
-        while len(self.book.records) < total and not self._exhausted:
-            left = self._left_s
-            if left <= 0:
-                self.observer.note(f"time is up after {len(self.book.records)} of {total} trials")
-                return
-            trial, variant = self._sampler.ask(self.setup.space)
-            if not self._is_new(variant):
-                self._pass_over(trial, variant)
-                continue
-            number = len(self.book.records)
-            usual = self.setup.space.default_deployment(variant.deployment.provider)
-            deployment = deployment_text(variant.deployment, usual)
-            recipe = recipe_text(variant.recipe, self.setup.space)
-            self.observer.trial_started(number, total, left, recipe, deployment)
-            self._one(trial, variant)
-            if len(self.book.records) == number:
-                continue
-            record, budget = self.book.records[-1], self.setup.problem.budget
-            best = best_text(self.book.records, self.ranking, budget, self.setup.space)
-            self.observer.trial_finished(record, best, against_budget(record, budget))
-            self.save_state()
-            if self.book.is_unstable:
-                self.observer.note(f"the machine is too unstable to measure on: {record.reason} The search ends here")
-                return
-
-    @property
-    def _left_s(self) -> float:
-        return self.deadline - self._reserve_s - time.monotonic()
-
-    def _is_new(self, variant: Variant) -> bool:
-        """Whether a trial of ``variant`` could tell anything that isn't known."""
-        if self.book.same_variant(variant) is not None or self.book.dead_end(variant.recipe) is not None:
-            return False
-        return self.setup.space.refusal(variant.recipe) is None
-
-    def _pass_over(self, trial: Trial, variant: Variant) -> None:
-        """Nothing is run; after a few such draws in a row a random new variant is queued."""
-        self.book.skipped(trial, self.book.same_variant(variant))
-        self._repeats += 1
-        if self._repeats >= REPEATS and not self._sampler.enqueue_unseen(self.setup.space, self._is_new):
-            self._exhausted = True
-            self.observer.note("every variant of this space was tried")
-
-    def _one(self, trial: Trial, variant: Variant) -> None:
-        """One trial and its record; without one where the study's time ended it, which tells nothing about it."""
-        self._repeats = 0
-        for attempt in (1, 2):
-            seconds: dict[str, float] = {}
-            artifact = None
-            try:
-                artifact = self.evaluator.build(variant.recipe, seconds)
-                twin = self.book.same_artifact(artifact, variant)
-                if twin is not None:
-                    self.book.duplicate(trial, variant, twin)
-                    return
-                outcome = self.evaluator.measure(variant, artifact, give_up=self.book.hopeless)
-            except VariantFailed as exc:
-                if exc.failure is Failure.TIMEOUT and self._left_s <= 0:
-                    self._sampler.abandon(trial)
-                    return
-                if attempt == 1 and exc.failure in RETRIED:
-                    self.observer.note(f"{exc.failure.value}: {exc.message} Trying once more.")
-                    continue
-                self.book.failed(trial, variant, exc, seconds, was_built=artifact is not None)
-                return
-            outcome.seconds = seconds | outcome.seconds
-            self.book.measured(trial, outcome, self.evaluator.verdict(outcome))
-            return
+        candidates = SpaceCandidates(setup.space, setup.target, self.ranking, seed=setup.problem.search.seed)
+        expected_s = self.evaluator.expected_s()
+        hunt = Hunt(
+            setup.space,
+            self._sampler,
+            self.book,
+            self.evaluator,
+            trials=setup.problem.search.trials,
+            deadline=self.evaluator.deadline,
+            proposer=Proposer(candidates, self.ranking, setup.problem.budget.axes, expected_s=expected_s),
+            watch=_Watch(self),
+        )
+        self.ended = hunt.run()
 
     # ---- end -----------------------------------------------------------------------------------
 
@@ -299,9 +165,37 @@ class _Study:
         return result
 
 
-def _maximize(setup: Setup) -> bool:
-    """Whether more of the objective is better; of ``quality`` the metric decides."""
-    if setup.problem.objective == "quality":
+class _Watch(Watch):
+    """Shows trials as they go, and keeps the study's state after each."""
+
+    def __init__(self, study: RunningStudy) -> None:
+        self._study = study
+
+    def started(self, number: int, left_s: float, variant: Variant) -> None:
+        setup = self._study.setup
+        usual = setup.space.default_deployment(variant.deployment.provider)
+        deployment = deployment_text(variant.deployment, usual)
+        recipe = recipe_text(variant.recipe, setup.space)
+        self._study.observer.trial_started(number, setup.problem.search.trials, left_s, recipe, deployment)
+
+    def finished(self, record: TrialRecord) -> None:
+        study, budget = self._study, self._study.setup.problem.budget
+        best = best_text(study.book.records, study.ranking, budget, study.setup.space)
+        study.observer.trial_finished(record, best, against_budget(record, budget))
+        study.save_state()
+
+    def note(self, text: str) -> None:
+        self._study.observer.note(text)
+
+
+def _ranking(setup: Setup) -> Ranking:
+    first, *further = (Ranking(axis, maximize=_maximize(setup, axis)) for axis in setup.problem.objectives)
+    return replace(first, further=tuple(further))
+
+
+def _maximize(setup: Setup, axis: str) -> bool:
+    """Whether more of an objective is better; of ``quality`` the metric decides."""
+    if axis == "quality":
         return setup.metric.higher_is_better
-    found = plugins.find_axis(setup.problem.objective)
+    found = plugins.find_axis(axis)
     return found is not None and found[1].higher_is_better

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
@@ -16,7 +16,7 @@ from autopilot.recipe import Variant
 from autopilot.spec import Problem
 from autopilot.stats import enough_for
 
-_PERCENTILE = re.compile(r"latency_p(?P<q>\d{1,2}(?:\.\d{1,3})?)_ms")
+PERCENTILE = re.compile(r"latency_p(?P<q>\d{1,2}(?:\.\d{1,3})?)_ms")
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,12 +53,15 @@ def cap_s(effort: Effort, problem: Problem, *, pair_s: float) -> float:
     """
     if effort is not VERIFYING:
         return min(effort.cap_s, problem.search.measure_cap_s)
-    percentiles = [float(m["q"]) for axis in problem.budget.axes if (m := _PERCENTILE.fullmatch(axis))]
+    percentiles = [float(m["q"]) for axis in problem.budget.axes if (m := PERCENTILE.fullmatch(axis))]
     requests = max((enough_for(q) for q in percentiles), default=0)
     needed_s = min(DEPENDENT * requests * pair_s, SLOW_SHARE * problem.search.timeout_s)
     return max(problem.search.measure_cap_s, needed_s)
 
 
+_STAGES = tuple(Stage)
+# Why a trial can't tell anything that matters, from what was measured so far; None to go on.
+GiveUp = Callable[[Mapping[str, Measurement]], str | None]
 # One more attempt for endings that may be bad luck.
 RETRIED = (Failure.CRASH, Failure.TIMEOUT)
 
@@ -67,7 +70,7 @@ RETRIED = (Failure.CRASH, Failure.TIMEOUT)
 class Outcome:
     """What is known of one variant after its trial.
 
-    ``stage`` is the last one that was run, ``broken`` the limits certainly violated, ``cut_short``
+    ``stage`` is the furthest one that was run, ``broken`` the limits certainly violated, ``cut_short``
     the reason why the trial ended before everything was measured. ``baseline_samples`` names the kept
     readings of the baseline that ratios were taken against; empty where this is the baseline itself.
     """
@@ -82,6 +85,10 @@ class Outcome:
     seconds: dict[str, float] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
     baseline_samples: str = ""
+
+    def reach(self, stage: Stage) -> None:
+        """``stage`` was run; they are run in any order."""
+        self.stage = max(self.stage, stage, key=_STAGES.index)
 
     @contextmanager
     def timed(self, key: str) -> Iterator[None]:

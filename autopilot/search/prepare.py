@@ -19,6 +19,7 @@ from autopilot.data import Splits
 from autopilot.data import prepare as prepare_data
 from autopilot.errors import SpecError, VariantFailed
 from autopilot.model import ModelInfo, inspect
+from autopilot.needs import Lack
 from autopilot.observer import Observer
 from autopilot.recipe import Deployment, digest
 from autopilot.scoring import resolve_metric
@@ -120,7 +121,7 @@ def prepare(problem: Problem, work: Path, observer: Observer) -> Setup:
     limits = child_limits(problem)
     # Without a sample dimension the inputs' first one is another (bands, steps): no batch size.
     fixed = info.batch if problem.data.batched else None
-    request = SpaceRequest(problem.target.providers, threads, (fixed or 1,), serving=serving)
+    request = SpaceRequest(problem.target.providers, threads, (fixed or 1,), serving=serving, lacks=lacks(problem))
     space = _space(problem, request, target)
     observer.doing("checking and splitting the data")
     splits = prepare_data(
@@ -142,6 +143,14 @@ def prepare(problem: Problem, work: Path, observer: Observer) -> Setup:
         raise baseline_error(exc, info) from exc
     _tell(setup, observer)
     return setup
+
+
+def lacks(problem: Problem) -> dict[Lack, str]:
+    """What the spec doesn't give that a technique may need, and why."""
+    found = {Lack.TORCH_MODEL: "it changes a PyTorch model, and the spec's model is an ONNX file"}
+    if problem.data.train is None:
+        found[Lack.TRAINING_DATA] = "it learns from training data, and the spec names no data.train"
+    return found
 
 
 def check_rate(problem: Problem, load: Load) -> None:

@@ -43,7 +43,7 @@ def recompute_file(path: Path) -> Recomputation:
     samples = Samples.load(path)
     if samples.budget is None:
         raise BadInput(f"{path} is a part of a run.", "Name the run's folder.")
-    question = _Asked(samples.budget, samples.objective)
+    question = _Asked(samples.budget, (samples.objective, *samples.more_objectives))
     row = Row(0, "check", Stored(samples.measured, samples.verdict), size_bytes=path.stat().st_size)
     beside = samples.baseline_profile
     baseline = None if beside is None else _figures(question, replace(samples, profile=beside), None)
@@ -52,10 +52,10 @@ def recompute_file(path: Path) -> Recomputation:
 
 @dataclass(frozen=True, slots=True)
 class _Asked:
-    """Budget and objective of a check."""
+    """Budget and objectives of a check."""
 
     budget: Budget
-    objective: str
+    objectives: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +103,9 @@ def _rows(reader: _Reader, result: StudyResult, trial: TrialRecord) -> Iterator[
     chosen = result.chosen
     is_chosen = chosen is not None and chosen.number == trial.number
     # What was said of finalists that aren't the result's subject stands in their own file alone.
-    said = Stored(chosen.measured, chosen.verdict) if chosen is not None and is_chosen else Stored({}, None)
+    rungs = {f.candidate.number: f.candidate for f in result.fallbacks if f.verified}
+    spoken = chosen if is_chosen else rungs.get(trial.number)
+    said = Stored(spoken.measured, spoken.verdict) if spoken is not None else Stored({}, None)
     yield reader.row(replace(row, what="verified", stored=said), verified_name(trial.number))
     if is_chosen:
         beside = Stored(result.baseline.measured, result.baseline.verdict)

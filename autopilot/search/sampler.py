@@ -1,80 +1,75 @@
-"""The Optuna study: ask for a variant, tell what became of it. Optuna lives here and nowhere else."""
+"""The sampler: which variant to try next, and what it learns of each. Optuna lives here and in guided.py.
+
+The Optuna study is in memory: what has to outlive the process is in the ledger, and every run of the study
+teaches its own sampler all records, those of other runs too.
+"""
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 import random
 import warnings
-from collections.abc import Callable, Mapping
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import optuna
-from optuna.trial import FrozenTrial, Trial, TrialState
+from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
-from autopilot.domain import Choice, Domain, Float, Int, Scalar
+from autopilot.domain import Choice, Domain, Int, Scalar
 from autopilot.recipe import Variant
+from autopilot.search.guided import Choose, GuidedSampler, choices_of
 from autopilot.space import SearchSpace
 
-RECORD = "record"
-VALUE = "value"  # what the trial is about to be told, None for PRUNED
-AGAIN = "again"  # marks a trial that was interrupted once already
 RUNNABLE = "runnable"
+# Stands for an infinite objective, which Optuna refuses: worse than any.
+_WORST = 1e12
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What became of a variant, as far as a sampler learns of it.
+
+    ``values`` has a figure an objective, None where the trial ended before they were known. ``violations`` holds
+    how far limits were broken, by axis. A variant that can't run is not ``runnable``: FAIL would hide it, and it
+    would be proposed for ever. ``spoilt`` is a trial that says nothing about its variant.
+    """
+
+    values: Sequence[float] | None = None
+    violations: Mapping[str, float] = field(default_factory=dict)
+    runnable: bool = True
+    spoilt: bool = False
 
 
 class Sampler:
-    """One constrained study in an RDB, resumable after a kill at any moment.
+    """One constrained Optuna study."""
 
-    A trial's record is stored before Optuna is told its state, so a trial that was finished
-    but not told is told on resume instead of being lost.
-    """
+    def __init__(
+        self,
+        *,
+        maximize: bool | Sequence[bool],
+        seed: int,
+        limits: tuple[str, ...],
+        draws: optuna.samplers.BaseSampler | None = None,
+    ) -> None:
+        """``maximize``: whether more is better, one an objective.
 
-    def __init__(self, folder: Path, name: str, *, maximize: bool, seed: int, limits: tuple[str, ...]) -> None:
+        ``draws``: what draws variants until ``guide`` is called; at random where it is None.
+        """
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         logging.getLogger("optuna").setLevel(logging.ERROR)
-        storage = optuna.storages.RDBStorage(f"sqlite:///{folder / 'study.db'}")
-        existing = {s.study_name for s in storage.get_all_studies()}
-        done = len(storage.get_all_trials(storage.get_study_id_from_name(name))) if name in existing else 0
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            # A resumed sampler must not repeat the draws of the first part: the seed moves on.
-            sampler = optuna.samplers.TPESampler(multivariate=True, group=True, seed=seed + done)
-        self._study = optuna.create_study(
-            study_name=name,
-            storage=storage,
-            sampler=sampler,
-            direction="maximize" if maximize else "minimize",
-            load_if_exists=True,
-        )
-        self._random = random.Random(seed + done)
+        self._random = random.Random(seed)
         self._limits = limits
-        self._sign = -1.0 if maximize else 1.0
+        directions = [maximize] if isinstance(maximize, bool) else list(maximize)
+        self._signs = [-1.0 if more else 1.0 for more in directions]
+        self._study = optuna.create_study(
+            sampler=draws or optuna.samplers.RandomSampler(seed=seed),
+            directions=["maximize" if more else "minimize" for more in directions],
+        )
 
-    def recover(self) -> list[dict[str, Any]]:
-        """Records of the finished trials, in order; those that a kill left running are ended and queued again."""
-        records = []
-        for trial in self._study.get_trials(deepcopy=False):
-            if trial.state is TrialState.RUNNING:
-                self._end(trial)
-            if RECORD in trial.user_attrs:
-                records.append(json.loads(trial.user_attrs[RECORD]))
-        return records
-
-    def _end(self, trial: FrozenTrial) -> None:
-        """End a trial that was cut off: as it was to be told, or, where nothing was known yet, by trying it again.
-
-        Once only: a variant that takes the whole machine down must not do so at every resume.
-        """
-        if RECORD in trial.user_attrs:
-            value = trial.user_attrs[VALUE]
-            self._study.tell(trial.number, value, state=TrialState.PRUNED if value is None else TrialState.COMPLETE)
-            return
-        if AGAIN not in trial.user_attrs:
-            params = trial.system_attrs.get("fixed_params", trial.params)
-            self._study.enqueue_trial(dict(params), user_attrs={AGAIN: True})
-        self._study.tell(trial.number, state=TrialState.FAIL)
+    def guide(self, space: SearchSpace, choose: Choose) -> None:
+        """Have ``choose`` say which variant is next, where none is queued."""
+        self._study.sampler = GuidedSampler(space, choose, seed=self._random.randrange(2**32))
 
     def enqueue(self, space: SearchSpace, variant: Variant, *, once: bool = True) -> None:
         """Have ``variant`` tried before anything the sampler thinks of; with ``once`` not where it ever was queued."""
@@ -105,49 +100,47 @@ class Sampler:
             variant = space.sample(lambda name, domain: _suggest(trial, name, domain))
         return trial, variant
 
-    def tell_measured(
-        self, trial: Trial, record: dict[str, Any] | None, *, value: float, violations: Mapping[str, float]
-    ) -> None:
-        """A complete trial: objective and one constraint a limit."""
-        self._constrain(trial, {axis: violations.get(axis, 0.0) for axis in self._limits} | {RUNNABLE: 0.0})
-        finite = value if math.isfinite(value) else self._sign * 1e12
-        self._store(trial, record, finite)
-        self._study.tell(trial, finite)
+    def tell(self, trial: Trial, told: Told) -> None:
+        """End ``trial`` with what was learnt."""
+        state, values, constraints = self._as_optuna(told)
+        for key, violation in constraints.items():
+            trial.set_constraint(key, violation)
+        self._study.tell(trial, values, state=state)
 
-    def tell_pruned(self, trial: Trial, record: dict[str, Any] | None, violations: Mapping[str, float]) -> None:
-        """A trial ended early by a certain violation, with the constraints known so far."""
-        self._constrain(trial, {**violations, RUNNABLE: 0.0})
-        self._store(trial, record)
-        self._study.tell(trial, state=TrialState.PRUNED)
+    def learn(self, space: SearchSpace, variant: Variant, told: Told) -> None:
+        """A trial that was run elsewhere or earlier. One that ``space`` can't give tells nothing and is left out."""
+        found = choices_of(space, variant)
+        if found is None:
+            return
+        params, distributions = found
+        state, values, constraints = self._as_optuna(told)
+        self._study.add_trial(
+            create_trial(
+                state=state,
+                values=values,
+                params=dict(params),
+                distributions=dict(distributions),
+                # As a queued one, so that it isn't queued again.
+                system_attrs={"fixed_params": dict(space.names_of(variant))},
+                constraints=dict(constraints),
+            )
+        )
 
-    def tell_failed(self, trial: Trial, record: dict[str, Any] | None) -> None:
-        """A variant that can't run: the sampler must see it, so PRUNED with ``runnable`` violated.
-
-        Without a ``record`` the trial is no trial of the study: nothing was run for it.
-        """
-        self._constrain(trial, {RUNNABLE: 1.0})
-        self._store(trial, record)
-        self._study.tell(trial, state=TrialState.PRUNED)
-
-    def tell_unstable(self, trial: Trial, record: dict[str, Any] | None) -> None:
-        """A trial that the machine spoilt: it tells nothing about its variant, so samplers don't see it."""
-        self._store(trial, record)
-        self._study.tell(trial, state=TrialState.FAIL)
+    def _as_optuna(self, told: Told) -> tuple[TrialState, list[float] | None, Mapping[str, float]]:
+        """State, value and constraints; a complete trial has one constraint a limit, or some samplers refuse it."""
+        if told.spoilt:
+            return TrialState.FAIL, None, {}
+        if not told.runnable:
+            return TrialState.PRUNED, None, {RUNNABLE: 1.0}
+        if told.values is None:
+            return TrialState.PRUNED, None, {**told.violations, RUNNABLE: 0.0}
+        constraints = {axis: told.violations.get(axis, 0.0) for axis in self._limits} | {RUNNABLE: 0.0}
+        values = [v if math.isfinite(v) else sign * _WORST for v, sign in zip(told.values, self._signs, strict=True)]
+        return TrialState.COMPLETE, values, constraints
 
     def abandon(self, trial: Trial) -> None:
         """A trial that told nothing about its variant: invisible to the sampler."""
         self._study.tell(trial, state=TrialState.FAIL)
-
-    @staticmethod
-    def _constrain(trial: Trial, values: Mapping[str, float]) -> None:
-        for key, value in values.items():
-            trial.set_constraint(key, value)
-
-    @staticmethod
-    def _store(trial: Trial, record: dict[str, Any] | None, value: float | None = None) -> None:
-        if record is not None:
-            trial.set_user_attr(VALUE, value)  # before the record, which says that the trial is finished
-            trial.set_user_attr(RECORD, json.dumps(record, allow_nan=False))
 
     @property
     def trials(self) -> list[FrozenTrial]:
@@ -160,6 +153,6 @@ def _suggest(trial: Trial, name: str, domain: Domain) -> Scalar:
         value = trial.suggest_categorical(name, list(domain.values))
     elif isinstance(domain, Int):
         value = trial.suggest_int(name, domain.low, domain.high, step=domain.step, log=domain.log)
-    elif isinstance(domain, Float):
+    else:
         value = trial.suggest_float(name, domain.low, domain.high, log=domain.log)
     return value

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,6 +14,7 @@ from autopilot.contracts import Stage
 from autopilot.errors import BadInput
 from autopilot.profile import Measurement, Profile
 from autopilot.profile.storage import load_record, save_record
+from autopilot.result import TrialRecord
 from autopilot.search.outcome import Outcome
 
 if TYPE_CHECKING:
@@ -30,7 +31,8 @@ class Samples:
 
     ``stage`` is the last one that was run. ``baseline`` names the file, beside this one, with the readings
     of the baseline that ratios are taken against; empty where these are the baseline's own. What ``check``
-    writes has no files beside it: it carries ``baseline_profile``, ``budget`` and ``objective`` itself.
+    writes has no files beside it: it carries ``baseline_profile``, ``budget`` and the
+    ``objective`` (several: and ``more_objectives``) itself.
     """
 
     profile: Profile
@@ -41,6 +43,7 @@ class Samples:
     baseline_profile: Profile | None = None
     budget: Budget | None = None
     objective: str = ""
+    more_objectives: tuple[str, ...] = ()
 
     @classmethod
     def load(cls, path: Path) -> Samples:
@@ -60,6 +63,11 @@ def verified_name(number: int) -> str:
 def beside_name(number: int) -> str:
     """The name of the baseline's readings beside trial ``number``'s second measurement."""
     return f"{number}-baseline"
+
+
+def unsettled_name(variant: str) -> str:
+    """The name under which readings of the variant with this id wait for their trial's number."""
+    return f"trial-{variant}"
 
 
 def samples_file(work: Path, name: str) -> Path:
@@ -88,8 +96,24 @@ def save_check(path: Path, evaluator: Evaluator, outcome: Outcome, verdict: Verd
         baseline_profile=evaluator.baseline.profile,
         budget=problem.budget,
         objective=problem.objective,
+        more_objectives=problem.more_objectives,
     )
     save_record(path, kept)
+
+
+def keep_samples(work: Path, record: TrialRecord) -> None:
+    """Give the readings that wait under the variant's id the number of their ``record``."""
+    waiting = samples_file(work, unsettled_name(record.id))
+    if waiting.exists():
+        waiting.replace(samples_file(work, str(record.number)))
+
+
+def settle_samples(work: Path, records: Sequence[TrialRecord]) -> None:
+    """What a kill left between a trial's readings, its record and its number: numbered, or removed without a record."""
+    for record in records:
+        keep_samples(work, record)
+    for path in (work / FOLDER).glob(f"{unsettled_name('*')}.npz"):
+        path.unlink(missing_ok=True)
 
 
 def drop_samples(work: Path, first: int) -> None:

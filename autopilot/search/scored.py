@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
+import time
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -11,32 +13,43 @@ import numpy as np
 from autopilot import plugins
 from autopilot.bench.child import ChildLimits
 from autopilot.bench.launcher import Evaluation, evaluate
-from autopilot.contracts import Array, facts_of
+from autopilot.cache import SharedCache
+from autopilot.contracts import Array
 from autopilot.data import Split
 from autopilot.errors import Failure, VariantFailed
-from autopilot.model import inspect, int8_audit, int8_audit_of_kernels
+from autopilot.model import ModelInfo, inspect, int8_audit, int8_audit_of_kernels
 from autopilot.profile import Int8Audit, QualityReading
 from autopilot.recipe import Recipe, digest
 from autopilot.scoring import can_reject, score
+from autopilot.search.kept_scores import KeptScore, KeptScores, numerics, scorer
 from autopilot.search.outcome import Outcome
 from autopilot.search.preflight import scored_name
 from autopilot.search.prepare import Setup
 
-# A random prefix of this many samples can reject a variant; a smaller one rarely does.
-PREFIX = 512
-# Below this many seconds the whole split costs less than a second process for the prefix.
-PREFIX_PAYS_S = 3.0
+# The first subset that can reject a variant; each further one is as large as all before it together. At 256 samples
+# a certain rejection takes a drop of some five points: a broken recipe, and those are the common ones.
+PREFIX = 256
+# What one more process for a subset costs, and so what the samples left must cost for a stop before them to pay.
+PREFIX_PAYS_S = 1.0
+# ``can_reject`` shares its error between so many looks.
+LOOKS = 8
 
 Scored = tuple[QualityReading, Int8Audit | None]
 
 
 class QualityPass:
-    """Scores variants; an artifact that was scored under the same numerics isn't run again."""
+    """Scores variants; an artifact that was scored under the same numerics isn't run again.
 
-    def __init__(self, setup: Setup, baseline: Outcome) -> None:
+    Scores are kept in ``cache`` for later runs, unless code of the user's takes part.
+    """
+
+    def __init__(self, setup: Setup, baseline: Outcome, cache: SharedCache | None = None) -> None:
         self._setup = setup
         self._baseline = baseline
-        self._done: dict[str, Scored] = {}
+        self._infos: dict[str, ModelInfo] = {}  # of what was scored, by the artifact's digest
+        self._scorer = scorer(setup)
+        self._kept = KeptScores(cache) if cache is not None and self._scorer is not None else None
+        self._done: dict[str, KeptScore] = {}
         self._outputs: dict[str, Path] = {}  # the baseline's, by split
 
     def run(self, outcome: Outcome, split: Split, *, limits: ChildLimits, early: bool) -> Scored:
@@ -47,50 +60,69 @@ class QualityPass:
         """
         batch = self._batch(outcome)
         key = self._key(outcome, split, batch)
-        if key not in self._done:
+        known = self._done.get(key) or (self._kept.get(key) if self._kept is not None else None)
+        if known is None:
+            if outcome is not self._baseline:
+                self._baseline_outputs(split, limits)  # not this variant's to pay for
+            started = time.perf_counter()
             scored = self._measure(outcome, split, batch, limits, early=early)
             if scored[0].n < split.n:
                 return scored
-            self._done[key] = scored
-        return self._done[key]
+            known = KeptScore(*scored, time.perf_counter() - started)
+            if self._kept is not None:
+                self._kept.put(key, known, outcome.artifact, split)
+        else:
+            outcome.seconds["evaluate_saved"] = outcome.seconds.get("evaluate_saved", 0.0) + known.took_s
+        self._done[key] = known
+        return known.reading, known.audit
+
+    def knows(self, outcome: Outcome, split: Split) -> bool:
+        """Whether ``run`` would answer at once."""
+        if outcome.artifact.sha256 not in self._infos:
+            return False
+        return self._key(outcome, split, self._batch(outcome)) in self._done
 
     def _batch(self, outcome: Outcome) -> int:
-        return self._setup.scoring_batch(outcome.variant.deployment, inspect(outcome.artifact.path))
+        artifact = outcome.artifact
+        if artifact.sha256 not in self._infos:
+            self._infos[artifact.sha256] = inspect(artifact.path)
+        return self._setup.scoring_batch(outcome.variant.deployment, self._infos[artifact.sha256])
 
     def _key(self, outcome: Outcome, split: Split, batch: int) -> str:
-        deployment = outcome.variant.deployment
-        options = dict(deployment.options)
-        told = facts_of(plugins.providers()[deployment.provider]).numerics
-        numerics = [deployment.provider, *(options.get(name) for name in told), batch]
-        return digest([outcome.artifact.sha256, numerics, split.digest])
+        base = self._baseline
+        mine = [outcome.artifact.sha256, numerics(outcome.variant.deployment, batch)]
+        theirs = [base.artifact.sha256, numerics(base.variant.deployment, self._batch(base))]
+        roles = [outcome is base, self.claims_int8(outcome.variant.recipe)]
+        return digest([self._scorer, mine, theirs, roles, split.digest, split.name])
 
     def _measure(self, outcome: Outcome, split: Split, batch: int, limits: ChildLimits, *, early: bool) -> Scored:
         if outcome is self._baseline:
             outputs = self._baseline_outputs(split, limits).load()
             return self._reading(outputs, split, limits, same_model=True), None
-        self._baseline_outputs(split, limits)
         folder = self._setup.work / "outputs" / f"{outcome.variant.id}-{split.name}"
         shutil.rmtree(folder, ignore_errors=True)
         try:
-            spans = self._spans(outcome, split, early=early)
             parts: list[dict[str, Array]] = []
-            for start, stop in spans:
+            for start, stop in self._spans(outcome, split, early=early):
                 found = self._evaluate(outcome, split, (start, stop), batch, folder / str(start), limits)
                 parts.append(found.load())
-                if stop < split.n and self._rejects(parts[0], split, stop, limits):
+                if stop < split.n and self._rejects(_joined(parts), split, stop, limits):
                     break
             audit = self._audit(outcome, Evaluation.open(folder / "0"), split, batch)
-            outputs = parts[0] if len(parts) == 1 else {k: np.concatenate([p[k] for p in parts]) for k in parts[0]}
-            return self._reading(outputs, split, limits, same_model=False), audit
+            return self._reading(_joined(parts), split, limits, same_model=False), audit
         finally:
             shutil.rmtree(folder, ignore_errors=True)
 
     def _spans(self, outcome: Outcome, split: Split, *, early: bool) -> list[tuple[int, int]]:
-        mean = outcome.measured.get("latency_mean_ms")
-        expected_s = mean.value / 1e3 * split.n if mean is not None and mean.value is not None else PREFIX_PAYS_S
-        if early and split.n >= 2 * PREFIX and expected_s > PREFIX_PAYS_S:
-            return [(0, PREFIX), (PREFIX, split.n)]
-        return [(0, split.n)]
+        """Subsets that grow by doubling, for as long as what is left after one is worth stopping for."""
+        measured = outcome.measured.get("latency_mean_ms") or self._baseline.measured.get("latency_mean_ms")
+        sample_s = measured.value / 1e3 if measured is not None and measured.value is not None else 0.0
+        stops: list[int] = []
+        end = PREFIX
+        while early and len(stops) < LOOKS and end < split.n and (split.n - end) * sample_s > PREFIX_PAYS_S:
+            stops.append(end)
+            end *= 2
+        return list(pairwise([0, *stops, split.n]))
 
     def _evaluate(
         self,
@@ -137,6 +169,7 @@ class QualityPass:
             labels_prefix=None if labels is None else labels[:stop],
             n_total=split.n,
             bound=limit.effective,
+            looks=LOOKS,
         )
 
     def _reading(
@@ -173,6 +206,11 @@ class QualityPass:
             return int8_audit_of_kernels(outcome.artifact.path, found.kernels, shapes)
         assert found.optimized is not None
         return int8_audit(outcome.artifact.path, found.optimized, shapes)
+
+
+def _joined(parts: Sequence[Mapping[str, Array]]) -> dict[str, Array]:
+    """The outputs of one subset after the other."""
+    return dict(parts[0]) if len(parts) == 1 else {k: np.concatenate([p[k] for p in parts]) for k in parts[0]}
 
 
 def _taken(outputs: Mapping[str, Array], name: str) -> Array:

@@ -22,27 +22,33 @@ class Question(Protocol):
     def budget(self) -> Budget: ...
 
     @property
-    def objective(self) -> str: ...
+    def objectives(self) -> tuple[str, ...]: ...
 
 
 def summarise(
     problem: Question, profile: Profile, stage: Stage, baseline: Mapping[str, Measurement] | None
 ) -> dict[str, Measurement]:
-    """Every axis that is known after ``stage``, by name.
+    """Every axis that is known after ``stage``, by name; stages before it that were not run yet give none.
 
     ``baseline`` holds the baseline's own measurements; None where ``profile`` is the baseline's.
     """
     found: dict[str, Measurement] = {}
     for name in _axis_names(problem):
         meter = plugins.find_axis(name)
-        if meter is not None and _ORDER.index(meter[1].stage) <= _ORDER.index(stage):
+        if meter is not None and _is_known(meter[1].stage, profile, stage):
             found[name] = with_ratio(meter[0].summarise(profile, name), baseline)
     return found
 
 
+def _is_known(asked: Stage, profile: Profile, reached: Stage) -> bool:
+    if (asked is Stage.LATENCY and profile.latency is None) or (asked is Stage.QUALITY and profile.quality is None):
+        return False
+    return _ORDER.index(asked) <= _ORDER.index(reached)
+
+
 def _axis_names(problem: Question) -> tuple[str, ...]:
     """Declared axes, then those that the spec alone names (an odd percentile)."""
-    return tuple(dict.fromkeys([*plugins.axis_names(), *problem.budget.axes, problem.objective]))
+    return tuple(dict.fromkeys([*plugins.axis_names(), *problem.budget.axes, *problem.objectives]))
 
 
 def with_ratio(measured: Measurement, baseline: Mapping[str, Measurement] | None) -> Measurement:

@@ -9,7 +9,8 @@ from autopilot.budget import Budget, Judgement, Limit
 from autopilot.profile import Control, Measurement
 from autopilot.recipe import Deployment, Recipe
 from autopilot.result import TrialRecord
-from autopilot.search.finalists import Ranking, line_up
+from autopilot.search.finalists import line_up
+from autopilot.search.ranking import Ranking
 from autopilot.space import SearchSpace
 
 # Said by the score itself, or 0 by definition.
@@ -39,7 +40,7 @@ def deployment_text(deployment: Deployment, usual: Deployment) -> str:
 
 def baseline_text(measured: Mapping[str, Measurement], metric: str, ranking: Ranking, budget: Budget) -> str:
     """The model as given in one line: a score that is no good shows wrong preprocessing before hours are spent."""
-    axes = dict.fromkeys([ranking.axis, *budget.axes])
+    axes = dict.fromkeys([*ranking.axes, *budget.axes])
     said = [f"{axis} {_figure(measured[axis], None)}" for axis in axes if axis in measured and axis not in _OWN]
     quality = measured.get("quality")
     if quality is not None and quality.value is not None:
@@ -64,9 +65,8 @@ def best_text(records: Sequence[TrialRecord], ranking: Ranking, budget: Budget, 
     figures = [
         f"{limit.axis} {_figure(best.measured.get(limit.axis), limit)} ({_bound(limit)})" for limit in budget.limits
     ]
-    if ranking.axis not in budget.axes:
-        objective = best.measured.get(ranking.axis)
-        figures.insert(0, f"{ranking.axis} {_figure(objective, None)}")
+    others = [axis for axis in ranking.axes if axis not in budget.axes]
+    figures = [*(f"{axis} {_figure(best.measured.get(axis), None)}" for axis in others), *figures]
     sure = best.verdict is not None and best.verdict.overall is Judgement.IN
     word = "" if sure else ", not decided yet"
     return f"trial {best.number}{word}, {recipe_text(best.variant.recipe, space)}: {', '.join(figures)}"

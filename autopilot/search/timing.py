@@ -21,7 +21,7 @@ from autopilot.observer import Observer
 from autopilot.profile import Control, LatencyReading, Measurement
 from autopilot.recipe import Deployment
 from autopilot.search.decider import Decider
-from autopilot.search.outcome import BASELINE, Effort, Outcome, cap_s
+from autopilot.search.outcome import BASELINE, Effort, GiveUp, Outcome, cap_s
 from autopilot.search.prepare import Setup
 from autopilot.search.steadiness import Drift, Reading, swing
 from autopilot.search.traffic import TrafficPass, planned_rounds, request_pair_s, round_s
@@ -55,14 +55,17 @@ class LatencyPass:
             self._server.close()
             self._server = None
 
-    def run(self, outcome: Outcome, effort: Effort, split: Split, known: Known) -> Reading:
-        """The reading of ``outcome``; ``known`` gives the measurements that follow from a reading.
+    def run(
+        self, outcome: Outcome, effort: Effort, split: Split, known: Known, give_up: GiveUp = lambda measured: None
+    ) -> Reading:
+        """The reading of ``outcome``; ``known`` gives the measurements that follow from a reading, ``give_up``
+        tells why a variant can't win, as in ``Decider``.
 
         Raises:
             VariantFailed: a server doesn't start or ends; UNSTABLE when the machine changed under two readings.
         """
         if outcome is self._baseline:
-            reading = self._read(outcome, effort, split, known)
+            reading = self._read(outcome, effort, split, known, give_up)
             self._drift.begin(split.name, reading.latency)
             if effort is BASELINE:
                 self._observer.doing("measuring the model against itself")
@@ -72,20 +75,20 @@ class LatencyPass:
                     self.control = measure_control(live, lambda: self._start_baseline(split), pair_s=pair_s)
                 self._drift.spread = self.control.spread
             return Reading(reading.latency, None, 0.0)
-        reading = self._steady(outcome, effort, split, known)
+        reading = self._steady(outcome, effort, split, known, give_up)
         said = self._drift.remark(reading)
         if said is not None and said not in outcome.warnings:
             outcome.warnings.append(said)
         return reading
 
-    def _steady(self, outcome: Outcome, effort: Effort, split: Split, known: Known) -> Reading:
+    def _steady(self, outcome: Outcome, effort: Effort, split: Split, known: Known, give_up: GiveUp) -> Reading:
         """A reading during which the machine kept still, or the second one."""
-        reading = self._read(outcome, effort, split, known)
+        reading = self._read(outcome, effort, split, known, give_up)
         why = swing(reading) or self._drift.moved(reading)
         if why is None:
             return reading
         self._observer.note(f"{why}; measured again")
-        reading = self._read(outcome, effort, split, known)
+        reading = self._read(outcome, effort, split, known, give_up)
         still = swing(reading)
         if still is not None:
             raise VariantFailed(
@@ -93,7 +96,7 @@ class LatencyPass:
             )
         return reading
 
-    def _read(self, outcome: Outcome, effort: Effort, split: Split, known: Known) -> Reading:
+    def _read(self, outcome: Outcome, effort: Effort, split: Split, known: Known, give_up: GiveUp) -> Reading:
         problem = self._setup.problem
 
         def reading_of(latency: LatencyReading, beside: LatencyReading | None) -> Reading:
@@ -102,9 +105,10 @@ class LatencyPass:
         decided = Decider(
             lambda *found: known(reading_of(*found)),
             problem.budget,
-            problem.objective,
+            problem.objectives,
             replace(effort, cap_s=cap_s(effort, problem, pair_s=0.0)),
             floor=self._floor(effort),
+            give_up=give_up,
         )
         found = measure_rounds(
             lambda: self._servers(outcome, effort, split),

@@ -48,7 +48,7 @@ class TrafficPass:
         least_s = max(cap_s, windows * _window_pair_s(setup, pair))
         fixed, seed = setup.fixed_batch is not None, setup.problem.search.seed
         found = measure_traffic(candidate, baseline, setup.load, decided=decided, cap_s=least_s, seed=seed, fixed=fixed)
-        if self._rounds > 1 or MAX_RATE not in (*setup.problem.budget.axes, setup.problem.objective):
+        if self._rounds > 1 or MAX_RATE not in (*setup.problem.budget.axes, *setup.problem.objectives):
             return found
         return _with_max_rates(setup, pair, found, effort)
 

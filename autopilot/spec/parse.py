@@ -46,10 +46,10 @@ class _Parser(DataParser):
         metric = self.metric(shape.metric)
         budget = self.budget(shape, metric)
         target = self.target(shape)
-        objective = self.objective(shape, budget)
+        objectives = self.objectives(shape, budget)
         traffic = self.traffic(shape.traffic)
-        self.check_price(budget, objective, target)
-        self.check_traffic(budget, objective, traffic)
+        self.check_price(budget, objectives, target)
+        self.check_traffic(budget, objectives, traffic)
         return Problem(
             name=shape.name,
             path=path,
@@ -57,7 +57,8 @@ class _Parser(DataParser):
             data=self.data(shape.data),
             metric=metric,
             budget=budget,
-            objective=objective,
+            objective=objectives[0],
+            more_objectives=objectives[1:],
             traffic=traffic,
             target=target,
             space=self.space(shape.space),
@@ -124,24 +125,32 @@ class _Parser(DataParser):
             return metric.direction != "minimize"
         return metric.name not in self.vocabulary.lower_is_better
 
-    def objective(self, shape: SpecShape, budget: Budget) -> str:
-        """The axis to improve; default: the first latency axis among the limits, else the first limit."""
+    def objectives(self, shape: SpecShape, budget: Budget) -> tuple[str, ...]:
+        """The axes to improve; default: the first latency axis among the limits, else the first limit."""
         raw, at = shape.objective, ("objective",)
-        if isinstance(raw, Sequence) and not isinstance(raw, str):
-            hint = "Name one axis to improve inside the budget and limit the others; the Pareto front is in the result."
-            raise self.error(at, "several objectives at once aren't there yet", hint)
         if raw is None:
-            return next((a for a in budget.axes if a.startswith("latency_")), budget.axes[0])
-        if not isinstance(raw, str):
-            raise self.error(
-                at, f"objective should name one axis, not {short(raw)}", "Write objective: latency_p50_ms."
-            )
-        return self.axis(at, raw)
+            return (next((a for a in budget.axes if a.startswith("latency_")), budget.axes[0]),)
+        right = "Write objective: latency_p50_ms, or several: [latency_p50_ms, quality]."
+        listed = raw if isinstance(raw, list) else [raw]
+        if not listed:
+            raise self.error(at, "objective is an empty list", right)
+        found: dict[str, str] = {}  # what is compared -> the axis as it was named
+        for i, name in enumerate(listed):
+            here: KeyPath = (*at, i) if isinstance(raw, list) else at
+            if not isinstance(name, str):
+                raise self.error(here, f"objective should name one axis, or list several, not {short(name)}", right)
+            axis = self.axis(here, name)
+            same = "quality" if axis == "quality_drop" else axis
+            if same in found:
+                twice = "twice" if found[same] == axis else f"and {axis}, which order variants alike"
+                raise self.error(here, f"objective names {found[same]} {twice}", "Keep one of them.")
+            found[same] = axis
+        return tuple(found.values())
 
-    def check_price(self, budget: Budget, objective: str, target: TargetSpec) -> None:
+    def check_price(self, budget: Budget, objectives: Sequence[str], target: TargetSpec) -> None:
         """Cost can never be known without a price: say so before the search, not after it."""
         axis = "cost_per_million"
-        if target.price_per_hour is None and (objective == axis or axis in budget.axes):
+        if target.price_per_hour is None and (axis in objectives or axis in budget.axes):
             at: KeyPath = ("budget", axis) if axis in budget.axes else ("objective",)
             raise self.error(at, f"{axis} needs a price", "Add price_per_hour: under target:.")
 
@@ -178,9 +187,9 @@ class _Parser(DataParser):
                 raise self.error((*at, key), message, f"It belongs to arrivals: {kind}.")
         return arrivals
 
-    def check_traffic(self, budget: Budget, objective: str, traffic: Traffic) -> None:
+    def check_traffic(self, budget: Budget, objectives: Sequence[str], traffic: Traffic) -> None:
         """Figures that no variant can have in this traffic: say so before the search, not after it."""
-        named = (objective, *budget.axes)
+        named = (*objectives, *budget.axes)
         for axis in _SERVER_AXES:
             if axis in named and not traffic.is_server:
                 at: KeyPath = ("budget", axis) if axis in budget.axes else ("objective",)
@@ -234,7 +243,15 @@ class _Parser(DataParser):
             memory_limit_mb=float(given.memory_limit_mb) if given.memory_limit_mb is not None else None,
             step_timeout_s=self.duration("step_timeout", given.step_timeout),
             measure_cap_s=self.duration("measure_cap", given.measure_cap),
+            storage=self.storage(given.storage),
         )
+
+    def storage(self, url: str | None) -> str | None:
+        """The URL of a shared database; the file of an SQLite one relative to the spec, as all paths in it."""
+        lead = "sqlite:///"
+        if url is None or not url.startswith(lead) or url == lead:
+            return url
+        return lead + (self.folder / url.removeprefix(lead)).as_posix()
 
     def duration(self, key: str, raw: Any) -> float:
         try:

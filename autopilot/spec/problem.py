@@ -155,7 +155,7 @@ class TargetSpec:
 @dataclass(frozen=True, slots=True)
 class SearchSpec:
     """How long to look. ``step_timeout_s`` and ``memory_limit_mb`` hold for one child process, ``measure_cap_s`` for
-    the requests of one latency pass.
+    the requests of one latency pass. ``storage`` is the URL of a database that several runs share; None for none.
     """
 
     trials: int = 60
@@ -164,13 +164,15 @@ class SearchSpec:
     memory_limit_mb: float | None = None
     step_timeout_s: float = 600.0
     measure_cap_s: float = 30.0
+    storage: str | None = field(default=None, repr=False)  # may hold a password
 
 
 @dataclass(frozen=True, slots=True)
 class Problem:
     """The user's whole question. ``model`` is a file, or an MLflow URI as text; ``raw`` the YAML as loaded.
 
-    ``audit`` says whether a variant that isn't what it claims to be fails or is warned about.
+    ``audit`` says whether a variant that isn't what it claims to be fails or is warned about;
+    ``more_objectives`` are those after the first.
     """
 
     name: str
@@ -186,25 +188,63 @@ class Problem:
     search: SearchSpec
     version: int | None
     rationale: str
-    raw: Mapping[str, Any]
+    raw: Mapping[str, Any] = field(repr=False)  # may hold the storage's password
     audit: AuditPolicy = "fail"
+    more_objectives: tuple[str, ...] = ()
+
+    @property
+    def objectives(self) -> tuple[str, ...]:
+        """The axes to make as good as possible; more than one asks for a Pareto front."""
+        return (self.objective, *self.more_objectives)
 
     @property
     def digest(self) -> str:
         """Hex sha256 of everything a resume must find unchanged in the spec.
 
-        How long to search, the budget's version and why it changed may differ: more trials of the
-        same question continue it.
+        How long to search and where trials are kept, the budget's version and why it changed may differ:
+        more trials of the same question continue it. Files may lie elsewhere, on another machine even:
+        what is in them counts, and has digests of its own.
         """
         kept = {k: v for k, v in self.raw.items() if k not in ("version", "rationale", "search")}
         search = self.raw.get("search") or {}
-        return digest(kept | {"search": {k: v for k, v in search.items() if k not in ("trials", "timeout")}})
+        kept["search"] = {k: v for k, v in search.items() if k not in ("trials", "timeout", "storage")}
+        return digest(_without_paths(kept))
 
-    def searching(self, *, trials: int | None = None, timeout_s: float | None = None) -> Problem:
-        """The same question with another number of trials or another time limit, where one is given."""
+    def searching(
+        self, *, trials: int | None = None, timeout_s: float | None = None, storage: str | None = None
+    ) -> Problem:
+        """The same question with another number of trials, time limit or storage, where one is given."""
         search = self.search
         if trials is not None:
             search = replace(search, trials=trials)
         if timeout_s is not None:
             search = replace(search, timeout_s=timeout_s)
+        if storage is not None:
+            search = replace(search, storage=storage)
         return replace(self, search=search)
+
+
+# Where a spec names files, by the key's path; hooks name a function of theirs, which stays.
+_FILES = (("model",), ("data", "validation"), ("data", "test"), ("data", "train"), ("space",), ("traffic", "arrivals"))
+_HOOKS = (("data", "preprocess"), ("data", "postprocess"), ("metric", "function"))
+
+
+def _without_paths(raw: Mapping[str, Any]) -> dict[str, Any]:
+    """``raw`` with each file's name left out, and what stood there told only as far as it is no path."""
+    out: dict[str, Any] = {k: dict(v) if isinstance(v, Mapping) else v for k, v in raw.items()}
+    for keys, rest in (*((k, _kind) for k in _FILES), *((k, _function) for k in _HOOKS)):
+        inner: Any = out
+        for key in keys[:-1]:
+            inner = inner.get(key)
+        if isinstance(inner, dict) and isinstance(inner.get(keys[-1]), str):
+            inner[keys[-1]] = rest(inner[keys[-1]])
+    return out
+
+
+def _kind(text: str) -> str:
+    """A word (``poisson``, ``cpu``) as it is; nothing of a path."""
+    return "" if "." in text or "/" in text or "\\" in text else text
+
+
+def _function(text: str) -> str:
+    return text.rpartition(":")[2]

@@ -106,6 +106,7 @@ class SearchShape(Shape):
     memory_limit_mb: Positive | None = None
     step_timeout: Any = "10m"
     measure_cap: Any = "30s"
+    storage: Text | None = None
 
 
 class SpecShape(Shape):

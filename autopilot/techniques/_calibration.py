@@ -8,22 +8,21 @@ candidate threshold, which makes it min-max.
 
 from __future__ import annotations
 
+import io
 import tempfile
-import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from zipfile import BadZipFile
 
 import numpy as np
 
+from autopilot.cache.sealed import read_sealed, write_sealed
 from autopilot.contracts import BuildContext, Feed
 from autopilot.errors import Unsupported
 from autopilot.recipe import digest
 from autopilot.techniques import _onnx
 from autopilot.techniques._histogram import BINS, Histogram, Range
-from autopilot.techniques._scratch import replacing
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -33,7 +32,7 @@ if TYPE_CHECKING:
 # What the tensors of one calibration batch may take.
 _BATCH_BYTES = 64 << 20
 # Part of the file's key: raise it when histograms change.
-_FORMAT = 1
+_FORMAT = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +66,8 @@ def calibrate(
     if known is not None:
         return known
     found = Calibration(_measure(model, sorted(tensors), count, split, context.threads))
-    _write(found, path)
+    data = f"{count} samples of {split.digest[:8]}"
+    _write(found, path, f"ranges of {len(found.histograms)} tensors of {model_digest[:8]} on {data}")
     return found
 
 
@@ -152,22 +152,21 @@ def _affordable(runner: Any, feed: Feed, outputs: Sequence[str]) -> int:
     return int(np.clip(_BATCH_BYTES // max(one, 1), 1, 32))
 
 
-def _write(found: Calibration, path: Path) -> None:
+def _write(found: Calibration, path: Path, about: str) -> None:
     names = sorted(found.histograms)
     ordered = [found.histograms[n] for n in names]
     numbers = np.array([[h.low, h.high, h.bound, float(h.usable)] for h in ordered], np.float64).reshape(-1, 4)
     counts = np.array([h.counts for h in ordered], np.int64).reshape(-1, BINS)
-    with replacing(path) as f:
-        np.savez_compressed(f, names=np.array(names, dtype=np.str_), numbers=numbers, counts=counts)
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, names=np.array(names, dtype=np.str_), numbers=numbers, counts=counts)
+    write_sealed(path, buffer.getvalue(), about)
 
 
 def _read(path: Path) -> Calibration | None:
-    if not path.is_file():
+    payload = read_sealed(path)
+    if payload is None:
         return None
-    try:
-        with np.load(path, allow_pickle=False) as stored:
-            names, numbers, counts = stored["names"], stored["numbers"], stored["counts"]
-    except (OSError, ValueError, KeyError, EOFError, BadZipFile, zlib.error):
-        return None
+    with np.load(io.BytesIO(payload), allow_pickle=False) as stored:
+        names, numbers, counts = stored["names"], stored["numbers"], stored["counts"]
     rows = zip(names.tolist(), numbers.tolist(), counts, strict=True)
     return Calibration({n: Histogram(lo, hi, bound, c, bool(ok)) for n, (lo, hi, bound, ok), c in rows})

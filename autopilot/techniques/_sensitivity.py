@@ -7,7 +7,6 @@ operations.
 
 from __future__ import annotations
 
-import json
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,14 +18,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from autopilot.cache.sealed import opened_json, replacing, sealed_json, used
 from autopilot.contracts import BuildContext, Feed
 from autopilot.errors import Failure, VariantFailed
 from autopilot.recipe import digest
+from autopilot.target import cpu_flags, cpu_model
 from autopilot.techniques import _onnx, _qdq, _static
 from autopilot.techniques._calibration import batches
 from autopilot.techniques._divergence import divergence
 from autopilot.techniques._histogram import Range
-from autopilot.techniques._scratch import replacing
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -41,7 +41,7 @@ _REQUESTS = 15
 _WARM_UP = 3
 # A group that saves less than this share of a request saves nothing that the timing can tell.
 _SMALLEST_SAVING = 0.001
-_FORMAT = 1
+_FORMAT = 2
 # Names of a group's nodes, and their weights' elements.
 Members = tuple[tuple[str, ...], int]
 
@@ -111,6 +111,7 @@ def rank(
     assert context.calibration is not None
     groups = group(prepared.model, prepared.weighted)
     content = [_FORMAT, prepared.digest, context.calibration.digest, asdict(numbers), context.metric_is_classification]
+    content += [cpu_model(), cpu_flags()]  # what a group saves is this kind of machine's
     key = digest([*content, {k: list(v) for k, v in ranges.items()}, [list(names) for names, _ in groups]])
     path = context.scratch / "sensitivity" / f"{key[:32]}.json"
     known = _read(path)
@@ -193,16 +194,20 @@ def _window(reference: Any, candidate: Any, requests: Sequence[Feed]) -> tuple[f
 
 def _write(table: Sensitivity, path: Path) -> None:
     with replacing(path) as f:
-        f.write(json.dumps(asdict(table), indent=1).encode())
+        f.write(sealed_json(asdict(table)).encode())
 
 
 def _read(path: Path) -> Sensitivity | None:
     try:
-        stored = json.loads(path.read_text(encoding="utf-8"))
+        stored = opened_json(path)
+        if stored is None:
+            return None
         groups = tuple(
             Group(tuple(g["nodes"]), int(g["parameters"]), float(g["divergence"]), float(g["saved_ms"]))
             for g in stored["groups"]
         )
-        return Sensitivity(float(stored["float_ms"]), groups)
+        table = Sensitivity(float(stored["float_ms"]), groups)
     except (OSError, ValueError, KeyError, TypeError):
         return None
+    used(path)
+    return table

@@ -86,6 +86,7 @@ TECHNIQUE = Technique(
     needs_calibration=True,
     claims_int8=True,
     available=no_static_kernels,
+    machine_bound=True,
     prefer=prefer,
     normalise=normalise,
     sensible=sensible,

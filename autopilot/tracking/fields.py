@@ -98,7 +98,7 @@ def study_tags(result: StudyResult) -> dict[str, str]:
     """Of the parent run: how the study ended and, as the run's description, why."""
     tags = {
         "status": result.status.value,
-        "objective": result.objective,
+        "objective": ", ".join(result.objectives),
         "mlflow.note.content": result.explanation,
         "warnings": " | ".join(result.warnings),
         "rationale": result.rationale or "",
@@ -113,11 +113,11 @@ def study_tags(result: StudyResult) -> dict[str, str]:
     return {name: cut(value) for name, value in tags.items() if value}
 
 
-def version_tags(result: StudyResult, chosen: Candidate) -> dict[str, str]:
+def version_tags(result: StudyResult, chosen: Candidate, *, fallback: int | None = None) -> dict[str, str]:
     """Of a registered version: what binds it to a file and to a budget."""
     tags = {
         "sha256": chosen.sha256,
-        "status": result.status.value,
+        "status": result.status.value if fallback is None else f"fallback-{fallback}",
         "variant": chosen.id,
         "recipe": recipe_text(chosen.recipe),
         "budget_version": "" if result.budget_version is None else str(result.budget_version),

@@ -8,6 +8,7 @@ import tempfile
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 import autopilot
-from autopilot.result import Candidate, StudyResult, recipe_text
+from autopilot.result import Candidate, StudyResult, recipe_text, speed_axis
 from autopilot.tracking import fields
 from autopilot.tracking.store import global_store, prepare_mlflow
 
@@ -24,50 +25,80 @@ if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
 
 CHAMPION, PREVIOUS = "champion", "previous"
+FALLBACK = "fallback-"  # and its place on the ladder
 _RUNTIMES = ("onnxruntime", "onnxruntime-gpu")
 
 
-def log_model(client: MlflowClient, experiment_id: str, run_id: str, folder: Path, result: StudyResult) -> str:
-    """Log the bundle in ``folder`` as a model of the run; the model's id.
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One variant of a study for the registry: the winner, or with ``fallback`` (1 is the first) a rung below."""
+
+    result: StudyResult
+    folder: Path
+    fallback: int | None = None
+
+    @property
+    def candidate(self) -> Candidate:
+        """What is registered."""
+        found = self.result.chosen if self.fallback is None else self.result.fallbacks[self.fallback - 1].candidate
+        assert found is not None
+        return found
+
+    @property
+    def tags(self) -> dict[str, str]:
+        """What binds the version to its file and the budget."""
+        return fields.version_tags(self.result, self.candidate, fallback=self.fallback)
+
+    @property
+    def description(self) -> str:
+        """A version's text in the UI."""
+        if self.fallback is None:
+            return _description(self.result, self.candidate)
+        rung = self.result.fallbacks[self.fallback - 1]
+        sure = "" if rung.verified else " Measured once, in the search."
+        return f"{recipe_text(self.candidate.recipe)}. Fallback {self.fallback}: {rung.reason}.{sure}"
+
+
+def log_model(client: MlflowClient, experiment_id: str, run_id: str, entry: Entry) -> str:
+    """Log an entry's bundle as a model of the run; the model's id.
 
     The model is its files plus the name of our loader module: nothing is pickled, and the
     requirements are written down, not inferred (which would run the model).
     """
     from mlflow.entities import LoggedModelOutput
 
-    chosen = result.chosen
-    assert chosen is not None
+    chosen = entry.candidate
     model = client.create_logged_model(
         experiment_id,
-        name="model",
+        name="model" if entry.fallback is None else f"{FALLBACK}{entry.fallback}",
         source_run_id=run_id,
-        tags=fields.version_tags(result, chosen),
+        tags=entry.tags,
         params=fields.variant_params(chosen.recipe, chosen.deployment),
         model_type="onnx",
     )
     with tempfile.TemporaryDirectory(prefix="autopilot-") as scratch:
         target = Path(scratch) / "model"
-        _save(target, folder, run_id=run_id, model_id=model.model_id, location=model.artifact_location)
+        _save(target, entry.folder, run_id=run_id, model_id=model.model_id, location=model.artifact_location)
         client.log_model_artifacts(model.model_id, str(target))
     client.finalize_logged_model(model.model_id, "READY")
     client.log_outputs(run_id, [LoggedModelOutput(model.model_id, step=0)])
     return str(model.model_id)
 
 
-def registered_version(client: MlflowClient, run_id: str, result: StudyResult) -> int | None:
+def registered_version(client: MlflowClient, run_id: str, entry: Entry) -> int | None:
     """The version that this run has registered already (before it was cut off), if any."""
+    wanted = {key: entry.tags[key] for key in ("sha256", "variant")}  # two deployments may share a file
     for known in client.search_model_versions(f"run_id = '{run_id}'"):
-        if known.name == result.registered_name and result.chosen and known.tags.get("sha256") == result.chosen.sha256:
+        if known.name == entry.result.registered_name and wanted.items() <= known.tags.items():
             return int(known.version)
     return None
 
 
-def register(client: MlflowClient, run_id: str, model_id: str, result: StudyResult) -> int:
+def register(client: MlflowClient, run_id: str, model_id: str, entry: Entry) -> int:
     """Register the logged model under the study's name; the version."""
     from mlflow.exceptions import MlflowException
 
-    name, chosen = result.registered_name, result.chosen
-    assert chosen is not None
+    name = entry.result.registered_name
     try:
         client.create_registered_model(name)
     except MlflowException as exc:
@@ -79,8 +110,8 @@ def register(client: MlflowClient, run_id: str, model_id: str, result: StudyResu
             source=f"models:/{model_id}",
             run_id=run_id,
             model_id=model_id,
-            tags=fields.version_tags(result, chosen),
-            description=_description(result, chosen),
+            tags=entry.tags,
+            description=entry.description,
         )
     return int(made.version)
 
@@ -94,10 +125,20 @@ def crown(client: MlflowClient, name: str, version_number: int) -> None:
     client.set_registered_model_alias(name, CHAMPION, new)
 
 
+def place_fallbacks(client: MlflowClient, name: str, versions: Sequence[int]) -> None:
+    """Give ``fallback-1``, ``fallback-2``, … to ``versions`` in their order; further ones of an earlier study go."""
+    for place, number in enumerate(versions, 1):
+        client.set_registered_model_alias(name, f"{FALLBACK}{place}", str(number))
+    kept = {f"{FALLBACK}{place}" for place in range(1, len(versions) + 1)}
+    for alias in client.get_registered_model(name).aliases:
+        if alias.removeprefix(FALLBACK).isdigit() and alias not in kept:
+            client.delete_registered_model_alias(name, alias)
+
+
 def _description(result: StudyResult, chosen: Candidate) -> str:
     text = f"{recipe_text(chosen.recipe)} on {chosen.deployment.provider}, {chosen.deployment.threads} thread(s)."
     if chosen.speedup:
-        text += f" {result.objective}: {chosen.speedup.value:.2f} times better than the model as given."
+        text += f" {speed_axis(result.objectives)}: {chosen.speedup.value:.2f} times better than the model as given."
     return text
 
 

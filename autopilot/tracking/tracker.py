@@ -18,7 +18,7 @@ from autopilot.recipe import canonical
 from autopilot.result import MlflowRef, StudyResult, TrialRecord, TrialState, trials_csv
 from autopilot.result.jsonable import plain
 from autopilot.tracking import fields
-from autopilot.tracking.registry import crown, log_model, register, registered_version
+from autopilot.tracking.registry import Entry, crown, log_model, place_fallbacks, register, registered_version
 from autopilot.tracking.store import Store, translated
 
 if TYPE_CHECKING:
@@ -104,7 +104,8 @@ class Tracker:
 
         ``out`` is the run folder (``report.html`` is taken along where it exists). ``best``, the
         folder of a winner, is logged as a model with signature and registered under the study's
-        name; in budget it gets the alias ``champion`` and the one before becomes ``previous``.
+        name; in budget it gets the alias ``champion`` and the one before becomes ``previous``, and its
+        fallbacks are registered as ``fallback-1``, ``fallback-2``, ….
 
         Raises:
             AutopilotError: MLflow failed.
@@ -117,18 +118,31 @@ class Tracker:
             metrics = fields.study_metrics(result)
             model_id = None
             if best is not None and result.chosen is not None:
-                version = registered_version(self._client, self.run_id, result)
-                if version is None:
-                    model_id = log_model(self._client, self._experiment_id, self.run_id, best, result)
-                    version = register(self._client, self.run_id, model_id, result)
+                model_id, version = self._register(Entry(result, best))
+                ref = replace(ref, model=result.registered_name, version=version)
                 if result.best is not None:
                     crown(self._client, result.registered_name, version)
-                ref = replace(ref, model=result.registered_name, version=version)
+                    ref = replace(ref, fallbacks=self._register_fallbacks(result, out))
             self._log(self.run_id, metrics=metrics, tags=fields.study_tags(result), model_id=model_id)
             self._log_files(replace(result, mlflow=ref), out)
             self._client.set_terminated(self.run_id, "FINISHED")
         self._finished = True
         return ref
+
+    def _register(self, entry: Entry) -> tuple[str | None, int]:
+        """The logged model of an entry (None where this run had it registered before) and its version."""
+        version = registered_version(self._client, self.run_id, entry)
+        if version is not None:
+            return None, version
+        model_id = log_model(self._client, self._experiment_id, self.run_id, entry)
+        return model_id, register(self._client, self.run_id, model_id, entry)
+
+    def _register_fallbacks(self, result: StudyResult, out: Path) -> tuple[int, ...]:
+        """Versions of the ladder below a winner, under their aliases."""
+        places = range(1, len(result.fallbacks) + 1)
+        versions = [self._register(Entry(result, out / "fallbacks" / str(place), place))[1] for place in places]
+        place_fallbacks(self._client, result.registered_name, versions)
+        return tuple(versions)
 
     def __enter__(self) -> Tracker:
         return self
@@ -158,15 +172,22 @@ class Tracker:
             return
         end_ms = int(time.time() * 1000)
         if not run_id:
-            start_ms = end_ms - int(1000 * sum(record.seconds.values()))
-            links = {"mlflow.parentRunId": self.run_id, fields.NUMBER_TAG: str(record.number), **_source_tags()}
+            # What a cache saved was not spent.
+            spent_s = sum(s for stage, s in record.seconds.items() if not stage.endswith("_saved"))
+            start_ms = end_ms - int(1000 * spent_s)
+            links = {"mlflow.parentRunId": self.run_id, **_source_tags()}
+            # All tags at once: each call to a database store costs two to four milliseconds. A run that is cut
+            # off here is RUNNING, which tells it from a complete one.
             run = self._client.create_run(
-                self._experiment_id, start_time=start_ms, tags=links, run_name=fields.run_name(record)
+                self._experiment_id, start_time=start_ms, tags=links | tags, run_name=fields.run_name(record)
             )
             run_id = run.info.run_id
             self._runs[record.number] = (run_id, "")
+            logged_now: Mapping[str, str] = {}
+        else:
+            logged_now = tags
         params = fields.variant_params(record.variant.recipe, record.variant.deployment)
-        self._log(run_id, metrics=fields.trial_metrics(record), params=params, tags=tags)
+        self._log(run_id, metrics=fields.trial_metrics(record), params=params, tags=logged_now)
         status = "FAILED" if record.state is TrialState.FAILED else "FINISHED"
         self._client.set_terminated(run_id, status, end_ms)
         self._runs[record.number] = (run_id, tags[fields.RECORD_TAG])
@@ -201,7 +222,7 @@ class Tracker:
             self._client.log_artifacts(self.run_id, scratch)
         if (out / "report.html").is_file():
             self._client.log_artifact(self.run_id, str(out / "report.html"))
-        for name in ("best", "nearest"):
+        for name in ("best", "nearest", "fallbacks"):
             if (out / name).is_dir():
                 self._client.log_artifacts(self.run_id, str(out / name), name)
 

@@ -127,7 +127,7 @@ def test_facts_name_options_that_exist(name: str, provider: Provider) -> None:
     """What changes answers and what is worth trying are parameters, with values that are declared."""
     facts = facts_of(provider)
 
-    assert set(facts.numerics) <= set(provider.parameters)
+    assert set(facts.numerics or ()) <= set(provider.parameters)
     for option, values in facts.sensible(TARGET).items():
         assert values
         assert all(provider.parameters[option].contains(value) for value in values)

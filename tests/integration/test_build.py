@@ -13,6 +13,7 @@ import pytest
 from autopilot.artifact import Artifact
 from autopilot.bench.child import ChildLimits
 from autopilot.build import build
+from autopilot.build.cache import Cache
 from autopilot.data import Split, prepare
 from autopilot.errors import Failure, Unsupported, VariantFailed
 from autopilot.model import inspect, int8_audit
@@ -53,7 +54,13 @@ def make(
     """Build, with what the child said it was doing."""
     said: list[str] = []
     artifact = build(
-        Recipe(steps), model, calibration=calibration, cache=cache, threads=1, limits=limits, progress=said.append
+        Recipe(steps),
+        model,
+        calibration=calibration,
+        cache=Cache(cache),
+        threads=1,
+        limits=limits,
+        progress=said.append,
     )
     return artifact, said
 
@@ -83,7 +90,7 @@ def test_recipe_is_built_once_and_prefixes_are_shared(encoder: Artifact, calibra
     assert first.parent == other.parent == fused.sha256
     assert fused.parent == encoder.sha256
     assert inspect(first.path).dynamic_quantized
-    assert not list(cache.glob("staging-*"))
+    assert not list(cache.glob("builds/staging-*"))
 
 
 def test_built_model_runs_in_int8(encoder: Artifact, calibration: Split, tmp_path: Path) -> None:
@@ -121,7 +128,7 @@ def test_unsupported_is_told_and_remembered(tmp_path: Path) -> None:
         said: list[str] = []
         with pytest.raises(Unsupported, match="dynamic_int8: there is nothing to quantize"):
             build(
-                Recipe((DYNAMIC,)), model, calibration=None, cache=tmp_path / "cache", threads=1, limits=LIMITS,
+                Recipe((DYNAMIC,)), model, calibration=None, cache=Cache(tmp_path / "cache"), threads=1, limits=LIMITS,
                 progress=said.append,
             )  # fmt: skip
         assert said == expected
@@ -141,7 +148,7 @@ def test_timeout_is_not_remembered(encoder: Artifact, tmp_path: Path) -> None:
         make((DYNAMIC,), encoder, cache, None, ChildLimits(wall_s=0.05, memory_bytes=None))
 
     assert caught.value.failure is Failure.TIMEOUT
-    assert not list(cache.glob("staging-*"))
+    assert not list(cache.glob("builds/staging-*"))
     assert make((DYNAMIC,), encoder, cache, None)[0].size_bytes < encoder.size_bytes
 
 
@@ -159,7 +166,7 @@ def test_too_little_memory_is_not_remembered(tmp_path: Path, memory_mb: int) -> 
         make((DYNAMIC,), model, cache, None, ChildLimits(wall_s=60.0, memory_bytes=memory_mb << 20))
 
     assert caught.value.failure in (Failure.OOM, Failure.CRASH)
-    assert not list(cache.glob("*/meta.json"))
+    assert not list(cache.glob("builds/*/meta.json"))
 
 
 def test_failed_step_keeps_the_steps_before_it(encoder: Artifact, calibration: Split, tmp_path: Path) -> None:

@@ -10,9 +10,11 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+from optuna.trial import TrialState
 
 from autopilot.artifact import Artifact
 from autopilot.bench.child import ChildLimits
+from autopilot.bench.compare import Comparison
 from autopilot.budget import Budget, Limit, Verdict
 from autopilot.contracts import Metric, Slot, Stage, Technique
 from autopilot.data import Splits
@@ -25,6 +27,7 @@ from autopilot.profile import Control, Interval, LatencyReading, Measurement, Pr
 from autopilot.recipe import Recipe, Variant
 from autopilot.search.outcome import SCREENING, VERIFYING, Effort, Outcome
 from autopilot.search.prepare import Setup
+from autopilot.search.stages import Screen
 from autopilot.space import SearchSpace
 from autopilot.spec import DataSpec, MetricSpec, Problem, SearchSpec, TargetSpec, Traffic
 from autopilot.target import Target
@@ -169,11 +172,24 @@ class FakeEvaluator:
     observer: Any
     world: World
     asked: list[tuple[str, bool]] = field(default_factory=list)  # variant, whether to verify it
+    compared: list[tuple[str, str]] = field(default_factory=list)
+    comparing_noise: float = 0.005  # half the interval of a direct comparison
     costed: list[str] = field(default_factory=list)  # variants whose operators were timed
     deadline: float | None = None
     control: Control | None = None
     on_event: Callable[[], None] = lambda: None
     baseline_samples: str = "0"
+    sampler: Any = None
+
+    def learns(self, sampler: Any) -> Any:
+        """Remember the study's sampler, and give it back."""
+        self.sampler = sampler
+        return sampler
+
+    @property
+    def told(self) -> list[Any]:
+        """The trials as Optuna has them, but for those that are still queued."""
+        return [t for t in self.sampler.trials if t.state is not TrialState.WAITING]
 
     def __post_init__(self) -> None:
         variant = Variant(Recipe(), self.setup.space.default_deployment())
@@ -197,8 +213,17 @@ class FakeEvaluator:
         self.baseline.seconds |= {"evaluate": 0.1, "profile": 0.1}
         return self.baseline
 
+    def expected_s(self) -> dict[Screen, float]:
+        return {Screen.QUALITY: 0.1, Screen.LATENCY: 0.1}
+
     def measure(
-        self, variant: Variant, artifact: Artifact, effort: Effort = SCREENING, *, give_up: Any = lambda measured: None
+        self,
+        variant: Variant,
+        artifact: Artifact,
+        effort: Effort = SCREENING,
+        *,
+        give_up: Any = lambda measured: None,
+        order: Any = (),
     ) -> Outcome:
         later = effort is VERIFYING
         self.asked.append((variant.id, later))
@@ -215,6 +240,12 @@ class FakeEvaluator:
 
     def baseline_beside(self, outcome: Outcome) -> Outcome:
         return replace(self.baseline)
+
+    def compare(self, a: Outcome, b: Outcome, *, q: float | None, cap_s: float) -> Comparison:
+        self.compared.append((a.variant.id, b.variant.id))
+        first, second = (self.world(outcome.variant) for outcome in (a, b))
+        ratio, half = first.ratio / second.ratio, self.comparing_noise
+        return Comparison(Interval(ratio, ratio - half, ratio + half), (100, 100), 4, 1.0)
 
     def take_costs(self, outcome: Outcome) -> None:
         self.costed.append(outcome.variant.id)

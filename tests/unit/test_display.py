@@ -333,3 +333,50 @@ def test_every_observer_takes_every_event() -> None:
     """The search may tell any of them anything."""
     for observer in (NullObserver(), PlainObserver(io.StringIO()), RichObserver(Console(file=Terminal()))):
         watch(observer)
+
+
+def test_front_is_a_table_that_says_what_is_sure() -> None:
+    """A row a member with value and interval of each objective; what is open or not verified is said so."""
+    member = {
+        "id": "abcdef012345",
+        "number": 7,
+        "certain": False,
+        "verified": False,
+        "measured": {
+            "latency_p50_ms": results.measured(0.4181, 0.41, 0.43, **results.RATIO),
+            "quality": results.measured(0.934, 0.93, 0.94),
+            "quality_drop": results.measured(0.001, -0.002, 0.004),
+        },
+    }
+    trial = {"number": 7, "recipe": [{"technique": "fuse"}, {"technique": "static_int8"}]}
+    whole = results.result(objective=["latency_p50_ms", "quality"], front=[member], trials=[trial])
+    text = shown(render_result(whole), width=120)
+
+    assert "objectives latency_p50_ms, quality: 1 on the front; latency_p50_ms 2.51 times as fast" in text
+    row = next(line for line in text.splitlines() if line.strip().startswith("7 "))
+    assert "0.4181 (0.41..0.43)" in row
+    assert "0.934 (loss -0.002..0.004)" in row
+    assert "open, screened" in row
+    assert "fuse > static_int8" in row
+    assert "another variant may be as good" in text
+
+
+def test_fallbacks_and_comparisons_are_a_line_each() -> None:
+    """What a service may degrade to, where it lies, and under which version."""
+    rung = results.candidate("in", "fallbacks/1/model.onnx") | {"number": 9, "verified": False, "reason": "1.3 times"}
+    ratio = {"value": 0.97, "low": 0.96, "high": 0.98}
+    compared = {"faster": 7, "simpler": 5, "ratio": ratio, "verdict": "faster", "rounds": 6, "requests": [9, 9]}
+    whole = results.result(fallbacks=[rung], comparisons=[compared])
+    whole["mlflow"] |= {"fallbacks": [3]}
+    text = " ".join(shown(render_result(whole, Path("runs/x")), width=100).split())
+
+    assert "fallback-1 trial 9, static_int8: 1.3 times (screened, not measured again); runs/x/fallbacks/1/model" in text
+    assert "trial 7 takes 0.970 (0.960..0.980) of trial 5's latency_p50_ms" in text
+    assert "version 2, fallback-1 3" in text
+
+
+def test_speedup_of_a_study_of_size_is_called_latency() -> None:
+    """Of an objective that is no time the speedup is the median latency's."""
+    text = " ".join(shown(render_result(results.result(objective="size_mb")), width=100).split())
+
+    assert "objective size_mb; latency_p50_ms 2.51 times as fast as the baseline" in text

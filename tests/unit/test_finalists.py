@@ -13,8 +13,9 @@ from autopilot.profile import Interval, Measurement
 from autopilot.recipe import Deployment, Recipe, Step, Variant
 from autopilot.result import TrialRecord, TrialState
 from autopilot.search.explain import explain
-from autopilot.search.finalists import Ranking, Verified, choose, line_up, nearest, pareto
+from autopilot.search.finalists import Verified, choose, line_up, nearest, pareto
 from autopilot.search.outcome import Outcome
+from autopilot.search.ranking import Ranking
 
 BUDGET = Budget((Limit("latency_p50_ms", 0.6, relative=True), Limit("quality_drop", 0.01)))
 RANKING = Ranking("latency_p50_ms", maximize=False)

@@ -153,7 +153,7 @@ def scored(
 
 
 def test_pass_ends_at_the_prefix_where_it_rejects(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One in five wrong: the first 512 samples are enough, and their reading is out."""
+    """One in five wrong: the first 256 samples are enough, and their reading is out."""
     reading, spans, budget = scored(tmp_path, monkeypatch, np.arange(0, N, 5), early=True)
 
     assert spans == [(0, module.PREFIX)]
@@ -163,10 +163,11 @@ def test_pass_ends_at_the_prefix_where_it_rejects(tmp_path: Path, monkeypatch: p
 
 
 def test_acceptance_needs_the_whole_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A prefix without one error accepts nothing: all samples are run, and the errors behind it count."""
-    reading, spans, budget = scored(tmp_path, monkeypatch, np.arange(module.PREFIX, N, 5), early=True)
+    """Subsets without one error accept nothing: all samples are run, and the errors behind them count."""
+    first = module.PREFIX
+    reading, spans, budget = scored(tmp_path, monkeypatch, np.arange(4 * first, N, 5), early=True)
 
-    assert spans == [(0, module.PREFIX), (module.PREFIX, N)]
+    assert spans == [(0, first), (first, 2 * first), (2 * first, 4 * first), (4 * first, N)]
     assert reading.n == N
     drop = reading.drop
     assert budget.limits[0].judge(Measurement("quality_drop", drop.value, drop.low, drop.high)) is Judgement.OUT

@@ -1,4 +1,4 @@
-"""The book of a study: what it remembers, and what it tells Optuna."""
+"""The book of a study: what it remembers, and what it tells the sampler."""
 
 from __future__ import annotations
 
@@ -14,8 +14,11 @@ from autopilot.recipe import Deployment, Recipe, Step, Variant, params_of
 from autopilot.result import TrialRecord
 from autopilot.search.book import ENOUGH_BETTER, Book
 from autopilot.search.finalists import Ranking
+from autopilot.search.ledger import Ledger
 from autopilot.search.outcome import Outcome
-from autopilot.search.sampler import RECORD, RUNNABLE, Sampler
+from autopilot.search.sampler import RUNNABLE, Sampler
+from autopilot.search.storage import local_url
+from autopilot.search.worker import Worker
 from tests.unit.search_support import BUDGET, SPACE, Facts, artifact_of, figures, profile_of
 
 RANKING = Ranking("latency_p50_ms", maximize=False)
@@ -29,14 +32,17 @@ def variant(kind: str | None = None, *, arena: bool = True, slim: str | None = N
 class Study:
     """A book over a real Optuna study."""
 
-    def __init__(self, folder: Path) -> None:
-        self.sampler = Sampler(folder, "s", maximize=False, seed=0, limits=BUDGET.axes)
-        self.book = Book(self.sampler, RANKING, folder)
+    def __init__(self, folder: Path, *, url: str | None = None) -> None:
+        lease = None if url is None else 60.0
+        self.sampler = Sampler(maximize=False, seed=0, limits=BUDGET.axes)
+        self.ledger = Ledger(url or local_url(folder), "s", worker=Worker.here(), lease_s=lease)
+        self.book = Book(self.sampler, self.ledger, RANKING, work=folder, space=SPACE)
 
     def ask(self, wanted: Variant) -> Trial:
         self.sampler.enqueue(SPACE, wanted, once=False)
         trial, got = self.sampler.ask(SPACE)
         assert got == wanted
+        assert self.book.claim(wanted, 99)
         return trial
 
     def measured(
@@ -121,12 +127,13 @@ def test_dead_end_is_what_can_not_be_built(study: Study, failure: Failure, built
 def test_skipped_trial_leaves_no_record(study: Study) -> None:
     """Optuna learns what is known already; the study's trials are those that were run."""
     study.measured(variant("a"), Facts(0.4))
-    study.book.skipped(study.ask(variant("a")), study.book.records[0])
-    study.book.skipped(study.ask(variant("b")), None)
+    for wanted, known in ((variant("a"), study.book.records[0]), (variant("b"), None)):
+        study.sampler.enqueue(SPACE, wanted, once=False)
+        study.book.skipped(study.sampler.ask(SPACE)[0], known)
 
     assert len(study.book.records) == 1
     assert [t.state for t in study.sampler.trials] == [TrialState.COMPLETE, TrialState.COMPLETE, TrialState.PRUNED]
-    assert [RECORD in t.user_attrs for t in study.sampler.trials] == [True, False, False]
+    assert study.ledger.finished == 1
 
 
 def test_recover_knows_all_that_the_first_part_knew(study: Study, tmp_path: Path) -> None:

@@ -11,15 +11,16 @@ from typing import Any
 import pytest
 
 from autopilot.budget import Budget, Judgement, Limit, Verdict
-from autopilot.errors import Failure
+from autopilot.errors import Failure, VariantFailed
 from autopilot.profile import Interval, Measurement, OperatorCost, OperatorTable, Profile
 from autopilot.recipe import Recipe, Step, Variant, params_of
 from autopilot.result import Status, StudyResult, TrialRecord, TrialState
 from autopilot.search import conclude as module
 from autopilot.search.conclude import speedup
 from autopilot.search.explain import explain
-from autopilot.search.finalists import MOST_LATE, Ranking, line_up, verify
+from autopilot.search.finalists import MOST_LATE, line_up, verify
 from autopilot.search.outcome import Outcome
+from autopilot.search.ranking import Ranking
 from tests.unit.search_support import BUDGET, Facts, FakeEvaluator, Recorder, artifact_of, figures, setup_of
 
 RANKING = Ranking("latency_p50_ms", maximize=False)
@@ -63,7 +64,7 @@ def concluded(
     pruned: tuple[int, ...] = (),
     late: bool = False,
 ) -> StudyResult:
-    monkeypatch.setattr(module, "write_outputs", lambda result, out, artifact, preprocessing: result)
+    monkeypatch.setattr(module, "write_outputs", lambda result, out, artifact, **more: result)
     records = [record(i, f, TrialState.PRUNED if i in pruned else TrialState.COMPLETE) for i, f in enumerate(facts)]
     evaluator: Any = evaluator_of(folder, facts)
     deadline = -math.inf if late else math.inf
@@ -142,6 +143,48 @@ def test_everything_certainly_out_is_no_fit_with_the_smallest_violation(
     assert result.nearest is not None
     assert result.nearest.number == 2
     assert "would admit it" in result.explanation
+
+
+def nearest_written(folder: Path, evaluator: Any, monkeypatch: pytest.MonkeyPatch) -> tuple[StudyResult, Any]:
+    """The result where no finalist was verified, and the artifact that was given to be copied."""
+    given: list[Any] = []
+    monkeypatch.setattr(
+        module, "write_outputs", lambda result, out, artifact, preprocessing: given.append(artifact) or result
+    )
+    old = replace(artifact_of(Recipe()), path=folder / "gone.onnx")
+    records = [record(0, Facts(1.0)), replace(record(1, Facts(0.9)), artifact=old)]
+    monkeypatch.setattr(module, "verify", lambda *_, **__: module.Verification())
+    result = module.conclude(evaluator, records, RANKING, started=0.0, deadline=math.inf, out=folder)
+    return result, given[0]
+
+
+def test_nearest_miss_of_an_interrupted_run_is_built_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The cache may have let go of its file since: what is copied is what is there now."""
+    evaluator: Any = evaluator_of(tmp_path, [Facts(1.0), Facts(0.9)])
+
+    result, artifact = nearest_written(tmp_path, evaluator, monkeypatch)
+
+    assert result.nearest is not None
+    assert result.nearest.number == 1
+    assert artifact == artifact_of(Recipe((Step("int8", params_of({"n": 1})),)))
+
+
+def test_nearest_miss_that_can_not_be_built_again_is_reported_without_a_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its figures stand; the note says why there is no model."""
+    evaluator: Any = evaluator_of(tmp_path, [Facts(1.0), Facts(0.9)])
+
+    def fail(recipe: Recipe, seconds: dict[str, float]) -> None:
+        raise VariantFailed(Failure.TIMEOUT, "too slow.")
+
+    evaluator.build = fail
+
+    result, artifact = nearest_written(tmp_path, evaluator, monkeypatch)
+
+    assert artifact is None
+    assert result.nearest is not None
+    assert "couldn't be built again: too slow." in evaluator.observer.notes[-1]
 
 
 def test_noise_around_the_bound_is_undecided(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

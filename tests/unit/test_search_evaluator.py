@@ -548,3 +548,22 @@ def test_counter_that_fails_in_the_pass_is_a_reason(
 
     assert outcome.measured["energy_mj"].reason == "the counter stood still."
     assert outcome.stage is Stage.QUALITY
+
+
+def test_build_from_the_cache_tells_what_it_once_cost(
+    tmp_path: Path, bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The moment that taking it takes is no price: what was saved stands beside it, summed over the steps."""
+
+    def build(recipe: Recipe, model: Any, *, reused: Any, **_: Any) -> Any:
+        reused(2.5)
+        reused(0.5)
+        return artifact_of(recipe)
+
+    monkeypatch.setattr(module, "build", build)
+    seconds: dict[str, float] = {}
+    with Evaluator(setup_of(tmp_path), NullObserver()) as evaluator:
+        evaluator.build(WANTED.recipe, seconds)
+
+    assert seconds["build_saved"] == 3.0
+    assert 0 <= seconds["build"] < 2.5

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import json
+import sqlite3
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,8 +23,9 @@ from autopilot.errors import DataError, Failure, VariantFailed
 from autopilot.observer import NullObserver, Observer
 from autopilot.recipe import Variant
 from autopilot.result import Status, StudyResult, TrialState
-from autopilot.search import conclude, loop
-from autopilot.search.sampler import RUNNABLE
+from autopilot.search import conclude, loop, samples, start
+from autopilot.search.database import Database
+from autopilot.search.sampler import RUNNABLE, Sampler
 from autopilot.search.samples import Samples
 from autopilot.search.state import RunState
 from autopilot.space import SearchSpace
@@ -68,8 +70,10 @@ class Clock:
 
 
 @contextlib.contextmanager
-def simulated(world: World, space: SearchSpace, clock: Clock) -> Iterator[list[FakeEvaluator]]:
-    """The loop with a simulated evaluator, no MLflow and no files of results."""
+def simulated(
+    world: World, space: SearchSpace, clock: Clock, parts: Mapping[str, str] | None = None
+) -> Iterator[list[FakeEvaluator]]:
+    """The loop with a simulated evaluator, no MLflow and no files of results; ``parts``: the question's identity."""
     made: list[FakeEvaluator] = []
 
     def evaluator(setup: Any, observer: Any) -> FakeEvaluator:
@@ -77,25 +81,25 @@ def simulated(world: World, space: SearchSpace, clock: Clock) -> Iterator[list[F
         return made[-1]
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loop, "Evaluator", evaluator)
-        patch.setattr(loop, "resolve_model", lambda problem, work: Path("model.onnx"))
-        patch.setattr(loop, "inspect", lambda path: setup_of(Path()).info)
-        patch.setattr(loop, "identity", lambda problem, files: {"spec": "same"})
+        patch.setattr(start, "Evaluator", evaluator)
+        patch.setattr(loop, "Sampler", lambda **given: made[-1].learns(Sampler(**given)))
+        patch.setattr(start, "resolve_model", lambda problem, work: Path("model.onnx"))
+        patch.setattr(start, "inspect", lambda path: setup_of(Path()).info)
+        patch.setattr(start, "identity", lambda problem, files: dict(parts or {"spec": "same"}))
         patch.setattr(
-            loop, "prepare", lambda problem, work, observer: setup_of(work, space=space, search=problem.search)
+            start, "prepare", lambda problem, work, observer: setup_of(work, space=space, search=problem.search)
         )
-        patch.setattr(loop._Study, "_open_tracker", lambda self: None)
+        patch.setattr(loop.RunningStudy, "_open_tracker", lambda self: None)
         patch.setattr(conclude, "write_outputs", lambda result, out, artifact, preprocessing: result)
         for owner, name in (
-            (optuna.Study, "tell"),
-            (optuna.Study, "enqueue_trial"),
-            (optuna.trial.Trial, "set_user_attr"),
-            (optuna.trial.Trial, "set_constraint"),
+            (Database, "change"),
             (RunState, "save"),
+            (samples, "save_record"),
+            (Path, "replace"),
         ):
             patch.setattr(owner, name, clock.around(getattr(owner, name)))
         if clock.end is not None:
-            patch.setattr(loop._Study, "stopped", lambda self: None)
+            patch.setattr(loop.RunningStudy, "stopped", lambda self, by_user: None)
         yield made
 
 
@@ -107,19 +111,34 @@ def run(
     search: SearchSpec | None = None,
     clock: Clock | None = None,
     observer: Observer | None = None,
+    parts: Mapping[str, str] | None = None,
 ) -> tuple[StudyResult, list[FakeEvaluator]]:
     """One simulated run in ``folder``."""
     search = search or SearchSpec(trials=10, timeout_s=600.0)
     problem = setup_of(folder, space=space, search=search).problem
-    with simulated(world, space, clock or Clock()) as made:
-        result = loop.run_study(problem, folder / "out", fresh=False, observer=observer or NullObserver())
+    with simulated(world, space, clock or Clock(), parts) as made:
+        result = start.run_study(problem, folder / "out", fresh=False, observer=observer or NullObserver())
     return result, made
 
 
-def told(folder: Path) -> list[optuna.trial.FrozenTrial]:
-    """The trials as Optuna has them."""
-    storage = optuna.storages.RDBStorage(f"sqlite:///{folder / 'out' / loop.WORK / 'study.db'}")
-    return optuna.load_study(study_name="simulated", storage=storage).trials
+def kept(folder: Path) -> list[dict[str, Any]]:
+    """The records in the ledger, in order."""
+    return [json.loads(body) for (body,) in asked(folder, "SELECT body FROM autopilot_records ORDER BY number")]
+
+
+def states(folder: Path) -> set[str]:
+    """The states that claims are in."""
+    return {state for (state,) in asked(folder, "SELECT state FROM autopilot_claims")}
+
+
+def asked(folder: Path, query: str) -> list[Any]:
+    """Rows of the ledger; none where it isn't there or was cut off while it was made."""
+    file = folder / "out" / start.WORK / "ledger.db"
+    if not file.exists():
+        return []
+    with contextlib.closing(sqlite3.connect(file)) as db, contextlib.suppress(sqlite3.OperationalError):
+        return db.execute(query).fetchall()
+    return []
 
 
 def check(result: StudyResult, world: World) -> None:
@@ -150,15 +169,16 @@ def test_run_measures_no_variant_twice_and_the_winner_holds(seed: int) -> None:
     world = random_world(seed)
     with tempfile.TemporaryDirectory() as name:
         result, (evaluator,) = run(Path(name), world)
-        trials = told(Path(name))
+        ended = states(Path(name))
 
     check(result, world)
     screened = [v for v, later in evaluator.asked if not later]
     crashed = [t.id for t in result.trials if t.failure is Failure.CRASH]
     assert sorted(screened) == sorted([*set(screened), *crashed])  # a crash is tried once more
-    complete = [set(t.constraints) for t in trials if t.state is optuna.trial.TrialState.COMPLETE]
+    complete = [set(t.constraints) for t in evaluator.told if t.state is optuna.trial.TrialState.COMPLETE]
     assert all(keys == {"latency_p50_ms", "quality_drop", RUNNABLE} for keys in complete)
-    assert not any(t.state is optuna.trial.TrialState.RUNNING for t in trials)
+    assert not any(t.state is optuna.trial.TrialState.RUNNING for t in evaluator.told)
+    assert ended == {"done"}
 
 
 @given(seed=st.integers(0, 10_000), data=st.data())
@@ -173,21 +193,16 @@ def test_run_loses_nothing_wherever_it_was_cut_off(seed: int, data: st.DataObjec
         end = data.draw(st.integers(1, whole.now - 1), label="killed at")
         with contextlib.suppress(Killed):
             run(folder / "cut", world, clock=Clock(end))
-        database = folder / "cut" / "out" / loop.WORK / "study.db"
-        before = _records(told(folder / "cut")) if database.exists() else []
+        before = kept(folder / "cut")
         result, made = run(folder / "cut", world)
-        after = told(folder / "cut")
+        ended = states(folder / "cut")
 
     check(result, world)
     assert len(result.trials) == 10
     assert [t.id for t in result.trials][: len(before)] == [r["id"] for r in before]
     known = {r["id"] for r in before}
     assert not known & {v for v, later in made[-1].asked if not later}
-    assert not any(t.state is optuna.trial.TrialState.RUNNING for t in after)
-
-
-def _records(trials: list[optuna.trial.FrozenTrial]) -> list[dict[str, Any]]:
-    return [json.loads(t.user_attrs["record"]) for t in trials if "record" in t.user_attrs]
+    assert ended == {"done"}
 
 
 def test_known_good_variants_are_tried_after_a_kill_before_they_were_queued(tmp_path: Path) -> None:
@@ -250,7 +265,7 @@ def test_run_ends_with_no_fit_when_every_finalist_fails(tmp_path: Path) -> None:
 def test_unstable_machine_ends_the_search_and_leaves_it_undecided(tmp_path: Path) -> None:
     """Three trials in a row that the machine spoilt: no verdict, and the sampler learns nothing from them."""
     watcher = Recorder()
-    result, _ = run(
+    result, (evaluator,) = run(
         tmp_path, lambda v: Facts(failure=Failure.UNSTABLE) if v.recipe.steps else Facts(1.0), observer=watcher
     )
 
@@ -259,7 +274,7 @@ def test_unstable_machine_ends_the_search_and_leaves_it_undecided(tmp_path: Path
     assert failures[-3:] == [Failure.UNSTABLE] * 3
     assert result.status is Status.UNDECIDED
     assert any("too unstable" in note for note in watcher.notes)
-    spoilt = [t for t in told(tmp_path) if "record" in t.user_attrs and "unstable" in t.user_attrs["record"]]
+    spoilt = [t for t in evaluator.told if t.params.get("precision", "none") != "none"]
     assert {t.state for t in spoilt} == {optuna.trial.TrialState.FAIL}
 
 
@@ -316,7 +331,7 @@ def test_samples_of_screening_and_verification_are_kept(tmp_path: Path) -> None:
     result, _ = run(tmp_path, lambda v: Facts(0.5), search=SearchSpec(trials=3, timeout_s=600.0))
 
     assert result.best is not None
-    folder = tmp_path / "out" / loop.WORK / "samples"
+    folder = tmp_path / "out" / start.WORK / "samples"
     for name in (f"{result.best.number}.npz", f"{result.best.number}-verify.npz"):
         kept = Samples.load(folder / name)
         assert kept.profile.latency is not None
@@ -328,7 +343,7 @@ def test_run_that_goes_on_keeps_the_readings_of_its_new_baseline(tmp_path: Path)
     """Ratios after that are to those; trial 0's stay as they were."""
     with contextlib.suppress(Killed):
         run(tmp_path, lambda v: Facts(0.5), clock=Clock(60))
-    folder = tmp_path / "out" / loop.WORK / "samples"
+    folder = tmp_path / "out" / start.WORK / "samples"
     first = (folder / "0.npz").read_bytes()
     assert not list(folder.glob("baseline-*"))
 
@@ -342,7 +357,7 @@ def test_interrupted_run_says_how_long_it_took(tmp_path: Path) -> None:
     """The time of the first part counts: a resumed study has no fresh budget of time."""
     with contextlib.suppress(Killed):
         run(tmp_path, lambda v: Facts(0.5), clock=Clock(60))
-    work = tmp_path / "out" / loop.WORK
+    work = tmp_path / "out" / start.WORK
     state = RunState.load(work)
     assert state is not None
     replace(state, elapsed_s=10_000.0).save(work)

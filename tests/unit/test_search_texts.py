@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from autopilot.recipe import Deployment, Recipe, Step
-from autopilot.search.finalists import Ranking
+from autopilot.search.ranking import Ranking
 from autopilot.search.texts import against_budget, baseline_text, best_text, deployment_text, recipe_text
 from autopilot.testing import FAKE_BUDGET, fake_measured, fake_measurement, fake_trial, fake_variant
 from tests.unit.search_support import SPACE

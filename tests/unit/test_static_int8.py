@@ -9,13 +9,13 @@ import numpy as np
 import onnx
 import pytest
 
+from autopilot.cache.sealed import replacing
 from autopilot.recipe import Recipe, Step
 from autopilot.target import Target
 from autopilot.techniques import _qdq, _static, mixed_int8, static_int8
 from autopilot.techniques._divergence import divergence
 from autopilot.techniques._histogram import BINS, Histogram
 from autopilot.techniques._prepare import prepare_for_quantization
-from autopilot.techniques._scratch import replacing
 from autopilot.techniques._sensitivity import Group, Sensitivity, group
 from tests.models import F, Weights, cnn, encoder, model_of, node, value
 

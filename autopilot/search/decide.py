@@ -1,0 +1,56 @@
+"""After the search: what is measured again, and what follows from it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from autopilot.budget import Judgement
+from autopilot.errors import Failure
+from autopilot.result import Comparison, Status, TrialRecord
+from autopilot.search.evaluator import Evaluator
+from autopilot.search.finalists import Verification, Verified, choose, nearest, verify
+from autopilot.search.ladder import Rung, climb
+from autopilot.search.misses import look_closer
+from autopilot.search.ranking import Ranking
+from autopilot.search.settle import settle
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """The winner or else the nearest miss, the ladder below it, and all that was measured to know that."""
+
+    status: Status
+    verification: Verification
+    winner: Verified | None
+    miss: Verified | TrialRecord | None
+    comparisons: tuple[Comparison, ...] = ()
+    rungs: tuple[Rung, ...] = ()
+
+    @property
+    def chosen(self) -> Verified | TrialRecord | None:
+        """Whom the result speaks about."""
+        return self.winner or self.miss
+
+
+def decide(
+    evaluator: Evaluator, records: Sequence[TrialRecord], ranking: Ranking, *, out_of_time: Callable[[], bool]
+) -> Decision:
+    """Verify the finalists and choose; then, while there is time, the ladder, or near misses where nothing fits."""
+    verification = verify(evaluator, records, ranking, out_of_time=out_of_time)
+    winner, comparisons = settle(evaluator, verification.done, ranking, out_of_time=out_of_time)
+    is_unstable = bool(records) and records[-1].failure is Failure.UNSTABLE
+    if winner is None and not is_unstable:
+        verification = look_closer(evaluator, records, verification, out_of_time=out_of_time)
+        winner = choose(verification.all, ranking)
+    if winner is not None:
+        rungs, verification = climb(evaluator, records, winner, ranking, verification, out_of_time=out_of_time)
+        return Decision(Status.IN_BUDGET, verification, winner, None, comparisons, rungs)
+    miss = nearest(verification.all, records, ranking, failed=verification.failed)
+    return Decision(Status.UNDECIDED if is_unstable else _status(miss), verification, None, miss, comparisons)
+
+
+def _status(miss: Verified | TrialRecord | None) -> Status:
+    """No fit only where everything is certainly out; what may fit but isn't shown to is undecided."""
+    is_out = miss is None or miss.verdict is None or miss.verdict.overall is Judgement.OUT
+    return Status.NO_FIT if is_out else Status.UNDECIDED

@@ -1,0 +1,194 @@
+"""The hunt: ask for a variant, build it, measure it, tell; until trials, time or variants are used up."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Protocol
+
+from optuna.trial import Trial
+
+from autopilot.artifact import Artifact
+from autopilot.budget import Verdict
+from autopilot.errors import Failure, VariantFailed
+from autopilot.recipe import Recipe, Variant
+from autopilot.result import TrialRecord
+from autopilot.search.book import Book
+from autopilot.search.outcome import RETRIED, SCREENING, Effort, GiveUp, Outcome
+from autopilot.search.proposer import Proposal
+from autopilot.search.sampler import Sampler
+from autopilot.search.stages import Screen, order, stage_costs
+from autopilot.space import SearchSpace
+
+# A sampler that keeps repeating itself is helped out with a random variant after this many.
+REPEATS = 2
+
+
+class Measures(Protocol):
+    """Builds and measures variants: the study's Evaluator, or a recording that is replayed."""
+
+    def build(self, recipe: Recipe, seconds: dict[str, float]) -> Artifact: ...
+
+    def measure(
+        self, variant: Variant, artifact: Artifact, effort: Effort, *, give_up: GiveUp, order: Sequence[Screen]
+    ) -> Outcome: ...
+
+    def verdict(self, outcome: Outcome) -> Verdict: ...
+
+    def expected_s(self) -> Mapping[Screen, float]: ...
+
+
+class Proposes(Protocol):
+    """Says which variant is next, from the finished trials."""
+
+    def next(self, records: Sequence[TrialRecord], is_new: Callable[[Variant], bool]) -> Proposal: ...
+
+
+class Watch:
+    """Is told what happens; this one doesn't care."""
+
+    def started(self, number: int, left_s: float, variant: Variant) -> None:
+        """Trial ``number`` begins."""
+
+    def finished(self, record: TrialRecord) -> None:
+        """A trial ended."""
+
+    def note(self, text: str) -> None:
+        """Something the user should know."""
+
+
+class Hunt:
+    """One search over ``space``. ``deadline`` is on ``clock``, which a replay brings along.
+
+    Without a ``proposer`` Optuna's sampler draws the variants.
+    """
+
+    def __init__(
+        self,
+        space: SearchSpace,
+        sampler: Sampler,
+        book: Book,
+        evaluator: Measures,
+        *,
+        trials: int,
+        deadline: float,
+        proposer: Proposes | None = None,
+        watch: Watch | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._space = space
+        self._sampler = sampler
+        self._book = book
+        self._evaluator = evaluator
+        self._trials = trials
+        self._deadline = deadline
+        self._watch = watch or Watch()
+        self._clock = clock
+        self._repeats = 0
+        self._exhausted = ""  # why there is nothing left to try
+        if proposer is not None:
+            sampler.guide(space, lambda: self._choose(proposer))
+
+    def run(self) -> str:
+        """Trials until their number, the time or what is worth trying is used up; why it ended."""
+        while self._is_open():
+            if self._left_s <= 0:
+                return self._say("time is up")
+            trial, variant = self._sampler.ask(self._space)
+            if self._exhausted:
+                self._sampler.abandon(trial)
+                continue
+            if not self.is_new(variant):
+                self._pass_over(trial, variant)
+                continue
+            if not self._book.claim(variant, self._trials):
+                self._sampler.abandon(trial)  # another run was faster
+                continue
+            number = len(self._book.records)
+            self._watch.started(number, self._left_s, variant)
+            self._one(trial, variant)
+            if len(self._book.records) == number:
+                continue
+            record = self._book.records[-1]
+            self._watch.finished(record)
+            if self._book.is_unstable:
+                return self._say(f"the machine is too unstable to measure on: {record.reason}")
+        if self._exhausted and len(self._book.records) < self._trials:
+            return self._say(self._exhausted)
+        return f"all {self._trials} trials were run"
+
+    def _say(self, reason: str) -> str:
+        self._watch.note(f"the search ends after {len(self._book.records)} of {self._trials} trials: {reason}")
+        return reason
+
+    def _choose(self, proposer: Proposes) -> Variant | None:
+        proposal = proposer.next(self._book.records, self.is_new)
+        if proposal.variant is None:
+            self._exhausted = proposal.reason
+        return proposal.variant
+
+    def _is_open(self) -> bool:
+        """Whether there is something left to try, once the last trials of other runs have ended."""
+        while True:
+            if self._book.sync():
+                self._exhausted = ""
+            waits = len(self._book.records) < self._trials and self._left_s > 0
+            if not waits or not self._book.wait(None if self._exhausted else self._trials):
+                break
+        return len(self._book.records) < self._trials and not self._exhausted
+
+    @property
+    def _left_s(self) -> float:
+        return self._deadline - self._clock()
+
+    def is_new(self, variant: Variant) -> bool:
+        """Whether a trial of ``variant`` could tell anything that isn't known."""
+        if self._book.same_variant(variant) is not None or self._book.dead_end(variant.recipe) is not None:
+            return False
+        if self._book.is_barred(variant):
+            return False
+        return self._space.refusal(variant.recipe) is None
+
+    def _pass_over(self, trial: Trial, variant: Variant) -> None:
+        """Nothing is run; after a few such draws in a row a random new variant is queued."""
+        if self._book.is_barred(variant):
+            self._sampler.abandon(trial)
+        else:
+            self._book.skipped(trial, self._book.same_variant(variant))
+        self._repeats += 1
+        if self._repeats >= REPEATS and not self._sampler.enqueue_unseen(self._space, self.is_new):
+            self._exhausted = "every variant of this space was tried"
+
+    def _one(self, trial: Trial, variant: Variant) -> None:
+        """One trial and its record; without one where the study's time ended it, which tells nothing about it."""
+        self._repeats = 0
+        for attempt in (1, 2):
+            seconds: dict[str, float] = {}
+            artifact = None
+            begun = self._clock()
+            try:
+                artifact = self._evaluator.build(variant.recipe, seconds)
+                twin = self._book.same_artifact(artifact, variant)
+                if twin is not None:
+                    self._book.duplicate(trial, variant, twin)
+                    return
+                outcome = self._evaluator.measure(
+                    variant, artifact, SCREENING, give_up=self._book.hopeless, order=self._order()
+                )
+            except VariantFailed as exc:
+                if exc.failure is Failure.TIMEOUT and self._left_s <= 0:
+                    self._book.abandoned(trial)
+                    return
+                if attempt == 1 and exc.failure in RETRIED:
+                    self._watch.note(f"{exc.failure.value}: {exc.message} Trying once more.")
+                    continue
+                if artifact is not None:
+                    seconds[Screen.LOAD.value] = self._clock() - begun - seconds.get(Screen.BUILD.value, 0.0)
+                self._book.failed(trial, variant, exc, seconds, was_built=artifact is not None)
+                return
+            outcome.seconds = seconds | outcome.seconds
+            self._book.measured(trial, outcome, self._evaluator.verdict(outcome))
+            return
+
+    def _order(self) -> Sequence[Screen]:
+        return order(stage_costs(self._book.records), self._evaluator.expected_s())

@@ -1,0 +1,161 @@
+"""The start of a run: its folder, its ledger, whether it goes on with an earlier one; then the search, to its end."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+from autopilot.errors import BadInput, BaselineFailed
+from autopilot.model import inspect
+from autopilot.observer import Observer
+from autopilot.outputs import check_writable
+from autopilot.recipe import digest
+from autopilot.result import StudyResult
+from autopilot.search.conclude import conclude
+from autopilot.search.evaluator import Evaluator
+from autopilot.search.leases import Renewing, lease_s
+from autopilot.search.ledger import Ledger
+from autopilot.search.loop import RunningStudy
+from autopilot.search.prepare import identity, prepare, resolve_model
+from autopilot.search.samples import FOLDER as SAMPLES
+from autopilot.search.samples import WORK
+from autopilot.search.state import FolderLock, RunState
+from autopilot.search.storage import local_url, masked
+from autopilot.search.worker import Worker
+from autopilot.spec import Problem
+from autopilot.target import Target
+
+# Of a run folder's files, those that another question may use as they are.
+_KEPT = ("lock", "model", "data", "ledger.db")
+# The part of a run's identity that changes when its ledger is lost or its study is started anew elsewhere.
+_GENERATION = "kept trials"
+
+
+def run_study(problem: Problem, out: Path, *, fresh: bool, observer: Observer) -> StudyResult:
+    """Search, verify, log: the main job.
+
+    Raises:
+        BadInput: spec, model, data or storage are wrong; nothing is left behind in ``out``.
+        BaselineFailed: the model as given can't be measured.
+        KeyboardInterrupt: passed on; the same call goes on from there.
+    """
+    check_writable(out)
+    work = (out / WORK).absolute()
+    made = [folder for folder in (work, *work.parents) if not folder.exists()]
+    work.mkdir(parents=True, exist_ok=True)
+    try:
+        with FolderLock(work):
+            return _run_locked(problem, out, fresh=fresh, observer=observer)
+    except (BadInput, BaselineFailed):
+        if made and not (work / SAMPLES).exists():  # with trials in it, it is worth keeping
+            shutil.rmtree(made[-1], ignore_errors=True)
+        raise
+
+
+def _run_locked(problem: Problem, out: Path, *, fresh: bool, observer: Observer) -> StudyResult:
+    begun = time.monotonic()
+    work = (out / WORK).absolute()
+    parts = identity(problem, inspect(resolve_model(problem, work)).files)
+    parts["machine"] = Target.detect().fingerprint
+    ledger = open_ledger(problem, work, parts, fresh=fresh)
+    try:
+        parts["storage"] = masked(problem.search.storage or "")
+        parts[_GENERATION] = ledger.generation
+        found = None if fresh else _interrupted(work, parts, observer)
+        setup = prepare(problem, work, observer)
+        if found is None:
+            parts[_GENERATION] = _begin_anew(work, ledger, parts, fresh=fresh)
+        state = found or RunState(parts)
+        state.save(work)
+        _tell(ledger, observer)
+        renewing = Renewing(observer, ledger)
+        with Evaluator(setup, renewing) as evaluator:
+            study = RunningStudy(setup, evaluator, renewing, ledger=ledger, state=state, begun=begun)
+            return _search(study, out)
+    finally:
+        ledger.close()
+
+
+def _search(study: RunningStudy, out: Path) -> StudyResult:
+    try:
+        study.begin()
+        study.search()
+        result = conclude(
+            study.evaluator,
+            study.book.records,
+            study.ranking,
+            deadline=study.deadline,
+            started=study.started,
+            out=out,
+            ended=study.ended,
+        )
+        study.save_state()
+        return study.log(result, out)
+    except BaseException as exc:  # an interrupt too: what a resume needs is kept whatever ended the run
+        study.stopped(by_user=isinstance(exc, KeyboardInterrupt))
+        raise
+
+
+def open_ledger(problem: Problem, work: Path, parts: Mapping[str, str], *, fresh: bool = False) -> Ledger:
+    """The ledger of the study: in the spec's storage, where runs share it, or in the run's own folder.
+
+    Raises:
+        BadInput: the storage is wrong or can't be reached.
+    """
+    url = problem.search.storage
+    if url is not None:
+        lease = lease_s(problem.search.step_timeout_s)
+        return Ledger(url, study_name(problem.name, parts), worker=Worker.here(), lease_s=lease)
+    if fresh:
+        (work / "ledger.db").unlink(missing_ok=True)  # whatever state it is in
+    return Ledger(local_url(work), problem.name, worker=Worker.here())
+
+
+def study_name(name: str, parts: Mapping[str, str]) -> str:
+    """The study's name in a storage that several share.
+
+    Runs work on one study only where their figures can be compared: the same question, libraries and hardware.
+    """
+    return f"{name} {digest(dict(parts))[:12]}"
+
+
+def _interrupted(work: Path, now: Mapping[str, str], observer: Observer) -> RunState | None:
+    """The state to go on from, where an interrupted run of the same question lies in ``work``."""
+    found = RunState.load(work)
+    if found is None or found.finished:
+        return None
+    changed = found.changed(dict(now))
+    if changed:
+        observer.note(f"the interrupted run in this folder is not continued: {', '.join(changed)} changed")
+        return None
+    observer.note("going on with the interrupted run in this folder (--fresh starts anew)")
+    return found
+
+
+def _begin_anew(work: Path, ledger: Ledger, parts: Mapping[str, str], *, fresh: bool) -> str:
+    """Clear away earlier trials, once the new question is known to be a good one; the study's generation.
+
+    Those of a shared study are others' too: they stay, unless the user wants it fresh.
+    """
+    earlier = RunState.load(work)
+    if fresh or not ledger.is_shared:
+        ledger.clear()
+    elif earlier is not None and not earlier.changed(dict(parts)):
+        return ledger.generation  # this folder has finished once and joins again: its readings belong to the study
+    (work / "state.json").unlink(missing_ok=True)  # first: cut off half-way, nothing may look like a run to go on with
+    for item in work.iterdir():
+        if item.name not in _KEPT:
+            shutil.rmtree(item) if item.is_dir() else item.unlink()
+    return ledger.generation
+
+
+def _tell(ledger: Ledger, observer: Observer) -> None:
+    """Which shared study this run takes part in."""
+    if not ledger.is_shared:
+        return
+    done, others = ledger.finished, len(ledger.others())
+    said = f"{done} trials are finished" if done else "no trial is finished yet"
+    busy = f", {others} being run" if others else ""
+    observer.note(f"the study {ledger.study!r} in {ledger.shown}: {said}{busy}")

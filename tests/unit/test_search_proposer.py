@@ -1,0 +1,163 @@
+"""The proposer: recommended variants first, then the best bet, and an end when nothing is worth a trial."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from autopilot.budget import Judgement
+from autopilot.contracts import Slot
+from autopilot.domain import Choice, Float
+from autopilot.recipe import Variant
+from autopilot.result import TrialRecord, TrialState
+from autopilot.search.candidates import MOST, SpaceCandidates
+from autopilot.search.finalists import Ranking
+from autopilot.search.proposer import FEWEST_TRIALS, Proposer
+from autopilot.space import SearchSpace
+from autopilot.space_walk import walk
+from tests.unit.search_support import BUDGET, SPACE, TARGET, Facts, artifact_of, figures, space_of, technique
+
+RANKING = Ranking("latency_p50_ms", maximize=False)
+Facts_of = Callable[[Variant], Facts]
+
+
+def record(number: int, variant: Variant, facts: Facts) -> TrialRecord:
+    measured = figures(facts, later=False)
+    return TrialRecord(
+        variant.id,
+        number,
+        TrialState.COMPLETE,
+        None,
+        "",
+        "quality",
+        variant,
+        measured=measured,
+        verdict=BUDGET.judge(measured),
+        seconds={"build": 0.5, "load": 0.2, "profile": 1.0, "evaluate": 1.0},
+        artifact=artifact_of(variant.recipe),
+    )
+
+
+def proposer(space: SearchSpace = SPACE, seed: int = 0) -> Proposer:
+    return Proposer(SpaceCandidates(space, TARGET, RANKING, seed=seed), RANKING, BUDGET.axes)
+
+
+def played(facts: Facts_of, trials: int, space: SearchSpace = SPACE, seed: int = 0) -> tuple[list[TrialRecord], str]:
+    """The records of a search in a world of ``facts``, and why it ended."""
+    asked = proposer(space, seed)
+    records: list[TrialRecord] = []
+    seen: set[str] = set()
+    while len(records) < trials:
+        found = asked.next(records, lambda v: v.id not in seen)
+        if found.variant is None:
+            return records, found.reason
+        seen.add(found.variant.id)
+        records.append(record(len(records), found.variant, facts(found.variant)))
+    return records, ""
+
+
+def additive(seed: int) -> Facts_of:
+    """Each choice is a factor of its own; one in three kinds of a technique costs too much quality."""
+    source = random.Random(seed)
+    names = [f"{a}.{b}" for a in ("int8", "slim") for b in "abc"]
+    effect = {name: source.uniform(0.7, 1.0) for name in names} | {"arena": source.uniform(0.8, 1.2)}
+    bad = {source.choice(names[:3])}
+
+    def facts(variant: Variant) -> Facts:
+        ratio, drop = 0.7, 0.0
+        for step in variant.recipe.steps:
+            name = f"{step.technique}.{dict(step.params)['kind']}"
+            ratio *= effect[name]
+            drop += 0.05 * (name in bad)
+        if not dict(variant.deployment.options)["arena"]:
+            ratio *= effect["arena"]
+        return Facts(ratio, drop, noise=0.002)
+
+    return facts
+
+
+def best_of(facts: Facts_of) -> float:
+    found = [facts(v) for v in walk(SPACE)]
+    return min(f.ratio for f in found if BUDGET.judge(figures(f, later=False)).overall is Judgement.IN)
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_search_finds_the_best_before_it_ends_by_itself(seed: int) -> None:
+    """In worlds of independent effects the optimum (within the noise) is met, and not by trying all 32 variants."""
+    facts = additive(seed)
+    records, reason = played(facts, 100)
+
+    inside = [r.measured["latency_p50_ms"].value for r in records if r.verdict and r.verdict.overall is Judgement.IN]
+    assert min(v for v in inside if v is not None) <= best_of(facts) * 1.01
+    assert len({r.id for r in records}) == len(records)
+    assert reason
+    assert len(records) < len(list(walk(SPACE)))
+
+
+def test_search_asks_recommended_variants_first_and_knows_nothing_else_at_first() -> None:
+    """A technique's advice is taken before the model has anything to go by."""
+    advised = space_of(technique("int8", Slot.PRECISION, prefer=lambda target: ({"kind": "c"},)))
+    first = proposer(advised).next([], lambda v: True)
+
+    assert first.variant is not None
+    assert [dict(s.params) for s in first.variant.recipe.steps] == [{"kind": "c"}]
+    assert "recommended" in first.reason
+
+
+def test_search_goes_on_while_nothing_fits() -> None:
+    """Without a variant in budget all are worth a trial: it ends when every variant was tried."""
+    records, reason = played(lambda v: Facts(1.5, 0.5), 100)
+
+    assert len(records) == len(list(walk(SPACE)))
+    assert reason == "every variant of this space was tried"
+
+
+def test_search_does_not_end_before_it_has_seen_enough() -> None:
+    """All alike: there is nothing to gain, but that is only known after some trials."""
+    records, _ = played(lambda v: Facts(0.5, 0.0, noise=0.001), 100)
+
+    assert len(records) >= FEWEST_TRIALS
+
+
+def test_same_trials_give_the_same_proposal() -> None:
+    """A resumed search, or another machine on the study, goes on as this one would."""
+    facts = additive(3)
+    records, _ = played(facts, 14)
+    seen = {r.id for r in records}
+    again = [proposer().next(records, lambda v: v.id not in seen).variant for _ in range(2)]
+
+    assert again[0] == again[1] is not None
+
+
+def test_failed_techniques_are_left_alone() -> None:
+    """Where every trial of one technique failed, what is left of it comes after what may run."""
+    records, _ = played(additive(1), 10)
+    failed: list[TrialRecord] = []
+    for r in records:
+        if any(s.technique == "slim" for s in r.variant.recipe.steps):
+            r = replace(r, state=TrialState.FAILED, measured={}, verdict=None)
+        failed.append(r)
+    seen = {r.id for r in failed}
+    found = proposer().next(failed, lambda v: v.id not in seen).variant
+
+    assert found is not None
+    assert all(s.technique != "slim" for s in found.recipe.steps)
+
+
+@pytest.mark.parametrize("wanted", [Float(0.0, 1.0, 0.5), Choice(tuple(range(MOST + 1)))])
+def test_large_space_is_drawn_from_and_the_neighbours_of_the_best_are_in(wanted: Any) -> None:
+    """No end of variants: the pool is a part, near what was good, and only what makes sense."""
+    large = space_of(technique("int8", Slot.PRECISION, parameters={"level": wanted, "kind": Choice(("a", "b"))}))
+    candidates = SpaceCandidates(large, TARGET, RANKING, seed=0)
+    records, _ = played(lambda v: Facts(0.4, 0.0), 6, large)
+    pool = candidates.pool(records)
+    level = [dict(s.params)["level"] for r in records for s in r.variant.recipe.steps]
+
+    assert not candidates.is_whole
+    assert len(pool) > 300
+    near = [v for v in pool if any(dict(s.params)["level"] in level for s in v.recipe.steps)]
+    assert len(near) >= 4  # the same level by chance alone: hardly one
