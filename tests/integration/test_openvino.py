@@ -21,6 +21,7 @@ from autopilot.artifact import Artifact
 from autopilot.bench.launcher import Server
 from autopilot.bench.operators import measure_operators
 from autopilot.build import build
+from autopilot.build.cache import Cache
 from autopilot.errors import Unsupported, VariantFailed
 from autopilot.model import inspect, int8_audit_of_kernels
 from autopilot.providers import openvino
@@ -54,7 +55,7 @@ def quantized(folder: Path, technique: str, **params: Any) -> tuple[Path, dict[s
         Recipe((Step(technique, params_of(declared.normalise(values))),)),
         Artifact.of(list(inspect(path).files)),
         calibration=split,
-        cache=folder / "cache",
+        cache=Cache(folder / "cache"),
         threads=1,
         limits=LIMITS,
     )
