@@ -12,15 +12,15 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
 
 from autopilot.domain import Domain, Scalar
 from autopilot.needs import Need
-from autopilot.profile import Measurement, OperatorCost, Placement, Profile
-from autopilot.recipe import Deployment, Recipe
+from autopilot.profile import Kernel, Measurement, OperatorCost, Placement, Profile
+from autopilot.recipe import Deployment, Recipe, digest
 
 if TYPE_CHECKING:
     from autopilot.data import Split
@@ -76,7 +76,8 @@ class Technique:
     ``available(target)`` gives None or another reason why this machine can't use it; ``prefer(target)``
     gives known-good parameter sets for this machine, best first (they warm-start the search);
     ``sensible(target)`` gives, for some parameters, the values worth trying on this machine; a search
-    space that names such a parameter itself overrides it;
+    space that names such a parameter itself overrides it. All three are asked for each provider that a variant
+    may run on, ``target.provider``: its kernels decide which form is fast;
     ``refuses(earlier, params)`` gives None or why it can't follow those steps;
     ``normalise(params)`` drops or fixes parameters that don't matter given the others (a percentile
     under min-max calibration), so that equal builds have equal recipes;
@@ -122,10 +123,58 @@ class Session(Protocol):
         """
 
 
+@runtime_checkable
+class TellsKernels(Protocol):
+    """A session whose runtime has no ONNX graph to show for what runs, but knows its kernels."""
+
+    def kernels(self) -> tuple[Kernel, ...] | None:
+        """The kernels of the last run; None where the session wasn't opened with ``optimized_model``."""
+
+
+@dataclass(frozen=True, slots=True)
+class ProviderFacts:
+    """What a provider declares beyond running models; the defaults are those of ONNX Runtime on the CPU.
+
+    ``formats`` and ``precisions``: the artifacts it takes, by file ending and by the types that it has kernels
+    for. ``memory_axes`` and ``energy_counters``: what its memory and energy are read from on this hardware.
+    ``numerics``: options that change answers, so that quality is scored again for each of their values; None where
+    all may, but those that are known to every provider as harmless.
+    ``libraries``: distributions whose versions belong to every figure taken with it.
+    ``hardware``: the fields of a Target that an engine built by it holds for.
+    ``sensible(target)``: options -> values worth trying on this machine, as a technique's.
+    ``unaudited``: why what runs in int8 can't be told; empty where ``open`` writes the optimized graph or the
+    session is one that ``TellsKernels``.
+    """
+
+    formats: tuple[str, ...] = (".onnx",)
+    precisions: tuple[str, ...] = ("float32", "float16", "int8")
+    memory_axes: tuple[str, ...] = ("peak_memory_mb", "model_memory_mb", "resident_memory_mb")
+    energy_counters: tuple[str, ...] = ("rapl",)
+    numerics: tuple[str, ...] | None = None
+    libraries: tuple[str, ...] = ("onnxruntime",)
+    hardware: tuple[str, ...] = ("cpu", "cpu_flags")
+    sensible: Callable[[Target], Mapping[str, tuple[Scalar, ...]]] = lambda target: {}
+    unaudited: str = ""
+
+    def engine_key(self, target: Target) -> str:
+        """A digest of what an engine built on ``target`` depends on: library builds, driver, device."""
+        versions = {name: target.versions.get(name, "") for name in self.libraries}
+        return digest([versions, {name: getattr(target, name) for name in self.hardware}])
+
+
+def facts_of(provider: Provider) -> ProviderFacts:
+    """What ``provider`` declares as ``facts``; a provider without them is taken for one like the CPU's."""
+    facts: ProviderFacts = getattr(provider, "facts", ProviderFacts())
+    return facts
+
+
 class Provider(Protocol):
     """One way to run an artifact. ``open`` runs in the server process, the rest in the parent.
 
-    A provider may also have ``irrelevant(deployment) -> tuple[str, ...]``: the names of its options that
+    ``usable`` names what is missing and the command that mends it. These are optional:
+    ``execution_provider``, the name under which ``Session.placement`` reports its nodes (without it nothing is
+    known of fallbacks), and ``facts``, see ``ProviderFacts``;
+    ``irrelevant(deployment) -> tuple[str, ...]``: the names of its options that
     change nothing given the rest of ``deployment``, so that they make no variants of their own.
     """
 
@@ -134,7 +183,7 @@ class Provider(Protocol):
     thread_choices: bool
 
     def usable(self, target: Target) -> str | None:
-        """None when it can run here, else the reason."""
+        """None when it can run here, else the precise reason and the command that mends it."""
 
     def open(
         self,
@@ -145,6 +194,9 @@ class Provider(Protocol):
         profile_to: Path | None = None,
     ) -> Session:
         """Load ``artifact``; where ``optimized_model`` is given, also write the graph that really runs there.
+
+        A runtime that has no such ONNX graph writes nothing; its session then is one that ``TellsKernels``, or
+        its ``facts.unaudited`` says why nobody can tell.
 
         ``profile_to`` asks for a session that times every node, for ``Session.operator_costs``: files that the
         runtime needs for that begin with this path. A provider that can't profile raises Unsupported then.

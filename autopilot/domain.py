@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
+
+from autopilot.errors import SpecError
 
 Scalar = str | int | float | bool | None
 
@@ -49,3 +53,37 @@ class Float:
 
 
 Domain = Choice | Int | Float
+
+
+def narrow(domain: Domain, wanted: Any, where: str) -> Domain:
+    """``domain`` restricted to ``wanted``: a value, a list of values, or {min, max} of a number.
+
+    Raises:
+        SpecError: a value outside what the plug-in declares.
+    """
+    if isinstance(wanted, Mapping):
+        if isinstance(domain, Choice) or set(wanted) - {"min", "max"}:
+            raise SpecError(f"{where}: {dict(wanted)!r} doesn't fit {_describe(domain)}.", "Write a list of values.")
+        low, high = wanted.get("min", domain.low), wanted.get("max", domain.high)
+        if not (domain.contains(low) and domain.contains(high) and low <= high):
+            raise SpecError(f"{where}: {low}..{high} is not inside {_describe(domain)}.", "Narrow, don't widen.")
+        default = min(max(domain.default, low), high)
+        if isinstance(domain, Int):
+            return Int(int(low), int(high), int(default), domain.log, domain.step)
+        return Float(float(low), float(high), float(default), domain.log)
+    listed = wanted if isinstance(wanted, (list, tuple)) else (wanted,)
+    values = tuple(v for i, v in enumerate(listed) if v not in listed[:i])
+    bad = [v for v in values if not domain.contains(v)]
+    if bad or not values:
+        shown = repr(bad[0]) if bad else "an empty list"
+        raise SpecError(f"{where}: {shown} is not inside {_describe(domain)}.", "Narrow, don't widen.")
+    default = domain.default
+    # The declared default stays the default where it is still allowed.
+    ordered = sorted(values, key=lambda v: v != default) if default in values else list(values)
+    return Choice(tuple(ordered))
+
+
+def _describe(domain: Domain) -> str:
+    if isinstance(domain, Choice):
+        return "one of " + ", ".join(str(v) for v in domain.values)
+    return f"{domain.low}..{domain.high}"

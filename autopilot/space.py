@@ -5,15 +5,16 @@ from __future__ import annotations
 import difflib
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from autopilot.contracts import Provider, Slot, Technique
-from autopilot.domain import Choice, Domain, Float, Int, Scalar
+from autopilot.contracts import Provider, Slot, Technique, facts_of
+from autopilot.domain import Choice, Domain, Scalar, narrow
 from autopilot.errors import SpecError
+from autopilot.known_good import known_good
 from autopilot.needs import Lack, NotTried, refused, unmet
 from autopilot.recipe import Deployment, Recipe, Step, Variant, params_of
 from autopilot.target import Target
@@ -34,6 +35,8 @@ class SearchSpace:
     deployment options. ``not_tried``: what can't be tried here, and why.
     ``instances`` go with a thread count only where all their threads fit into ``cores``. ``irrelevant``:
     each provider's word on the options that change nothing in a deployment.
+    What goes with one provider need not go with another: ``apart`` holds, by provider and technique, the
+    parameters whose values differ from those in ``techniques``; ``barred``, by provider, what isn't tried on it.
     """
 
     techniques: Mapping[str, tuple[Technique, Mapping[str, Domain]]]
@@ -45,35 +48,55 @@ class SearchSpace:
     instances: tuple[int, ...] = (1,)
     cores: int | None = None
     irrelevant: Mapping[str, Callable[[Deployment], tuple[str, ...]]] = field(default_factory=dict)
+    apart: Mapping[str, Mapping[str, Mapping[str, Domain]]] = field(default_factory=dict)
+    barred: Mapping[str, frozenset[str]] = field(default_factory=dict)
 
     @property
     def left_out(self) -> dict[str, str]:
         """Why each technique or provider that can't be tried is left out."""
         return {gap.name: gap.reason for gap in self.not_tried}
 
-    def slot(self, slot: Slot) -> tuple[str, ...]:
-        """Names of the techniques that fill ``slot``."""
-        return tuple(name for name, (t, _) in self.techniques.items() if t.slot is slot)
+    def slot(self, slot: Slot, provider: str | None = None) -> tuple[str, ...]:
+        """Names of the techniques that fill ``slot``; with ``provider``, those that may run on it."""
+        barred = self.barred.get(provider, frozenset()) if provider else frozenset()
+        return tuple(name for name, (t, _) in self.techniques.items() if t.slot is slot and name not in barred)
+
+    def domains(self, technique: str, provider: str) -> Mapping[str, Domain]:
+        """The parameters of ``technique`` for a variant that runs on ``provider``."""
+        return {**self.techniques[technique][1], **self.apart.get(provider, {}).get(technique, {})}
 
     def sample(self, suggest: Suggest) -> Variant:
-        """Draw one variant; every free choice is asked of ``suggest`` under a stable name."""
+        """Draw one variant; every free choice is asked of ``suggest`` under a stable name.
+
+        A choice among other values than the first provider's has a name of its own: a sampler takes one name for
+        one set of values.
+        """
+        provider = str(_ask(suggest, "provider", Choice(tuple(self.providers))))
         steps = []
         for slot in Slot:
-            names = self.slot(slot)
+            names = self.slot(slot, provider)
             if not names:
                 continue
-            chosen = _ask(suggest, slot.value, Choice((NONE, *names)))
+            chosen = _ask(suggest, self._slot_name(slot, provider), Choice((NONE, *names)))
             if chosen != NONE:
-                steps.append(self._step(str(chosen), suggest))
-        return Variant(Recipe(tuple(steps)), self._deployment(suggest))
+                steps.append(self._step(str(chosen), provider, suggest))
+        return Variant(Recipe(tuple(steps)), self._deployment(provider, suggest))
 
-    def _step(self, name: str, suggest: Suggest) -> Step:
-        technique, domains = self.techniques[name]
-        values = {key: _ask(suggest, f"{name}.{key}", domain) for key, domain in domains.items()}
-        return Step(name, params_of(technique.normalise(values)))
+    def _step(self, name: str, provider: str, suggest: Suggest) -> Step:
+        values = {
+            key: _ask(suggest, self._name(name, key, provider), domain)
+            for key, domain in self.domains(name, provider).items()
+        }
+        return Step(name, params_of(self.techniques[name][0].normalise(values)))
 
-    def _deployment(self, suggest: Suggest) -> Deployment:
-        provider = str(_ask(suggest, "provider", Choice(tuple(self.providers))))
+    def _name(self, technique: str, key: str, provider: str) -> str:
+        own = key in self.apart.get(provider, {}).get(technique, {})
+        return f"{technique}.{key}@{provider}" if own else f"{technique}.{key}"
+
+    def _slot_name(self, slot: Slot, provider: str) -> str:
+        return slot.value if self.slot(slot, provider) == self.slot(slot) else f"{slot.value}@{provider}"
+
+    def _deployment(self, provider: str, suggest: Suggest) -> Deployment:
         threads = int(_ask(suggest, "threads", Choice(self.threads)) or 1)
         batch = int(_ask(suggest, "batch", Choice(self.batches)) or 1)
         # Without a batch to fill there is nothing to wait for.
@@ -113,50 +136,20 @@ class SearchSpace:
         return Deployment(name, threads, batch, params_of(options), delay_ms, min(self.fitting(threads)))
 
     def known_good(self, target: Target) -> Iterator[Variant]:
-        """Variants that plug-ins recommend for this machine: each technique's best first, then pairs.
-
-        Where requests may be batches, those of a middling size: they gain most of what batching gives.
-        Where several instances may serve, also as many as there are cores for.
-        """
-        usual = self.default_deployment()
-        deployment = usual.with_(batch=self.batches[len(self.batches) // 2])
-        if deployment != usual:
-            yield Variant(Recipe(), deployment)
-        fewest = min(self.threads)
-        if max(self.fitting(fewest)) > usual.instances:
-            yield Variant(Recipe(), usual.with_(threads=fewest, instances=max(self.fitting(fewest))))
-        singles = {name: self._preferred(name, target) for name in self.techniques}
-        precision = [n for n in self.slot(Slot.PRECISION) if singles[n]]
-        graph = [n for n in self.slot(Slot.GRAPH) if singles[n]]
-        for name in [*precision, *graph]:
-            yield Variant(Recipe((singles[name][0],)), deployment)
-        for first in graph:
-            for second in precision:
-                yield Variant(Recipe((singles[first][0], singles[second][0])), deployment)
-        for name in [*precision, *graph]:
-            for step in singles[name][1:]:
-                yield Variant(Recipe((step,)), deployment)
-
-    def _preferred(self, name: str, target: Target) -> list[Step]:
-        technique, domains = self.techniques[name]
-        steps: list[Step] = []
-        for wanted in technique.prefer(target):
-            values = {k: d.default for k, d in domains.items()} | dict(wanted)
-            inside = all(k in domains and domains[k].contains(v) for k, v in values.items())
-            step = Step(name, params_of(technique.normalise(values)))
-            if inside and step not in steps:
-                steps.append(step)
-        return steps
+        """Variants that plug-ins recommend for this machine, the best of each provider first."""
+        return known_good(self, target)
 
     def names_of(self, variant: Variant) -> dict[str, Scalar]:
         """The choices that give ``variant`` back through ``sample``: parameters for a warm start."""
         given = {step.technique: dict(step.params) for step in variant.recipe.steps}
         by_slot = {self.techniques[name][0].slot: name for name in given}
-        out: dict[str, Scalar] = {slot.value: by_slot.get(slot, NONE) for slot in Slot if self.slot(slot)}
-        for name, params in given.items():
-            for key, domain in self.techniques[name][1].items():
-                out[f"{name}.{key}"] = params.get(key, domain.default)
         d = variant.deployment
+        out: dict[str, Scalar] = {
+            self._slot_name(slot, d.provider): by_slot.get(slot, NONE) for slot in Slot if self.slot(slot, d.provider)
+        }
+        for name, params in given.items():
+            for key, domain in self.domains(name, d.provider).items():
+                out[self._name(name, key, d.provider)] = params.get(key, domain.default)
         out |= {"provider": d.provider, "threads": d.threads, "batch": d.batch}
         if len(self.max_delays_ms) > 1 and d.batch > 1:
             out["max_delay_ms"] = d.max_delay_ms
@@ -196,40 +189,6 @@ def _ask(suggest: Suggest, name: str, domain: Domain) -> Scalar:
     """A domain of one value is no question."""
     fixed = _fixed(domain)
     return fixed[0] if fixed is not None else suggest(name, domain)
-
-
-def narrow(domain: Domain, wanted: Any, where: str) -> Domain:
-    """``domain`` restricted to ``wanted``: a value, a list of values, or {min, max} of a number.
-
-    Raises:
-        SpecError: a value outside what the plug-in declares.
-    """
-    if isinstance(wanted, Mapping):
-        if isinstance(domain, Choice) or set(wanted) - {"min", "max"}:
-            raise SpecError(f"{where}: {dict(wanted)!r} doesn't fit {_describe(domain)}.", "Write a list of values.")
-        low, high = wanted.get("min", domain.low), wanted.get("max", domain.high)
-        if not (domain.contains(low) and domain.contains(high) and low <= high):
-            raise SpecError(f"{where}: {low}..{high} is not inside {_describe(domain)}.", "Narrow, don't widen.")
-        default = min(max(domain.default, low), high)
-        if isinstance(domain, Int):
-            return Int(int(low), int(high), int(default), domain.log, domain.step)
-        return Float(float(low), float(high), float(default), domain.log)
-    listed = wanted if isinstance(wanted, (list, tuple)) else (wanted,)
-    values = tuple(v for i, v in enumerate(listed) if v not in listed[:i])
-    bad = [v for v in values if not domain.contains(v)]
-    if bad or not values:
-        shown = repr(bad[0]) if bad else "an empty list"
-        raise SpecError(f"{where}: {shown} is not inside {_describe(domain)}.", "Narrow, don't widen.")
-    default = domain.default
-    # The declared default stays the default where it is still allowed.
-    ordered = sorted(values, key=lambda v: v != default) if default in values else list(values)
-    return Choice(tuple(ordered))
-
-
-def _describe(domain: Domain) -> str:
-    if isinstance(domain, Choice):
-        return "one of " + ", ".join(str(v) for v in domain.values)
-    return f"{domain.low}..{domain.high}"
 
 
 def load_space_file(path: Path) -> dict[str, Any]:
@@ -304,20 +263,7 @@ def build_space(
         wanted = {str(name): {} for name in wanted}
     wanted = _mapping(wanted, f"{path}: techniques")
     _known(wanted, tuple(techniques), f"{path}: techniques")
-    not_tried: list[NotTried] = []
-    chosen: dict[str, tuple[Technique, Mapping[str, Domain]]] = {}
-    for name, settings in wanted.items():
-        technique = techniques[name]
-        gap = unmet(name, technique.needs, request.lacks)
-        if gap is None and (reason := technique.available(target)) is not None:
-            gap = refused("technique", name, reason)
-        if gap is not None:
-            not_tried.append(gap)
-            continue
-        told = _mapping(settings, f"{path}: techniques.{name}")
-        if raw.get("sensible_only", True):
-            told = {k: list(v) for k, v in technique.sensible(target).items()} | told
-        chosen[name] = (technique, _narrowed(technique.parameters, told, f"{path}: techniques.{name}"))
+    sensible_only = bool(raw.get("sensible_only", True))
     deployment = _mapping(raw.get("deployment"), f"{path}: deployment")
     threads = _threads(deployment.pop("threads", "auto"), request.threads, str(path))
     batches = _batches(deployment.pop("batch", None), request.batches, str(path))
@@ -330,24 +276,81 @@ def build_space(
         message = f"{path}: deployment.instances {list(instances)} need more than the {request.threads} cores allowed."
         raise SpecError(message, "Allow fewer instances or fewer threads.")
     _known(deployment, tuple(providers), f"{path}: deployment")
-    usable: dict[str, Mapping[str, Domain]] = {}
-    for name in request.providers:
+    usable, not_tried = _usable(request.providers, providers, target)
+    if not usable:
+        reasons = "; ".join(f"{gap.name}: {gap.reason}" for gap in not_tried)
+        message = f"target.providers: none of them can run here ({reasons})."
+        raise SpecError(message, "autopilot doctor lists those that can.")
+    options: dict[str, Mapping[str, Domain]] = {}
+    for name, provider in usable.items():
+        where = f"{path}: deployment.{name}"
+        worth = facts_of(provider).sensible(target) if sensible_only else {}
+        options[name] = _narrowed(provider.parameters, _worth(worth, _mapping(deployment.get(name), where)), where)
+    irrelevant = {name: f for name, p in usable.items() if (f := getattr(p, "irrelevant", None)) is not None}
+    space = SearchSpace({}, options, threads, batches, not_tried, delays_ms, instances, request.threads, irrelevant)
+    for name, settings in wanted.items():
+        where = f"{path}: techniques.{name}"
+        told = _mapping(settings, where)
+        if (gap := unmet(name, techniques[name].needs, request.lacks)) is not None:
+            space = replace(space, not_tried=(*space.not_tried, gap))
+            continue
+        space = _with(space, techniques[name], told, target=target, sensible_only=sensible_only, where=where)
+    return space
+
+
+def _usable(
+    wanted: Iterable[str], providers: Mapping[str, Provider], target: Target
+) -> tuple[dict[str, Provider], tuple[NotTried, ...]]:
+    """Of the providers ``wanted``, those that can run here; and why the others can't."""
+    usable: dict[str, Provider] = {}
+    not_tried: list[NotTried] = []
+    for name in wanted:
         if name not in providers:
             raise SpecError(f"target.providers: no provider is called {name!r}.", f"There are: {', '.join(providers)}.")
         reason = providers[name].usable(target)
-        if reason is not None:
+        if reason is None:
+            usable[name] = providers[name]
+        else:
             not_tried.append(refused("provider", name, reason))
+    return usable, tuple(not_tried)
+
+
+def _with(
+    space: SearchSpace,
+    technique: Technique,
+    settings: Mapping[str, Any],
+    *,
+    target: Target,
+    sensible_only: bool,
+    where: str,
+) -> SearchSpace:
+    """``space`` with ``technique`` on those of its providers that it is of use on."""
+    found: dict[str, Mapping[str, Domain]] = {}
+    reasons: dict[str, str] = {}
+    for provider in space.providers:
+        there = target.running(provider)
+        if (reason := technique.available(there)) is not None:
+            reasons[provider] = reason
             continue
-        settings = _mapping(deployment.get(name), f"{path}: deployment.{name}")
-        usable[name] = _narrowed(providers[name].parameters, settings, f"{path}: deployment.{name}")
-    if not usable:
-        reasons = "; ".join(f"{gap.name}: {gap.reason}" for gap in not_tried if gap.kind == "provider")
-        message = f"target.providers: none of them can run here ({reasons})."
-        raise SpecError(message, "autopilot doctor lists those that can.")
-    irrelevant = {name: f for name in usable if (f := getattr(providers[name], "irrelevant", None)) is not None}
-    return SearchSpace(
-        chosen, usable, threads, batches, tuple(not_tried), delays_ms, instances, request.threads, irrelevant
+        worth = technique.sensible(there) if sensible_only else {}
+        found[provider] = _narrowed(technique.parameters, _worth(worth, settings), where)
+    name = technique.name
+    if not found:
+        gap = refused("technique", name, next(iter(reasons.values())))
+        return replace(space, not_tried=(*space.not_tried, gap))
+    first = next(iter(found.values()))
+    apart = {p: {k: d for k, d in domains.items() if d != first[k]} for p, domains in found.items()}
+    return replace(
+        space,
+        techniques={**space.techniques, name: (technique, first)},
+        apart={p: {**space.apart.get(p, {}), name: apart.get(p, {})} for p in space.providers},
+        barred={p: space.barred.get(p, frozenset()) | ({name} if p in reasons else set()) for p in space.providers},
     )
+
+
+def _worth(sensible: Mapping[str, tuple[Scalar, ...]], settings: Mapping[str, Any]) -> dict[str, Any]:
+    """What a plug-in takes for worth trying, where the space's file says nothing itself."""
+    return {**{key: list(values) for key, values in sensible.items()}, **settings}
 
 
 def _narrowed(declared: Mapping[str, Domain], settings: Mapping[str, Any], where: str) -> dict[str, Domain]:

@@ -7,7 +7,7 @@ import platform
 import subprocess
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -39,7 +39,7 @@ _MACOS_FLAGS = {
     "hw.optional.arm.FEAT_SME": "sme",
 }
 DISTRIBUTIONS = (
-    "model-autopilot", "onnxruntime", "onnxruntime-gpu", "onnxruntime-ep-openvino", "onnx", "onnx-ir", "onnxscript",
+    "model-autopilot", "onnxruntime", "onnxruntime-gpu", "openvino", "tensorrt", "onnx", "onnx-ir", "onnxscript",
     "onnxslim", "numpy", "optuna", "mlflow", "scikit-learn", "torch", "neural-compressor-pt",
 )  # fmt: skip
 
@@ -52,7 +52,8 @@ class Target:
     ``cpu_flags`` are Linux's names, sorted, only those that matter to kernels. ``gpus`` are NVIDIA
     devices by name. ``versions`` holds the installed ones of the libraries that matter.
     ``energy_source`` is ``rapl``, ``nvml``, ``rapl+nvml`` or None, and then ``energy_reason`` says why;
-    ``gpu_memory_source`` is ``nvml`` or None, with its reason likewise.
+    ``gpu_memory_source`` is ``nvml`` or None, with its reason likewise. ``provider`` is what a variant is to run on
+    where techniques are asked what is worth trying; it is no property of the machine, so no part of its JSON.
     """
 
     machine: str
@@ -69,6 +70,7 @@ class Target:
     energy_reason: str = ""
     gpu_memory_source: str | None = None
     gpu_memory_reason: str = ""
+    provider: str = "cpu"
 
     @classmethod
     def detect(cls) -> Target:
@@ -97,6 +99,10 @@ class Target:
     def int8_dot(self) -> bool:
         """Whether the CPU has dot-product instructions for 8-bit integers (VNNI, AMX, dotprod, i8mm)."""
         return not _INT8_DOT.isdisjoint(self.cpu_flags)
+
+    def running(self, provider: str) -> Target:
+        """This machine with ``provider`` as what runs the variant: kernels of one are not those of another."""
+        return replace(self, provider=provider)
 
     def has(self, flag: str) -> bool:
         """Whether the CPU has an instruction set, by Linux's name."""

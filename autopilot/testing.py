@@ -7,18 +7,22 @@ needs a library beyond numpy.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from autopilot.artifact import Artifact
 from autopilot.budget import Budget, Limit
-from autopilot.contracts import Array, Feed
+from autopilot.contracts import Array, Feed, ProviderFacts, Session
+from autopilot.domain import Choice, Domain
 from autopilot.errors import Failure, Unsupported, VariantFailed
 from autopilot.profile import Interval, Measurement, OperatorCost, Placement
+from autopilot.providers._ort import with_defaults
 from autopilot.recipe import Deployment, Recipe, Step, Variant, params_of
 from autopilot.result import Candidate, Status, StudyResult, TrialRecord, TrialState
+from autopilot.target import Target
 
 FAKE_BUDGET = Budget((Limit("latency_p50_ms", 0.7, relative=True), Limit("quality_drop", 0.02), Limit("size_mb", 5.0)))
 
@@ -144,6 +148,43 @@ class FakeSession:
 
     def operator_costs(self, requests: int) -> tuple[OperatorCost, ...]:
         return (OperatorCost("Fake", "FakeExecutionProvider", "float32", 1.0, 1e-6),)
+
+
+@dataclass(frozen=True)
+class FakeProvider:
+    """A provider that is there, or not for ``reason``; it answers with ``session`` and reads no file.
+
+    >>> FakeProvider(reason="no driver; run install-driver").usable(Target.detect())
+    'no driver; run install-driver'
+    """
+
+    name: str = "fake"
+    reason: str | None = None
+    session: Session = field(default_factory=lambda: FakeSession(double))
+    parameters: Mapping[str, Domain] = field(default_factory=lambda: {"level": Choice(("high", "low"))})
+    thread_choices: bool = False
+    execution_provider: str = "FakeExecutionProvider"
+    facts: ProviderFacts = field(
+        default_factory=lambda: ProviderFacts(numerics=("level",), unaudited="the fake runs nothing")
+    )
+
+    def usable(self, target: Target) -> str | None:
+        return self.reason
+
+    def open(
+        self,
+        artifact: Path,
+        deployment: Deployment,
+        *,
+        optimized_model: Path | None = None,
+        profile_to: Path | None = None,
+    ) -> Session:
+        if self.reason is not None:
+            raise VariantFailed(Failure.PROVIDER_MISSING, self.reason)
+        with_defaults(dict(deployment.options), self.parameters)
+        if profile_to is not None:
+            raise Unsupported("the fake provider has no profiler.")
+        return self.session
 
 
 @dataclass(frozen=True)

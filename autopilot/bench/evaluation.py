@@ -14,7 +14,7 @@ import numpy as np
 from autopilot.bench.child import ChildLimits, run_child
 from autopilot.bench.live import server_cores, usable_cores
 from autopilot.contracts import Array
-from autopilot.profile import Placement
+from autopilot.profile import Kernel, Placement
 from autopilot.recipe import Deployment
 
 if TYPE_CHECKING:
@@ -43,6 +43,7 @@ class Evaluation:
     padded: tuple[str, ...] = ()
     all_names: tuple[str, ...] = ()
     left_out: Mapping[str, str] = field(default_factory=dict)
+    kernels: tuple[Kernel, ...] | None = None
 
     @classmethod
     def of(cls, folder: Path, answer: Mapping[str, Any]) -> Evaluation:
@@ -51,7 +52,9 @@ class Evaluation:
         placement = Placement(answer["placement"])
         names, padded = tuple(answer["output_names"]), tuple(answer["padded"])
         rest = (bool(answer["non_finite"]), padded, tuple(answer["all_names"]), answer["left_out"])
-        return cls(folder, names, placement, optimized, *rest)
+        told = answer.get("kernels")
+        kernels = None if told is None else tuple(Kernel.from_json(kernel) for kernel in told)
+        return cls(folder, names, placement, optimized, *rest, kernels=kernels)
 
     @classmethod
     def open(cls, folder: Path) -> Evaluation:

@@ -111,6 +111,7 @@ def evaluate(request: Mapping[str, Any]) -> dict[str, Any]:
     """Outputs of samples ``start..stop`` in ``folder``/{index}.npy, samples first."""
     from autopilot.bench.outputs import OutputFile
     from autopilot.bench.server import find_provider
+    from autopilot.contracts import TellsKernels
     from autopilot.data import Split
 
     split = Split.load(Path(request["split"]))
@@ -134,7 +135,9 @@ def evaluate(request: Mapping[str, Any]) -> dict[str, Any]:
                 raise VariantFailed(Failure.UNSUPPORTED, f"the output {name!r} stopped following the batch dimension.")
             file.add(kept[name][:real])
     finish(files, batched=split.batched)
+    kernels = session.kernels() if isinstance(session, TellsKernels) else None
     return {
+        "kernels": None if kernels is None else [kernel.to_json() for kernel in kernels],
         "output_names": list(files),
         "all_names": all_names,
         "left_out": reasons,

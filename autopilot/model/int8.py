@@ -48,14 +48,14 @@ def int8_audit(artifact: Path, optimized: Path, inputs: Mapping[str, Sequence[in
         ModelError: one of the files is missing or no ONNX model.
     """
     claimed_by = parse(artifact)
-    claimed = sum(_claims(node, producers) for node, producers in _walk(claimed_by))
-    ran = [node for node, _ in _walk(parse(optimized)) if node.op_type in MATMUL]
+    claimed = sum(claims_int8(node, producers) for node, producers in walk(claimed_by))
+    ran = [node for node, _ in walk(parse(optimized)) if node.op_type in MATMUL]
     executed = sum(node.op_type in INTEGER_MATMUL for node in ran)
     still_float = {node.name for node in ran if node.op_type in FLOAT_MATMUL}
     return Int8Audit(claimed, executed, len(ran), _mac_share(claimed_by, still_float, executed, inputs))
 
 
-def _walk(model: ModelProto) -> Iterator[tuple[NodeProto, dict[str, NodeProto]]]:
+def walk(model: ModelProto) -> Iterator[tuple[NodeProto, dict[str, NodeProto]]]:
     """Every node with the producers, by output name, of its graph."""
     for graph in all_graphs(model):
         producers = {o: n for n in graph.node for o in n.output if o}
@@ -63,7 +63,8 @@ def _walk(model: ModelProto) -> Iterator[tuple[NodeProto, dict[str, NodeProto]]]
             yield node, producers
 
 
-def _claims(node: NodeProto, producers: dict[str, NodeProto]) -> bool:
+def claims_int8(node: NodeProto, producers: dict[str, NodeProto]) -> bool:
+    """Whether ``node`` is an integer product, or its weight comes out of a DequantizeLinear."""
     if node.op_type in INTEGER_MATMUL:
         return True
     if node.op_type not in FLOAT_MATMUL:
@@ -93,7 +94,7 @@ def _mac_share(
     Fused nodes carry no shapes, so that shapes are those of the artifact: a node that claims int8
     and isn't among the float ones of the optimized graph (unfused nodes keep their names) ran so.
     """
-    products = [(n, _claims(n, p)) for n, p in _walk(artifact) if n.op_type in MATMUL]
+    products = [(n, claims_int8(n, p)) for n, p in walk(artifact) if n.op_type in MATMUL]
     ran = [claims and node.name not in still_float for node, claims in products]
     if sum(ran) != executed or len(products) != sum(n.op_type in MATMUL for n in artifact.graph.node):
         return None

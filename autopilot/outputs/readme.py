@@ -145,7 +145,25 @@ def _autopilot_lines(inputs: Sequence[TensorInfo], outputs: Sequence[TensorInfo]
     ]
 
 
+def _openvino_lines(deployment: Deployment, inputs: Sequence[TensorInfo]) -> list[str]:
+    o = dict(deployment.options)
+    return [
+        "import openvino                         # sends telemetry where openvino-telemetry is installed",
+        "",
+        "core = openvino.Core()",
+        'model = core.read_model("model.onnx")   # model.reshape(...) to your shapes, where shapes is fixed',
+        'compiled = core.compile_model(model, "CPU", {',
+        f'    "INFERENCE_NUM_THREADS": {deployment.threads}, "NUM_STREAMS": 1,',
+        f'    "INFERENCE_PRECISION_HINT": "{o.get("precision", "f32")}",',
+        f'    "ENABLE_CPU_PINNING": {bool(o.get("pinning", False))},',
+        "})",
+        f"outputs = compiled({_feed(inputs)})",
+    ]
+
+
 def _plain_section(deployment: Deployment, inputs: Sequence[TensorInfo]) -> list[str]:
+    if deployment.provider == "openvino":
+        return ["With openvino alone:", _code("python", _openvino_lines(deployment, inputs))]
     if deployment.provider != "cpu":
         return [
             f"Without autopilot: `model.onnx` with the provider {deployment.provider}, set up as "

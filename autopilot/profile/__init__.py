@@ -7,7 +7,7 @@ from autopilot.profile.energy import EnergyReading
 from autopilot.profile.latency import LatencyReading
 from autopilot.profile.measurement import Floats, Interval, Ints, Measurement
 from autopilot.profile.operators import OperatorCost, OperatorTable
-from autopilot.profile.placement import Int8Audit, Placement
+from autopilot.profile.placement import Int8Audit, Kernel, Placement
 from autopilot.profile.quality import QualityReading, RawScores, ScoreKind
 from autopilot.profile.record import Profile
 from autopilot.profile.stages import StageShare, StageShares
@@ -20,6 +20,7 @@ __all__ = [
     "Int8Audit",
     "Interval",
     "Ints",
+    "Kernel",
     "LatencyReading",
     "Measurement",
     "OperatorCost",

@@ -108,6 +108,11 @@ class OrtSession:
     def output_names(self) -> tuple[str, ...]:
         return self._names
 
+    @property
+    def inner(self) -> onnxruntime.InferenceSession:
+        """ONNX Runtime's own session, for other providers of this folder."""
+        return self._session
+
     def run(self, feed: Feed) -> list[Array]:
         """Outputs in the order of ``output_names``.
 

@@ -16,6 +16,7 @@ from autopilot import plugins
 from autopilot.cache import SharedCache
 from autopilot.cache.code import code_digest
 from autopilot.cache.sealed import read_sealed, write_sealed
+from autopilot.contracts import facts_of
 from autopilot.errors import BadInput
 from autopilot.profile import Int8Audit, QualityReading
 from autopilot.profile.storage import load_record, record_bytes
@@ -53,7 +54,9 @@ class KeptScore:
 
 def numerics(deployment: Deployment, batch: int) -> list[Any]:
     """What of ``deployment`` decides what is computed, in runs of ``batch`` samples."""
-    options = {name: value for name, value in deployment.options if name not in _NO_NUMERICS}
+    provider = plugins.providers().get(deployment.provider)
+    told = None if provider is None else facts_of(provider).numerics
+    options = {n: v for n, v in deployment.options if (n not in _NO_NUMERICS if told is None else n in told)}
     return [deployment.provider, options, batch]
 
 

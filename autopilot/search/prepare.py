@@ -36,7 +36,10 @@ BATCHES: Mapping[str, tuple[int, ...]] = {"offline": (1, 2, 4, 8, 16, 32, 64), "
 # were not faster (16.4 s for 4 and for 16 samples a run, 18.1 s for 1, on a 16 ms encoder).
 SCORING_BATCH = 4
 # Libraries whose change makes earlier trials incomparable.
-LIBRARIES = ("onnx", "onnxruntime", "onnxruntime-gpu", "onnxscript", "onnxslim", "numpy", "optuna", "model-autopilot")
+LIBRARIES = (
+    "onnx", "onnxruntime", "onnxruntime-gpu", "openvino", "tensorrt", "onnxscript", "onnxslim", "numpy", "optuna",
+    "model-autopilot",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,6 +168,9 @@ def _tell(setup: Setup, observer: Observer) -> None:
     """What the user should know; told when all is checked, so that bad input stays one paragraph."""
     for warning in setup.splits.warnings:
         observer.note(warning)
+    for name in setup.problem.target.providers:
+        if name in setup.space.left_out:
+            observer.note(f"provider {name} is left out: {setup.space.left_out[name]}")
     asked, cores = setup.problem.target.threads, setup.target.cores
     if asked is not None and asked > cores:
         observer.note(f"target.threads is {asked}, but this machine has {cores} cores; they are used")

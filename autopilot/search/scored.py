@@ -17,7 +17,7 @@ from autopilot.cache import SharedCache
 from autopilot.contracts import Array
 from autopilot.data import Split
 from autopilot.errors import Failure, VariantFailed
-from autopilot.model import ModelInfo, inspect, int8_audit
+from autopilot.model import ModelInfo, inspect, int8_audit, int8_audit_of_kernels
 from autopilot.profile import Int8Audit, QualityReading
 from autopilot.recipe import Recipe, digest
 from autopilot.scoring import can_reject, score
@@ -108,7 +108,7 @@ class QualityPass:
                 parts.append(found.load())
                 if stop < split.n and self._rejects(_joined(parts), split, stop, limits):
                     break
-            audit = self._audit(outcome, folder / "0" / "optimized.onnx", split, batch)
+            audit = self._audit(outcome, Evaluation.open(folder / "0"), split, batch)
             return self._reading(_joined(parts), split, limits, same_model=False), audit
         finally:
             shutil.rmtree(folder, ignore_errors=True)
@@ -197,11 +197,15 @@ class QualityPass:
         return any(plugins.techniques()[step.technique].claims_int8 for step in recipe.steps)
 
     @staticmethod
-    def _audit(outcome: Outcome, optimized: Path, split: Split, batch: int) -> Int8Audit | None:
-        if not optimized.exists():
+    def _audit(outcome: Outcome, found: Evaluation, split: Split, batch: int) -> Int8Audit | None:
+        """What runs in int8, from the runtime's graph or from its kernels; None where it showed neither."""
+        if found.optimized is None and found.kernels is None:
             return None
         shapes = {name: array.shape for name, array in split.feed([i % split.n for i in range(batch)]).items()}
-        return int8_audit(outcome.artifact.path, optimized, shapes)
+        if found.kernels is not None:
+            return int8_audit_of_kernels(outcome.artifact.path, found.kernels, shapes)
+        assert found.optimized is not None
+        return int8_audit(outcome.artifact.path, found.optimized, shapes)
 
 
 def _joined(parts: Sequence[Mapping[str, Array]]) -> dict[str, Array]:

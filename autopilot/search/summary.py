@@ -8,7 +8,7 @@ from typing import Protocol
 
 from autopilot import plugins
 from autopilot.budget import Budget
-from autopilot.contracts import Stage
+from autopilot.contracts import Stage, facts_of
 from autopilot.profile import Interval, Measurement, Profile
 from autopilot.recipe import Deployment
 
@@ -73,6 +73,8 @@ def measurement(name: str, profile: Profile, stage: Stage) -> Measurement | None
 
 
 def environment(deployment: Deployment) -> dict[str, str]:
-    """What the placement meter compares the runtime's own report with."""
-    name = getattr(plugins.providers()[deployment.provider], "execution_provider", None)
-    return {"execution_provider": name} if name else {}
+    """What the placement meter has to know of the provider: its name in the runtime's report, what it can't tell."""
+    provider = plugins.providers()[deployment.provider]
+    name = getattr(provider, "execution_provider", None)
+    told = {"execution_provider": name, "int8_unaudited": facts_of(provider).unaudited}
+    return {key: value for key, value in told.items() if value}

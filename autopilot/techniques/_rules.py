@@ -29,14 +29,57 @@ def int8_products_saturate(target: Target) -> bool:
     return target.has("avx2") and not target.int8_dot
 
 
-def sensible_numbers(target: Target) -> dict[str, tuple[Scalar, ...]]:
-    """Integer types with fast kernels in ONNX Runtime's CPU provider on this CPU.
+def integer_forms(target: Target) -> tuple[dict[str, Scalar], ...]:
+    """Types of activations and weights that ``target``'s provider multiplies fast, best first.
 
-    On x86 signed activations were seen slower than float on every model tried (0.9 times on a CNN),
-    and a reduced range only helps where 8-bit products saturate.
+    The one place where a form is paired with a provider: what known-good recipes begin with.
+
+    - ONNX Runtime on x86: unsigned activations with signed weights, the pair that VNNI and AMX multiply; without
+      them such products saturate, so weights get 7 bits. On ARM: both signed.
+    - OpenVINO on x86 takes both. Seen on AVX512-VNNI, one core: an encoder 2.7 ms unsigned, 2.4 ms symmetric
+      (3.5 and 7.8 ms on the CPU provider), a CNN 0.12 and 0.15 ms (0.11 and 0.30 ms).
+    - TensorRT wants explicit QDQ with both signed and zero points of 0.
+    """
+    signed: dict[str, Scalar] = {"activations": "int8", "weights": "int8", "symmetric": True}
+    if target.provider == "tensorrt" or target.machine.lower() in ("aarch64", "arm64"):
+        return (signed,)
+    narrow = int8_products_saturate(target)
+    unsigned: dict[str, Scalar] = {"activations": "uint8", "weights": "int8", "reduce_range": narrow}
+    if target.provider == "openvino":
+        return unsigned, {**signed, "reduce_range": narrow}
+    return (unsigned,)
+
+
+# What comes of QDQ (static) and of MatMulInteger (dynamic) where no integer kernels take them.
+_FLOAT_QDQ = {"cuda": "ONNX Runtime's CUDA provider has no int8 kernels: it would multiply in float, after converting"}
+_FLOAT_DYNAMIC = {
+    # An encoder: 11.5 ms on OpenVINO 2026.4 against 7.8 ms in float32, and 3.9 ms on the CPU provider.
+    "openvino": "OpenVINO multiplies dynamically quantized products in float",
+    "cuda": "ONNX Runtime's CUDA provider has no kernels for dynamically quantized products",
+    "tensorrt": "TensorRT takes no dynamically quantized products",
+}
+
+
+def no_static_kernels(target: Target) -> str | None:
+    """Why statically quantized products can't be fast on ``target``'s provider, or None."""
+    return _FLOAT_QDQ.get(target.provider)
+
+
+def no_dynamic_kernels(target: Target) -> str | None:
+    """Why dynamically quantized products can't be fast on ``target``'s provider, or None."""
+    return _FLOAT_DYNAMIC.get(target.provider)
+
+
+def sensible_numbers(target: Target) -> dict[str, tuple[Scalar, ...]]:
+    """Integer types with fast kernels in ``target``'s provider on this CPU.
+
+    On x86 signed activations were seen slower than float on every model tried in ONNX Runtime (0.9 times on a
+    CNN), and a reduced range only helps where 8-bit products saturate.
     """
     out: dict[str, tuple[Scalar, ...]] = {}
-    if target.has("avx2"):
+    if target.provider == "tensorrt":
+        out |= {"activations": ("int8",), "symmetric": (True,)}
+    elif target.has("avx2") and target.provider != "openvino":
         out["activations"] = ("uint8",)
     if not int8_products_saturate(target):
         out["reduce_range"] = (False,)

@@ -16,7 +16,7 @@ from autopilot.model.graph import STANDARD
 from autopilot.techniques import _onnx
 from autopilot.techniques._calibration import Calibration, calibrate
 from autopilot.techniques._histogram import Range
-from autopilot.techniques._rules import int8_products_saturate
+from autopilot.techniques._rules import integer_forms
 
 if TYPE_CHECKING:
     from onnx import ModelProto, NodeProto
@@ -197,14 +197,8 @@ def only(prepared: Prepared, chosen: Collection[str], ranges: Mapping[str, Range
 
 
 def preferred_numbers(target: Target) -> dict[str, Scalar]:
-    """How this CPU multiplies integers best.
-
-    x86: unsigned activations with signed weights is the pair that VNNI and AMX multiply; without
-    them such products saturate, so weights get 7 bits. ARM: both signed.
-    """
-    if target.machine.lower() in ("aarch64", "arm64"):
-        return {"activations": "int8", "weights": "int8", "symmetric": True}
-    return {"activations": "uint8", "weights": "int8", "reduce_range": int8_products_saturate(target)}
+    """How ``target``'s provider multiplies integers best."""
+    return integer_forms(target)[0]
 
 
 def normalise_numbers(params: Mapping[str, Scalar]) -> dict[str, Scalar]:

@@ -14,7 +14,12 @@ from autopilot.model.graph import all_graphs, nodes, subgraphs
 from autopilot.model.inspect import is_integer_op
 from autopilot.recipe import Recipe
 from autopilot.techniques import _onnx
-from autopilot.techniques._rules import already_quantized, int8_products_saturate, sensible_numbers
+from autopilot.techniques._rules import (
+    already_quantized,
+    int8_products_saturate,
+    no_dynamic_kernels,
+    sensible_numbers,
+)
 from autopilot.techniques._text import quiet
 
 if TYPE_CHECKING:
@@ -110,6 +115,7 @@ TECHNIQUE = Technique(
     apply=apply,
     summary="int8 weights, activations quantized at run time; no calibration",
     claims_int8=True,
+    available=no_dynamic_kernels,
     prefer=prefer,
     sensible=lambda target: {k: v for k, v in sensible_numbers(target).items() if k == "reduce_range"},
     refuses=refuses,

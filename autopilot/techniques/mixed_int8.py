@@ -11,7 +11,7 @@ from autopilot.domain import Choice, Int, Scalar
 from autopilot.errors import Unsupported
 from autopilot.recipe import Recipe
 from autopilot.techniques import _qdq, _sensitivity, _static
-from autopilot.techniques._rules import already_quantized, sensible_numbers
+from autopilot.techniques._rules import already_quantized, no_static_kernels, sensible_numbers
 
 if TYPE_CHECKING:
     from autopilot.target import Target
@@ -85,6 +85,7 @@ TECHNIQUE = Technique(
     summary="static int8 with the k most sensitive groups of layers in float",
     needs_calibration=True,
     claims_int8=True,
+    available=no_static_kernels,
     machine_bound=True,
     prefer=prefer,
     normalise=normalise,

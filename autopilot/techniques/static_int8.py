@@ -10,7 +10,7 @@ from autopilot.contracts import BuildContext, Slot, Technique
 from autopilot.domain import Choice, Scalar
 from autopilot.recipe import Recipe
 from autopilot.techniques import _qdq, _static
-from autopilot.techniques._rules import already_quantized, sensible_numbers
+from autopilot.techniques._rules import already_quantized, integer_forms, no_static_kernels, sensible_numbers
 
 if TYPE_CHECKING:
     from autopilot.target import Target
@@ -36,10 +36,11 @@ def apply(source: Path, target_folder: Path, params: Mapping[str, Scalar], conte
 
 
 def prefer(target: Target) -> tuple[Mapping[str, Scalar], ...]:
-    """What is known to be fast and right on this CPU, best first."""
-    first = _static.preferred_numbers(target)
+    """What is known to be fast and right on this CPU and provider, best first."""
+    first, *others = integer_forms(target)
     return (
         {**first, "per_channel": True},
+        *({**other, "per_channel": True} for other in others),
         {**first, "per_channel": False},
         {**first, "per_channel": True, "calibration": "percentile", "percentile": 99.999},
         {**first, "per_channel": True, "embeddings": True},
@@ -91,6 +92,7 @@ TECHNIQUE = Technique(
     summary="int8 weights and activations in QDQ form, ranges from calibration data",
     needs_calibration=True,
     claims_int8=True,
+    available=no_static_kernels,
     prefer=prefer,
     normalise=normalise,
     sensible=sensible,

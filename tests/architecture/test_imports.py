@@ -19,6 +19,7 @@ HEAVY = {
     "onnx",
     "onnxscript",
     "onnx_ir",
+    "openvino",
     "optuna",
     "mlflow",
     "pandas",

@@ -17,7 +17,7 @@ from autopilot.bench.child import ChildLimits
 from autopilot.budget import Budget, Judgement, Limit
 from autopilot.plugins import metrics
 from autopilot.profile import Measurement
-from autopilot.recipe import Recipe, Step, Variant
+from autopilot.recipe import Deployment, Recipe, Step, Variant, params_of
 from autopilot.scoring import can_reject, score
 from autopilot.scoring.early import ERROR, lowest_drop
 from autopilot.search import scored as module
@@ -120,7 +120,13 @@ class Models:
         if not is_baseline:
             self.spans.append((start, stop))
         self.written[folder] = SimpleNamespace(
-            load=lambda: {"y": outputs}, output_names=("y",), all_names=("y",), left_out={}, padded=()
+            load=lambda: {"y": outputs},
+            output_names=("y",),
+            all_names=("y",),
+            left_out={},
+            padded=(),
+            optimized=None,
+            kernels=None,
         )
         return self.written[folder]
 
@@ -173,3 +179,40 @@ def test_verification_never_looks_at_a_part(tmp_path: Path, monkeypatch: pytest.
 
     assert spans == [(0, N)]
     assert reading.n == N
+
+
+@pytest.mark.parametrize(
+    ("provider", "one", "other", "runs"),
+    [
+        ("openvino", {"precision": "f32"}, {"precision": "bf16"}, 2),
+        ("openvino", {"shapes": "fixed"}, {"shapes": "dynamic"}, 1),
+        ("cpu", {"spinning": True}, {"spinning": False}, 1),
+        ("cpu", {"graph_optimization": "all"}, {"graph_optimization": "basic"}, 2),
+    ],
+)
+def test_artifact_is_scored_again_where_an_option_changes_answers(
+    provider: str,
+    one: dict[str, Any],
+    other: dict[str, Any],
+    runs: int,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """bfloat16 is another model as far as quality goes; how threads wait is not."""
+    models = Models(np.zeros(0, dtype=int))
+    monkeypatch.setattr(module, "evaluate", models.evaluate)
+    monkeypatch.setattr(module.Evaluation, "open", lambda path: models.written[path])
+    monkeypatch.setattr(module, "inspect", lambda path: SimpleNamespace(batch=None, dynamic_quantized=False))
+    monkeypatch.setattr(QualityPass, "claims_int8", staticmethod(lambda recipe: False))
+    setup = setup_of(tmp_path, budget=Budget((Limit("quality_drop", 0.01),)))
+    object.__setattr__(setup, "metric", metrics()["accuracy"])
+    split: Any = SimpleNamespace(name="validation", n=N, digest="v", batched=True, labels=LABELS)
+    quality = QualityPass(setup, Outcome(Variant(Recipe(), setup.space.default_deployment()), setup.model))
+    recipe = Recipe((Step("slim"),))
+
+    for options in (one, other):
+        deployment = Deployment(provider, options=params_of(options))
+        outcome = Outcome(Variant(recipe, deployment), artifact_of(recipe))
+        quality.run(outcome, split, limits=ChildLimits(10.0), early=False)
+
+    assert len(models.spans) == runs

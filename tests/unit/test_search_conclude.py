@@ -16,9 +16,10 @@ from autopilot.profile import Interval, Measurement, OperatorCost, OperatorTable
 from autopilot.recipe import Recipe, Step, Variant, params_of
 from autopilot.result import Status, StudyResult, TrialRecord, TrialState
 from autopilot.search import conclude as module
+from autopilot.search import decide
 from autopilot.search.conclude import speedup
 from autopilot.search.explain import explain
-from autopilot.search.finalists import MOST_LATE, line_up, verify
+from autopilot.search.finalists import MOST_LATE, Verification, line_up, verify
 from autopilot.search.outcome import Outcome
 from autopilot.search.ranking import Ranking
 from tests.unit.search_support import BUDGET, Facts, FakeEvaluator, Recorder, artifact_of, figures, setup_of
@@ -148,12 +149,10 @@ def test_everything_certainly_out_is_no_fit_with_the_smallest_violation(
 def nearest_written(folder: Path, evaluator: Any, monkeypatch: pytest.MonkeyPatch) -> tuple[StudyResult, Any]:
     """The result where no finalist was verified, and the artifact that was given to be copied."""
     given: list[Any] = []
-    monkeypatch.setattr(
-        module, "write_outputs", lambda result, out, artifact, preprocessing: given.append(artifact) or result
-    )
+    monkeypatch.setattr(module, "write_outputs", lambda result, out, artifact, **more: given.append(artifact) or result)
     old = replace(artifact_of(Recipe()), path=folder / "gone.onnx")
     records = [record(0, Facts(1.0)), replace(record(1, Facts(0.9)), artifact=old)]
-    monkeypatch.setattr(module, "verify", lambda *_, **__: module.Verification())
+    monkeypatch.setattr(decide, "verify", lambda *_, **__: Verification())
     result = module.conclude(evaluator, records, RANKING, started=0.0, deadline=math.inf, out=folder)
     return result, given[0]
 

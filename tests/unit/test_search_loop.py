@@ -23,7 +23,7 @@ from autopilot.errors import DataError, Failure, VariantFailed
 from autopilot.observer import NullObserver, Observer
 from autopilot.recipe import Variant
 from autopilot.result import Status, StudyResult, TrialState
-from autopilot.search import conclude, loop, samples, start
+from autopilot.search import conclude, decide, loop, samples, start
 from autopilot.search.database import Database
 from autopilot.search.sampler import RUNNABLE, Sampler
 from autopilot.search.samples import Samples
@@ -90,7 +90,7 @@ def simulated(
             start, "prepare", lambda problem, work, observer: setup_of(work, space=space, search=problem.search)
         )
         patch.setattr(loop.RunningStudy, "_open_tracker", lambda self: None)
-        patch.setattr(conclude, "write_outputs", lambda result, out, artifact, preprocessing: result)
+        patch.setattr(conclude, "write_outputs", lambda result, out, artifact, **more: result)
         for owner, name in (
             (Database, "change"),
             (RunState, "save"),
@@ -304,7 +304,7 @@ def test_bad_input_found_late_keeps_the_trials(tmp_path: Path, monkeypatch: pyte
         raise DataError("the test labels are wrong.")
 
     with monkeypatch.context() as patch:
-        patch.setattr(conclude, "verify", fails)
+        patch.setattr(decide, "verify", fails)
         with pytest.raises(DataError):
             run(tmp_path, lambda v: Facts(0.5))
     result, (evaluator,) = run(tmp_path, lambda v: Facts(0.5))

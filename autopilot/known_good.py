@@ -1,0 +1,75 @@
+"""Where a search starts: what plug-ins recommend for this machine, provider by provider."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from itertools import zip_longest
+from typing import TYPE_CHECKING
+
+from autopilot.contracts import Slot
+from autopilot.recipe import Deployment, Recipe, Step, Variant, params_of
+
+if TYPE_CHECKING:
+    from autopilot.space import SearchSpace
+    from autopilot.target import Target
+
+
+def known_good(space: SearchSpace, target: Target) -> Iterator[Variant]:
+    """Recommended variants, the best of each provider in turn: which of them is faster is what has to be found out.
+
+    The model as given in its default deployment on the first provider is the baseline and not among them; on
+    every other provider it is.
+    """
+    first, *others = space.providers
+    lists = [_on(space, target.running(first))]
+    for name in others:
+        given = Variant(Recipe(), space.default_deployment(name))
+        lists.append((given, *_on(space, target.running(name))))
+    for row in zip_longest(*lists):
+        yield from (variant for variant in row if variant is not None)
+
+
+def _on(space: SearchSpace, target: Target) -> tuple[Variant, ...]:
+    """Variants for ``target.provider``: each technique's best first, then pairs, then each technique's others.
+
+    Where requests may be batches, those of a middling size: they gain most of what batching gives.
+    Where several instances may serve, also as many as there are cores for.
+    """
+    usual = space.default_deployment(target.provider)
+    deployment = usual.with_(batch=space.batches[len(space.batches) // 2])
+    given = [Variant(Recipe(), deployment)] if deployment != usual else []
+    return (*given, *_instances(space, usual), *(Variant(r, deployment) for r in _recipes(space, target)))
+
+
+def _instances(space: SearchSpace, usual: Deployment) -> Iterator[Variant]:
+    fewest = min(space.threads)
+    most = max(space.fitting(fewest))
+    if most > usual.instances:
+        yield Variant(Recipe(), usual.with_(threads=fewest, instances=most))
+
+
+def _recipes(space: SearchSpace, target: Target) -> Iterable[Recipe]:
+    singles = {name: _preferred(space, name, target) for name in space.techniques}
+    precision = [n for n in space.slot(Slot.PRECISION, target.provider) if singles[n]]
+    graph = [n for n in space.slot(Slot.GRAPH, target.provider) if singles[n]]
+    for name in [*precision, *graph]:
+        yield Recipe((singles[name][0],))
+    for first in graph:
+        for second in precision:
+            yield Recipe((singles[first][0], singles[second][0]))
+    for name in [*precision, *graph]:
+        for step in singles[name][1:]:
+            yield Recipe((step,))
+
+
+def _preferred(space: SearchSpace, name: str, target: Target) -> list[Step]:
+    technique, _ = space.techniques[name]
+    domains = space.domains(name, target.provider)
+    steps: list[Step] = []
+    for wanted in technique.prefer(target):
+        values = {k: d.default for k, d in domains.items()} | dict(wanted)
+        inside = all(k in domains and domains[k].contains(v) for k, v in values.items())
+        step = Step(name, params_of(technique.normalise(values)))
+        if inside and step not in steps:
+            steps.append(step)
+    return steps

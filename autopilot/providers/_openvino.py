@@ -1,0 +1,252 @@
+"""A session of OpenVINO's runtime: compiled models by shape, requests by thread, kernels from its counters."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from types import ModuleType
+from typing import Any, NoReturn
+
+import numpy as np
+
+from autopilot.contracts import Array, Feed
+from autopilot.errors import Failure, Unsupported, VariantFailed
+from autopilot.profile import Kernel, OperatorCost, Placement
+from autopilot.providers._openvino_kernels import KernelRun, costs_of, kernel_of, node_count, sources_of
+
+# How placement and operator costs call it; it is no execution provider of ONNX Runtime.
+NAME = "OpenVINO"
+# A server makes batches of 1 to 16 samples; each set of shapes beyond them is left to the dynamic model.
+MOST_SHAPES = 16
+# Sets of shapes remembered as checked, by thread; a check takes some microseconds.
+MOST_SEEN = 64
+_TELEMETRY = "openvino_telemetry"
+_CUT = 600
+
+Shapes = tuple[tuple[int, ...], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How a model is compiled. ``counts_kernels``, ``keeps_costs``: with the counters on, for one run or for all."""
+
+    threads: int
+    precision: str
+    pinning: bool
+    fixed: bool
+    counts_kernels: bool = False
+    keeps_costs: bool = False
+
+    @property
+    def properties(self) -> dict[str, Any]:
+        """OpenVINO's names and values."""
+        return {
+            "INFERENCE_NUM_THREADS": self.threads,
+            "NUM_STREAMS": 1,
+            "INFERENCE_PRECISION_HINT": self.precision,
+            "ENABLE_CPU_PINNING": self.pinning,
+            "PERF_COUNT": self.counts_kernels or self.keeps_costs,
+        }
+
+
+@cache
+def runtime() -> ModuleType:
+    """The openvino package, imported without its telemetry.
+
+    ``import openvino`` (2026.4) loads openvino_telemetry where it is installed, writes an id into the home folder
+    and reports the import to Google Analytics. With that module out of reach it takes its own stub instead.
+
+    Raises:
+        VariantFailed: PROVIDER_MISSING.
+    """
+    sys.modules.setdefault(_TELEMETRY, None)  # type: ignore[arg-type]  # None is how an import is blocked
+    try:
+        import openvino
+    except ImportError as exc:
+        message = f"the package openvino can't be loaded: {exc}."
+        raise VariantFailed(
+            Failure.PROVIDER_MISSING, message, "`autopilot doctor` lists the usable providers."
+        ) from exc
+    found: ModuleType = openvino
+    return found
+
+
+@cache
+def _core() -> Any:
+    """OpenVINO's core: one a process, since compiled models share what they can through it."""
+    return runtime().Core()
+
+
+def open_session(artifact: Path, settings: Settings) -> OpenVinoSession:
+    """The session of ``artifact``.
+
+    Raises:
+        VariantFailed: BUILD_ERROR or OOM; PROVIDER_MISSING.
+        Unsupported: an operator that OpenVINO doesn't know, or a text input or output.
+    """
+    core = _core()
+    try:
+        model = core.read_model(str(artifact))
+    except (RuntimeError, MemoryError) as exc:
+        refuse(exc, f"OpenVINO {runtime().get_version()} can't load the model", Failure.BUILD_ERROR)
+    session = OpenVinoSession(model, settings)
+    if not (settings.fixed and model.is_dynamic()):
+        session.compile_for(None)
+    return session
+
+
+def refuse(exc: Exception, what: str, otherwise: Failure) -> NoReturn:
+    """Raise one of OpenVINO's errors, all of them RuntimeErrors, as one of ours."""
+    text = " ".join(str(exc).split())
+    message = f"{what}: {text if len(text) <= _CUT else text[:_CUT] + ' …'}"
+    if isinstance(exc, MemoryError) or "bad_alloc" in text or "Failed to allocate" in text:
+        raise VariantFailed(Failure.OOM, message, "Raise the memory limit or lower the batch size.") from exc
+    if "No conversion rule found" in text or "OpConversionFailure" in text or "NotImplemented" in text:
+        hint = "OpenVINO has no such operator: keep the standard ones (no fused ones), or take another provider."
+        raise Unsupported(message, hint) from exc
+    raise VariantFailed(otherwise, message) from exc
+
+
+@dataclass(frozen=True, slots=True)
+class _Request:
+    """One thread's request to one compiled model, with its ports in the model's order."""
+
+    request: Any
+    compiled: Any
+    inputs: tuple[Any, ...]
+
+
+class OpenVinoSession:
+    """A loaded model: host arrays in, host arrays out; threads may run it side by side."""
+
+    def __init__(self, model: Any, settings: Settings) -> None:
+        self._model = model
+        self._settings = settings
+        self._tensor = runtime().Tensor
+        self._inputs = tuple(p.get_friendly_name() for p in model.get_parameters())
+        self._names = tuple(r.get_friendly_name().removesuffix("/sink_port_0") for r in model.get_results())
+        ports = (*model.inputs, *model.outputs)
+        if any(port.element_type == runtime().Type.string for port in ports):
+            raise Unsupported("the model takes or gives text, which is left to ONNX Runtime.", "Take provider cpu.")
+        self._types = tuple(np.dtype(port.element_type.to_dtype()) for port in model.inputs)
+        self._shapes = tuple(port.partial_shape for port in model.inputs)
+        self._compiled: dict[Shapes | None, Any] = {}
+        self._lock = threading.Lock()
+        self._local = threading.local()
+        self._last: _Request | None = None
+        self._costs: list[list[KernelRun]] = []
+
+    @property
+    def output_names(self) -> tuple[str, ...]:
+        return self._names
+
+    def run(self, feed: Feed) -> list[Array]:
+        """Outputs in the order of ``output_names``.
+
+        Raises:
+            VariantFailed: an input is missing or doesn't fit, or the runtime failed.
+        """
+        arrays = self._taken(feed)
+        try:
+            ready = self._ready(tuple(a.shape for a in arrays))
+            request = ready.request
+            for port, array in zip(ready.inputs, arrays, strict=True):
+                request.set_tensor(port, self._tensor(array, shared_memory=True))
+            request.infer(share_outputs=True)
+            # The request's own memory is written over by the next run.
+            outputs = [request.get_output_tensor(i).data.copy() for i in range(len(self._names))]
+        except (RuntimeError, MemoryError) as exc:
+            refuse(exc, "running the model failed", Failure.CRASH)
+        self._last = ready
+        if self._settings.keeps_costs:
+            self._costs.append([KernelRun.of(info) for info in request.profiling_info])
+        return outputs
+
+    def placement(self) -> Placement:
+        """All nodes run here: OpenVINO takes a model as a whole or not at all."""
+        compiled = next(reversed(self._compiled.values()), None)
+        graph = self._model if compiled is None else compiled.get_runtime_model()
+        return Placement({NAME: node_count(graph)})
+
+    def kernels(self) -> tuple[Kernel, ...] | None:
+        """The kernels of the last run, from OpenVINO's counters; None where they weren't on or nothing ran."""
+        if self._last is None or not self._settings.counts_kernels:
+            return None
+        sources = sources_of(self._last.compiled.get_runtime_model())
+        runs = [KernelRun.of(info) for info in self._last.request.profiling_info]
+        return tuple(kernel_of(run, sources.get(run.name, ())) for run in runs if run.executed)
+
+    def operator_costs(self, requests: int) -> tuple[OperatorCost, ...]:
+        """Costs of the last ``requests`` runs by operator, from OpenVINO's counters.
+
+        Raises:
+            Unsupported: the session was opened without ``profile_to``, or ran less often.
+        """
+        if not self._settings.keeps_costs:
+            raise Unsupported("the session keeps no profile.", "Open it with profile_to.")
+        kept = self._costs[-requests:]
+        if len(kept) < requests:
+            raise Unsupported(f"the session has answered {len(kept)} of {requests} requests.")
+        return costs_of(kept, NAME)
+
+    def compile_for(self, shapes: Shapes | None) -> Any:
+        """The model compiled for ``shapes`` (None: for all that it takes), once.
+
+        Raises:
+            VariantFailed: BUILD_ERROR or OOM.
+            Unsupported: an operator without an implementation.
+        """
+        with self._lock:
+            if shapes is not None and shapes not in self._compiled and len(self._compiled) >= MOST_SHAPES:
+                shapes = None
+            if shapes not in self._compiled:
+                self._compiled[shapes] = self._compile(shapes)
+            return self._compiled[shapes]
+
+    def _compile(self, shapes: Shapes | None) -> Any:
+        model = self._model
+        try:
+            if shapes is not None:
+                model = model.clone()
+                model.reshape({i: list(shape) for i, shape in enumerate(shapes)})
+            return _core().compile_model(model, "CPU", self._settings.properties)
+        except (RuntimeError, MemoryError) as exc:
+            refuse(exc, f"OpenVINO {runtime().get_version()} can't compile the model", Failure.BUILD_ERROR)
+
+    def _ready(self, shapes: Shapes) -> _Request:
+        """This thread's request for inputs of ``shapes``."""
+        requests: dict[Shapes | None, _Request] = self._local.__dict__.setdefault("requests", {})
+        if shapes in requests:
+            return requests[shapes]
+        self._check(shapes)
+        key = shapes if self._settings.fixed and self._model.is_dynamic() else None
+        if key not in requests:
+            compiled = self.compile_for(key)
+            requests[key] = _Request(compiled.create_infer_request(), compiled, tuple(compiled.inputs))
+        found = requests[key]
+        if len(requests) < MOST_SEEN:
+            requests[shapes] = found  # checked, and found at once the next time
+        return found
+
+    def _check(self, shapes: Shapes) -> None:
+        """Refuse what doesn't fit the model as it was read: reshaping it would make some wrong shapes right."""
+        for name, wanted, shape in zip(self._inputs, self._shapes, shapes, strict=True):
+            if not wanted.compatible(runtime().PartialShape(list(shape))):
+                message = f"running the model failed: input {name!r} has shape {list(shape)}, not {wanted}."
+                raise VariantFailed(Failure.CRASH, message)
+
+    def _taken(self, feed: Feed) -> list[Array]:
+        """The inputs in the model's order, as arrays that OpenVINO may read in place."""
+        arrays = []
+        for name, wanted in zip(self._inputs, self._types, strict=True):
+            array = feed.get(name)
+            if array is None:
+                raise VariantFailed(Failure.CRASH, f"running the model failed: input {name!r} is missing.")
+            if array.dtype != wanted:
+                message = f"running the model failed: input {name!r} is {array.dtype}, not {wanted}."
+                raise VariantFailed(Failure.CRASH, message)
+            arrays.append(array if array.flags.c_contiguous else np.ascontiguousarray(array))
+        return arrays

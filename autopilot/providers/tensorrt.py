@@ -1,0 +1,150 @@
+"""ONNX Runtime's TensorRT provider. Written against its documentation; not yet run on a GPU."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from autopilot.contracts import ProviderFacts
+from autopilot.domain import Choice, Domain, Scalar
+from autopilot.providers import cuda
+from autopilot.providers._ort import OrtSession, session_options, with_defaults
+from autopilot.providers._ort_gpu import GPU_ENERGY, GPU_MEMORY, GRAPH, IO, open_on_device, why_no_tensorrt
+from autopilot.recipe import Deployment, digest
+
+if TYPE_CHECKING:
+    from autopilot.target import Target
+
+EXECUTION_PROVIDER = "TensorrtExecutionProvider"
+PARAMETERS: Mapping[str, Domain] = {
+    "device": Choice((0, 1, 2, 3, 4, 5, 6, 7)),
+    # What float products may be computed in; TensorRT takes whatever is fastest among them.
+    "precision": Choice(("fp16", "fp32", "bf16")),
+    # Needed by explicit QDQ; without QDQ in the file nothing is quantized, since there is no calibration table.
+    "int8": Choice((True, False)),
+    # Higher builds longer. 3 is TensorRT's default.
+    "builder_level": Choice((3, 5, 2)),
+    "io": IO,
+}
+# An engine built for other shapes is built again in the middle of serving.
+FREE = -1
+
+
+def cache_folder() -> Path:
+    """Where engines and timings are kept between processes and studies."""
+    root = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
+    return Path(root) / "autopilot" / "tensorrt"
+
+
+def provider_options(chosen: Mapping[str, Scalar], cache: Path, engine: str) -> dict[str, Any]:
+    """ONNX Runtime's names and values for ``chosen``; engines under ``cache``/``engine``, timings shared beside it."""
+    flag = {True: "1", False: "0"}
+    return {
+        "device_id": str(chosen["device"]),
+        "trt_fp16_enable": flag[chosen["precision"] == "fp16"],
+        "trt_bf16_enable": flag[chosen["precision"] == "bf16"],
+        "trt_int8_enable": flag[bool(chosen["int8"])],
+        "trt_builder_optimization_level": str(chosen["builder_level"]),
+        "trt_cuda_graph_enable": flag[chosen["io"] == GRAPH],
+        "trt_engine_cache_enable": "1",
+        "trt_engine_cache_path": str(cache / engine),
+        "trt_timing_cache_enable": "1",
+        "trt_timing_cache_path": str(cache),
+    }
+
+
+def shape_profiles(inputs: Sequence[tuple[str, Sequence[int]]], batch: int) -> dict[str, str]:
+    """Options for an engine of 1 to ``batch`` samples, best at ``batch``; none where other dimensions are free too.
+
+    ``inputs``: names and shapes of the model's inputs, free dimensions as ``FREE``. Without profiles the provider
+    takes the shapes of the first request, and builds again when others come.
+
+    >>> shape_profiles([("x", (-1, 3))], 8)["trt_profile_opt_shapes"]
+    'x:8x3'
+    """
+    shapes = [(name, tuple(shape)) for name, shape in inputs]
+    if not any(FREE in shape for _, shape in shapes) or any(FREE in shape[1:] for _, shape in shapes):
+        return {}
+
+    def told(samples: int) -> str:
+        sizes = ((name, (samples, *s[1:]) if s and s[0] == FREE else s) for name, s in shapes)
+        return ",".join(f"{name}:{'x'.join(map(str, shape))}" for name, shape in sizes)
+
+    sizes = {"min": 1, "opt": batch, "max": batch}
+    return {f"trt_profile_{key}_shapes": told(samples) for key, samples in sizes.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class TensorrtProvider:
+    """Runs engines of TensorRT on an NVIDIA device; what TensorRT can't take runs on CUDA, and placement tells."""
+
+    name: str = "tensorrt"
+    execution_provider: str = EXECUTION_PROVIDER
+    parameters: Mapping[str, Domain] = field(default_factory=lambda: dict(PARAMETERS))
+    thread_choices: bool = False
+    facts: ProviderFacts = field(
+        default_factory=lambda: ProviderFacts(
+            precisions=("float32", "float16", "bfloat16", "int8"),
+            memory_axes=GPU_MEMORY,
+            energy_counters=GPU_ENERGY,
+            numerics=("precision", "int8", "builder_level"),
+            libraries=("onnxruntime-gpu", "tensorrt"),
+            hardware=("gpus",),
+            sensible=cuda.sensible,
+            unaudited="a TensorRT engine shows ONNX Runtime none of its kernels",
+        )
+    )
+
+    def usable(self, target: Target) -> str | None:
+        """None, or which of device, driver, packages and libraries is missing and how to get it."""
+        return why_no_tensorrt(target)
+
+    def open(
+        self,
+        artifact: Path,
+        deployment: Deployment,
+        *,
+        optimized_model: Path | None = None,
+        profile_to: Path | None = None,
+    ) -> OrtSession:
+        """Load ``artifact``, from an engine built before where it still holds; else the build is part of ``load_s``.
+
+        Nothing is written to ``optimized_model``: ONNX Runtime refuses to store a graph with an engine in it.
+
+        Raises:
+            VariantFailed: PROVIDER_MISSING, or the model doesn't load.
+            Unsupported: an unknown option.
+        """
+        from autopilot.artifact import sha256_file
+        from autopilot.target import Target
+
+        chosen = with_defaults(dict(deployment.options), self.parameters)
+        options = session_options(deployment, {}, None, artifact, profile_to=profile_to)
+        here = self.facts.engine_key(Target.detect())
+        engine = digest([sha256_file(artifact), here, dict(chosen), deployment.batch])[:16]
+        cache = cache_folder()
+        (cache / engine).mkdir(parents=True, exist_ok=True)
+        profiles = shape_profiles(_inputs_of(artifact), deployment.batch)
+        device = int(chosen["device"] or 0)
+        providers = [
+            (EXECUTION_PROVIDER, provider_options(chosen, cache, engine) | profiles),
+            (cuda.EXECUTION_PROVIDER, {"device_id": str(device)}),
+        ]
+        return open_on_device(artifact, options, providers, io=str(chosen["io"]), device_id=device)
+
+
+def _inputs_of(artifact: Path) -> list[tuple[str, list[int]]]:
+    """Names and shapes of the model's inputs, read by a session on the CPU that optimizes nothing."""
+    from autopilot.providers._ort import open_session
+
+    plain = Deployment("cpu")
+    session = open_session(
+        artifact, session_options(plain, {"graph_optimization": "disabled"}, None, artifact), ["CPUExecutionProvider"]
+    ).inner
+    return [(i.name, [d if isinstance(d, int) else FREE for d in i.shape]) for i in session.get_inputs()]
+
+
+PROVIDER = TensorrtProvider()

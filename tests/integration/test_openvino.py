@@ -1,0 +1,219 @@
+"""OpenVINO for real: answers, threads, telemetry, the int8 audit, and a search that chooses between providers."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper
+
+import autopilot
+from autopilot import plugins
+from autopilot.artifact import Artifact
+from autopilot.bench.launcher import Server
+from autopilot.bench.operators import measure_operators
+from autopilot.build import build
+from autopilot.build.cache import Cache
+from autopilot.errors import Unsupported, VariantFailed
+from autopilot.model import inspect, int8_audit_of_kernels
+from autopilot.providers import openvino
+from autopilot.recipe import Deployment, Recipe, Step, params_of
+from autopilot.target import Target
+from tests import models
+from tests.integration.bench_support import LIMITS, dense, samples, write_split
+from tests.integration.run_support import autopilot as command
+from tests.integration.run_support import result_of, write_study
+
+REASON = openvino.PROVIDER.usable(Target.detect())
+pytestmark = [pytest.mark.integration, pytest.mark.skipif(REASON is not None, reason=f"openvino: {REASON}")]
+
+ON = Deployment("openvino")
+
+
+def quantized(folder: Path, technique: str, **params: Any) -> tuple[Path, dict[str, np.ndarray]]:
+    """A small CNN (products alone for dynamic int8) quantized, and one sample for it."""
+    path = folder / "float.onnx"
+    if technique == "dynamic_int8":
+        dense(path, width=64, layers=2)
+        feed = {"x": samples(64, 64)}
+    else:
+        model = models.cnn()
+        models.write(model, path)
+        feed = models.samples(model, 64)
+    split = write_split(folder / "calibration", feed)
+    declared = plugins.techniques()[technique]
+    values = {key: domain.default for key, domain in declared.parameters.items()} | params
+    artifact = build(
+        Recipe((Step(technique, params_of(declared.normalise(values))),)),
+        Artifact.of(list(inspect(path).files)),
+        calibration=split,
+        cache=Cache(folder / "cache"),
+        threads=1,
+        limits=LIMITS,
+    )
+    return artifact.path, {name: value[:1] for name, value in feed.items()}
+
+
+def test_import_sends_and_leaves_nothing(tmp_path: Path) -> None:
+    """Unhindered it reports its import to Google Analytics and leaves an id in the home folder."""
+    code = (
+        "import socket, sys\n"
+        "def refuse(*a, **k): raise AssertionError('a connection was opened')\n"
+        "socket.socket.connect = refuse\n"
+        "from pathlib import Path\n"
+        "from autopilot.providers import openvino\n"
+        "from autopilot.recipe import Deployment\n"
+        f"openvino.PROVIDER.open(Path({str(dense(tmp_path / 'model.onnx'))!r}), Deployment('openvino'))\n"
+        "print('openvino_telemetry' in sys.modules and sys.modules['openvino_telemetry'] is None)\n"
+    )
+    home = tmp_path / "home"
+    home.mkdir()
+    environment = {**os.environ, "HOME": str(home)}
+
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=120, check=False
+    )
+
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == ["True"]
+    assert list(home.iterdir()) == []
+
+
+def test_server_serves_with_openvino_alone_and_keeps_to_its_thread(tmp_path: Path) -> None:
+    """No ONNX Runtime in the process; a thread option that isn't kept would be told."""
+    split = write_split(tmp_path / "split", {"x": samples(64, 256)})
+    path = dense(tmp_path / "model.onnx", width=256, layers=4)
+    with Server.start(path, ON, split=split, limits=LIMITS) as server:
+        server.warm_up()
+        server.block(200)
+        modules = {name.partition(".")[0] for name in server._ask({"do": "modules"})["modules"]}
+
+        assert server.placement.share("OpenVINO") == 1.0
+        assert server.warnings == ()
+        assert "openvino" in modules
+        assert not modules & {"onnxruntime", "onnx", "torch", "mlflow", "optuna", "pandas", "sklearn"}
+
+
+@pytest.mark.parametrize("shapes", ["fixed", "dynamic"])
+def test_every_batch_gets_the_right_answer(shapes: str, tmp_path: Path) -> None:
+    """Also beyond the number of shapes that are compiled for, and in several threads at a time."""
+    path = dense(tmp_path / "model.onnx", width=8)
+    session = openvino.PROVIDER.open(path, Deployment("openvino", options=(("shapes", shapes),)))
+    plain = plugins.providers()["cpu"].open(path, Deployment("cpu"))
+    feeds = [samples(1 + i % 20, 8, seed=i) for i in range(60)]
+
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda x: session.run({"x": x})[0], feeds))
+
+    for x, answer in zip(feeds, found, strict=True):
+        np.testing.assert_allclose(answer, plain.run({"x": x})[0], rtol=1e-4, atol=1e-6)
+
+
+def test_shape_that_only_reshaping_would_take_is_refused(tmp_path: Path) -> None:
+    """A model of 4 columns must not become one of 5."""
+    x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", 4]) for name in "xy")
+    graph = helper.make_graph([helper.make_node("Relu", ["x"], ["y"])], "g", [x], [y])
+    path = tmp_path / "model.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
+    session = openvino.PROVIDER.open(path, ON)
+
+    assert session.run({"x": samples(2, 4)})[0].shape == (2, 4)
+    with pytest.raises(VariantFailed, match="'x'"):
+        session.run({"x": samples(2, 5)})
+
+
+def test_operator_that_openvino_lacks_is_unsupported(tmp_path: Path) -> None:
+    """A known limit, no crash; the message names the operator."""
+    x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, [2, 2]) for name in "xy")
+    graph = helper.make_graph([helper.make_node("Nonsense", ["x"], ["y"], domain="com.acme")], "g", [x], [y])
+    opsets = [helper.make_opsetid("", 17), helper.make_opsetid("com.acme", 1)]
+    path = tmp_path / "model.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=8), path)
+
+    with pytest.raises(Unsupported, match="Nonsense"):
+        openvino.PROVIDER.open(path, ON)
+
+
+@pytest.mark.parametrize("form", [{"activations": "uint8"}, {"activations": "int8", "symmetric": True}])
+def test_static_int8_is_seen_in_integer_kernels(form: dict[str, Any], tmp_path: Path) -> None:
+    """Both forms that are recommended for it; every product is found again."""
+    path, feed = quantized(tmp_path, "static_int8", **form)
+    session = openvino.PROVIDER.open(path, ON, optimized_model=tmp_path / "unused.onnx")
+    session.run(feed)
+
+    found = int8_audit_of_kernels(path, session.kernels() or (), {k: v.shape for k, v in feed.items()})
+
+    assert found.claimed > 0
+    assert found.executed == found.claimed
+    assert found.mac_share == pytest.approx(1.0)
+
+
+def test_dynamic_int8_is_seen_in_float_kernels(tmp_path: Path) -> None:
+    """Why it is left out on OpenVINO."""
+    path, feed = quantized(tmp_path, "dynamic_int8", op_types="matmul")
+    session = openvino.PROVIDER.open(path, ON, optimized_model=tmp_path / "unused.onnx")
+    session.run(feed)
+
+    assert int8_audit_of_kernels(path, session.kernels() or ()).is_fake
+
+
+def test_operators_are_timed_by_its_own_counters(tmp_path: Path) -> None:
+    """In a process of its own, as for every provider."""
+    split = write_split(tmp_path / "split", {"x": samples(64, 64)})
+    table = measure_operators(dense(tmp_path / "model.onnx", width=64), ON, split=split, limits=LIMITS)
+
+    assert table.by_provider() == {"OpenVINO": pytest.approx(1.0)}
+    assert {row.operator for row in table.rows} & {"FullyConnected", "MatMul"}
+
+
+def test_search_over_providers_tries_each_and_its_winner_loads_again(tmp_path: Path) -> None:
+    """A provider that isn't there is told once and never drawn; the winner runs from its folder."""
+    missing = "cuda" if plugins.providers()["cuda"].usable(Target.detect()) else None
+    providers = ["cpu", "openvino", *([missing] if missing else [])]
+    spec = write_study(
+        tmp_path,
+        target={"providers": providers, "threads": 1},
+        space="openvino",
+        search={"trials": 6, "timeout": "200s", "seed": 0},
+    )
+
+    done = command("run", str(spec), "--out", "out", cwd=tmp_path, timeout=280)
+
+    assert done.returncode == 0, done.stderr
+    found = result_of(tmp_path / "out")
+    assert {trial["deployment"]["provider"] for trial in found["trials"]} == {"cpu", "openvino"}
+    if missing:
+        assert done.stderr.count("provider cuda is left out: ") == 1
+        assert "no NVIDIA device" in found["explanation"] or "onnxruntime-gpu" in found["explanation"]
+    runner = autopilot.load(tmp_path / "out" / "best")
+    held = json.loads((tmp_path / "out" / "best" / "variant.json").read_text())
+    feed = {
+        t["name"]: np.zeros([d if isinstance(d, int) else 1 for d in t["shape"]], t["dtype"]) for t in held["inputs"]
+    }
+    assert all(np.isfinite(value).all() for value in runner(feed).values())
+
+
+def test_study_on_openvino_alone_needs_no_other_provider(tmp_path: Path) -> None:
+    """Its baseline is the model as given on OpenVINO; int8 there is audited by kernels."""
+    spec = write_study(
+        tmp_path,
+        target={"providers": ["openvino"], "threads": 1},
+        space="openvino",
+        search={"trials": 3, "timeout": "200s", "seed": 0},
+    )
+
+    done = command("run", str(spec), "--out", "out", cwd=tmp_path, timeout=280)
+
+    assert done.returncode == 0, done.stderr
+    found = result_of(tmp_path / "out")
+    assert {trial["deployment"]["provider"] for trial in found["trials"]} == {"openvino"}
+    audited = [t["measured"]["int8_node_share"]["value"] for t in found["trials"] if "int8_node_share" in t["measured"]]
+    assert any(share == pytest.approx(1.0) for share in audited if share is not None)

@@ -1,0 +1,156 @@
+"""CUDA and TensorRT where there is neither: reasons, options, shape profiles, bound memory (the host's own)."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from autopilot import plugins
+from autopilot.contracts import facts_of
+from autopilot.errors import VariantFailed
+from autopilot.providers import _ort_gpu, cuda, tensorrt
+from autopilot.providers._ort import open_session, session_options
+from autopilot.providers._ort_bound import MOST_GRAPHS, BoundSession
+from autopilot.recipe import Deployment
+from autopilot.target import Target
+from tests.integration.bench_support import dense, samples
+
+PLAIN = replace(Target.detect(), gpus=(), versions={"onnxruntime": "1.32.0"})
+ON_GPU = replace(PLAIN, gpus=("NVIDIA H100",))
+READY = replace(ON_GPU, versions={"onnxruntime-gpu": "1.31.1"})
+
+
+@pytest.mark.parametrize(
+    ("target", "libraries", "said", "command"),
+    [
+        (replace(PLAIN, versions={"onnxruntime": "1", "onnxruntime-gpu": "1"}), (), "both installed", "pip uninstall"),
+        (PLAIN, (), "no NVIDIA device", "nvidia-smi"),
+        (ON_GPU, (), "onnxruntime 1.32.0 has the CPU provider alone", "pip uninstall -y onnxruntime && pip install"),
+        (READY, (), "cuDNN", "pip install 'onnxruntime-gpu[cuda,cudnn]'"),
+        (READY, ("cudnn",), "libnvinfer 10", "export LD_LIBRARY_PATH="),
+    ],
+)
+def test_first_missing_part_is_named_with_its_command(
+    target: Target, libraries: tuple[str, ...], said: str, command: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A user mends one thing after the other."""
+    monkeypatch.setattr(_ort_gpu, "find_library", lambda name: name if name in libraries else None)
+    monkeypatch.setattr(_ort_gpu, "_has", lambda module: False)
+
+    reason = tensorrt.PROVIDER.usable(target) or ""
+
+    assert said in reason
+    assert command in reason
+    assert (cuda.PROVIDER.usable(target) == reason) is ("cudnn" not in libraries)
+
+
+def test_nothing_is_missing_where_all_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As far as can be seen without loading it; opening a session checks the rest."""
+    monkeypatch.setattr(_ort_gpu, "find_library", lambda name: name)
+
+    assert cuda.PROVIDER.usable(READY) is None
+    assert tensorrt.PROVIDER.usable(READY) is None
+
+
+def test_opening_without_the_provider_is_refused_and_never_runs_on_the_cpu(tmp_path: Path) -> None:
+    """ONNX Runtime would, with a line in its log."""
+    for name in ("cuda", "tensorrt"):
+        provider = plugins.providers()[name]
+        if provider.usable(Target.detect()) is None:
+            pytest.skip(f"{name} is usable here")
+        with pytest.raises(VariantFailed) as caught:
+            provider.open(dense(tmp_path / "model.onnx"), Deployment(name))
+        assert caught.value.failure == "provider_missing"
+
+
+def test_cuda_options_are_onnx_runtimes() -> None:
+    """Names as in its documentation, all values text."""
+    defaults: dict[str, Any] = {name: domain.default for name, domain in cuda.PARAMETERS.items()}
+
+    assert cuda.provider_options(defaults) == {
+        "device_id": "0",
+        "cudnn_conv_algo_search": "EXHAUSTIVE",
+        "do_copy_in_default_stream": "1",
+        "prefer_nhwc": "0",
+        "use_tf32": "1",
+        "enable_cuda_graph": "0",
+    }
+    assert cuda.provider_options(defaults | {"io": "graph", "tf32": False})["enable_cuda_graph"] == "1"
+
+
+def test_tensorrt_keeps_engines_apart_and_timings_together() -> None:
+    """Timings serve every engine of a device; an engine serves one model in one setting."""
+    defaults: dict[str, Any] = {name: domain.default for name, domain in tensorrt.PARAMETERS.items()}
+    found = tensorrt.provider_options(defaults, Path("/c"), "abc")
+
+    assert found["trt_engine_cache_path"] == str(Path("/c") / "abc")
+    assert found["trt_timing_cache_path"] == str(Path("/c"))
+    assert (found["trt_fp16_enable"], found["trt_bf16_enable"], found["trt_int8_enable"]) == ("1", "0", "1")
+
+
+def test_shape_profiles_cover_the_batches_of_the_deployment() -> None:
+    """An engine for one shape would be built again in the middle of serving."""
+    found = tensorrt.shape_profiles([("image", (-1, 3, 32)), ("scale", (1,))], 8)
+
+    assert found == {
+        "trt_profile_min_shapes": "image:1x3x32,scale:1",
+        "trt_profile_opt_shapes": "image:8x3x32,scale:1",
+        "trt_profile_max_shapes": "image:8x3x32,scale:1",
+    }
+    assert tensorrt.shape_profiles([("tokens", (-1, -1))], 8) == {}
+    assert tensorrt.shape_profiles([("image", (4, 3))], 4) == {}
+
+
+def test_inputs_are_read_without_an_engine(tmp_path: Path) -> None:
+    """What the profiles are made of."""
+    assert tensorrt._inputs_of(dense(tmp_path / "model.onnx", width=16)) == [("x", [-1, 16])]
+
+
+@pytest.mark.parametrize("name", ["cuda", "tensorrt"])
+def test_facts_tell_what_is_measured_on_a_device(name: str) -> None:
+    """Memory and energy come from the device's counters too, and an engine is one device's."""
+    facts = facts_of(plugins.providers()[name])
+
+    assert "gpu_memory_mb" in facts.memory_axes
+    assert "nvml" in facts.energy_counters
+    assert facts.engine_key(READY) != facts.engine_key(replace(READY, gpus=("another",)))
+
+
+@pytest.fixture
+def bound(tmp_path: Path) -> BoundSession:
+    """A bound session on the host's memory, where binding works as on a device."""
+    deployment = Deployment("cpu")
+    path = dense(tmp_path / "model.onnx")
+    session = open_session(path, session_options(deployment, {}, None, path), ["CPUExecutionProvider"])
+    return BoundSession(session.inner, "cpu", graphs=True)
+
+
+def test_bound_runs_answer_what_plain_runs_do(bound: BoundSession) -> None:
+    """The first run of a shape is plain, later ones are bound; every answer is an array of its own."""
+    feeds = [samples(3, 16, seed=i) for i in range(4)]
+    plain = [bound.inner.run(None, {"x": x})[0] for x in feeds]
+    found = [bound.run({"x": x})[0] for x in feeds]
+
+    for one, other in zip(plain, found, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_bound_memory_is_kept_for_a_few_sets_of_shapes(bound: BoundSession) -> None:
+    """Each captured graph holds memory; shapes beyond that still get right answers."""
+    for n in range(1, MOST_GRAPHS + 4):
+        x = samples(n, 16, seed=n)
+        for _ in range(2):
+            np.testing.assert_allclose(bound.run({"x": x})[0], bound.inner.run(None, {"x": x})[0])
+
+    assert len(bound._bound) == MOST_GRAPHS
+
+
+def test_bound_session_refuses_wrong_inputs_as_ours(bound: BoundSession) -> None:
+    """A wrong shape, a missing input, a wrong type."""
+    for feed in ({"x": samples(2, 5)}, {}, {"x": np.ones((2, 16), np.int64)}):
+        with pytest.raises(VariantFailed):
+            bound.run(feed)
