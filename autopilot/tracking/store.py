@@ -86,7 +86,19 @@ class Store:
             prepare_mlflow()
             from mlflow.tracking import MlflowClient
 
-            return MlflowClient(tracking_uri=self.uri)
+            client = MlflowClient(tracking_uri=self.uri)
+            if create:
+                self.settle()
+            return client
+
+    def settle(self) -> None:
+        """Move what the log holds into the database's own file: copied alone, that is then whole."""
+        if str(self.database) in _OWN and self.database is not None:
+            with (
+                contextlib.suppress(sqlite3.Error),
+                contextlib.closing(sqlite3.connect(self.database, timeout=1.0)) as connection,
+            ):
+                connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
     def _reach(self) -> None:
         """Fail fast where nobody listens: mlflow itself retries for long."""

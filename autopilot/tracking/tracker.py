@@ -126,6 +126,7 @@ class Tracker:
             self._log(self.run_id, metrics=metrics, tags=fields.study_tags(result), model_id=model_id)
             self._log_files(replace(result, mlflow=ref), out)
             self._client.set_terminated(self.run_id, "FINISHED")
+        self.store.settle()
         self._finished = True
         return ref
 
