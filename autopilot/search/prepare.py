@@ -14,9 +14,11 @@ from autopilot.artifact import Artifact, sha256_file
 from autopilot.bench.arrivals import Load
 from autopilot.bench.child import ChildLimits
 from autopilot.bench.launcher import probe_batching
+from autopilot.build.torch_export import EXAMPLE_SAMPLES, export_note, export_torch
 from autopilot.contracts import Metric
 from autopilot.data import Splits
 from autopilot.data import prepare as prepare_data
+from autopilot.data.example import take_example
 from autopilot.errors import SpecError, VariantFailed
 from autopilot.model import ModelInfo, inspect
 from autopilot.observer import Observer
@@ -24,7 +26,7 @@ from autopilot.recipe import Deployment, digest
 from autopilot.scoring import resolve_metric
 from autopilot.search.preflight import baseline_error, check_metric
 from autopilot.space import SearchSpace, SpaceRequest, build_space
-from autopilot.spec import Problem
+from autopilot.spec import Problem, TorchSource
 from autopilot.target import Target
 
 # Share of the machine's memory that one child may take; the rest is the parent's and the system's.
@@ -156,6 +158,8 @@ def _tell(setup: Setup, observer: Observer) -> None:
     """What the user should know; told when all is checked, so that bad input stays one paragraph."""
     for warning in setup.splits.warnings:
         observer.note(warning)
+    if note := export_note(setup.model.path):
+        observer.note(note)
     asked, cores = setup.problem.target.threads, setup.target.cores
     if asked is not None and asked > cores:
         observer.note(f"target.threads is {asked}, but this machine has {cores} cores; they are used")
@@ -174,12 +178,20 @@ def _batching(info: ModelInfo, splits: Splits, model: Artifact, space: SearchSpa
 
 
 def resolve_model(problem: Problem, work: Path) -> Path:
-    """The ONNX file behind ``model:``, fetched from MLflow where the spec names it so."""
+    """The ONNX file behind ``model:``: given, exported from PyTorch, or fetched from MLflow."""
     if isinstance(problem.model, Path):
         return problem.model
+    if isinstance(problem.model, TorchSource):
+        return _exported(problem, problem.model, work)
     from autopilot.tracking import resolve_model as fetch
 
     return fetch(problem.model, work / "model")
+
+
+def _exported(problem: Problem, source: TorchSource, work: Path) -> Path:
+    example = take_example(problem.data, EXAMPLE_SAMPLES)
+    threads = psutil.cpu_count() or 1
+    return export_torch(source, example, folder=work / "model", limits=child_limits(problem), threads=threads).path
 
 
 def child_limits(problem: Problem) -> ChildLimits:
