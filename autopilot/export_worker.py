@@ -15,9 +15,6 @@ from autopilot.errors import ModelError, VariantFailed
 if TYPE_CHECKING:
     from autopilot.torch_model import Exported
 
-# Both compute in float32, in another order: 1e-6 of the largest output is usual, 1e-1 is a wrong graph.
-RTOL, ATOL = 1e-4, 1e-5
-
 
 def handle(request: Mapping[str, Any]) -> dict[str, Any]:
     """Write ``request["target"]`` from ``request["source"]``; ``request["example"]`` is an .npz of real inputs."""
@@ -48,6 +45,7 @@ def check(target: Path, exported: Exported, per_sample: tuple[str, ...]) -> None
         ModelError: an input or output is missing, or an output differs by more than the tolerances.
     """
     from autopilot.techniques._gate import difference, session
+    from autopilot.torch_model.export import ATOL, RTOL
 
     runner = session(target)
     missing = set(exported.feed) - {i.name for i in runner.get_inputs()}

@@ -25,6 +25,8 @@ Array = npt.NDArray[Any]
 # Opset 18 is the exporter's oldest; its later ones split fewer operators but fewer quantizers know those.
 OPSET = 18
 BATCH = "batch"
+# Two float32 computations of the same, in another order: 1e-6 of the largest output is usual, 1e-1 is another graph.
+RTOL, ATOL = 1e-4, 1e-5
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,22 +62,52 @@ def export_onnx(
     samples = len(feed[per_sample[0]]) if per_sample else 1
     answer = named_outputs(run(call, model, feed))
     expected = {name: value.numpy() for name, value in answer.items()}
-    note, reason = "", None
+    one = rows(feed, per_sample, 1)
+    alone = {name: value.numpy() for name, value in named_outputs(run(call, model, one)).items()}
+    note = ""
     if per_sample and samples > 1:
-        program, reason = _traced(model, call, rows(feed, per_sample, 2), per_sample)
-        if program is not None:
-            reason = _write(program, call, tuple(answer), target)
+        reason = _depends_on_batch(expected, alone, samples)
+        if reason is None:
+            reason = _attempt(model, call, rows(feed, per_sample, 2), per_sample, tuple(answer), target)
         if reason is None:
             return Exported(None, feed, expected)
-        note = f"the exporter can't leave the number of samples in a request free ({reason}); it is fixed to 1"
-    one = rows(feed, per_sample, 1)
-    program, reason = _traced(model, call, one, ())
-    if program is not None:
-        reason = _write(program, call, tuple(answer), target)
+        note = f"the export takes 1 sample a request, their number can't be left free: {reason.rstrip('.')}"
+    reason = _attempt(model, call, one, (), tuple(answer), target)
     if reason is not None:
         raise _refused(reason)
-    expected = {name: value.numpy() for name, value in named_outputs(run(call, model, one)).items()}
-    return Exported(1 if per_sample else None, one, expected, note)
+    return Exported(1 if per_sample else None, one, alone, note)
+
+
+def _depends_on_batch(together: Mapping[str, Array], alone: Mapping[str, Array], samples: int) -> str | None:
+    """Why samples can't share a run: the model's own answer to the first one is another when it comes alone.
+
+    A trace holds one of the two, whichever it was taken with, and the exporter doesn't complain.
+    """
+    for name, value in together.items():
+        if value.shape[:1] == (samples,) and not _close(value[:1], alone[name]):
+            return f"its output {name!r} for a sample depends on how many samples there are"
+    return None
+
+
+def _close(a: Array, b: Array) -> bool:
+    if a.shape != b.shape or a.dtype.kind not in "fc":
+        return a.shape == b.shape
+    return bool(
+        np.allclose(a, b, rtol=0.0, atol=ATOL + RTOL * float(np.nanmax(np.abs(a), initial=0.0)), equal_nan=True)
+    )
+
+
+def _attempt(
+    model: nn.Module,
+    call: Call,
+    feed: Mapping[str, Array],
+    per_sample: tuple[str, ...],
+    outputs: tuple[str, ...],
+    target: Path,
+) -> str | None:
+    """Trace ``model`` with a free first dimension of ``per_sample`` and write it; the reason where that fails."""
+    program, reason = _traced(model, call, feed, per_sample)
+    return _write(program, call, outputs, target) if program is not None else reason
 
 
 def _export_program(
