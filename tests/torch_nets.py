@@ -93,6 +93,7 @@ def seeded(kind: type[nn.Module], seed: int = 0) -> Any:
         if isinstance(module, nn.BatchNorm2d):
             nn.init.uniform_(module.running_mean, -0.5, 0.5)
             nn.init.uniform_(module.running_var, 0.5, 2.0)
+        if isinstance(module, nn.BatchNorm2d | nn.LayerNorm):  # equal weights would be stored once by the exporter
             nn.init.uniform_(module.weight, 0.5, 1.5)
             nn.init.uniform_(module.bias, -0.5, 0.5)
     return net.eval()

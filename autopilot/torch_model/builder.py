@@ -122,9 +122,9 @@ def tensor_of(value: Any) -> Any:
         raise CannotConvert(f"it has a constant of type {value.dtype}") from exc
 
 
-def layer_name(node: Node) -> str:
-    """What to call a layer: as in the model it was exported from, where the weights' names still tell."""
-    for name in (*node.inputs[1:3], node.name):
+def layer_name(node: Node, *more: str) -> str:
+    """What to call a layer: as in the model it was exported from, where its weights' names (or ``more``) still tell."""
+    for name in (*node.inputs[1:3], *more, node.name):
         stem, dot, last = name.rpartition(".")
         if dot and last in ("weight", "bias", "weight_bias", "running_mean"):
             return stem

@@ -44,11 +44,17 @@ class Exported:
 
 
 def export_onnx(
-    model: nn.Module | ExportedProgram, feed: Mapping[str, Array], per_sample: tuple[str, ...], target: Path
+    model: nn.Module | ExportedProgram,
+    feed: Mapping[str, Array],
+    per_sample: tuple[str, ...],
+    target: Path,
+    *,
+    call: Call | None = None,
 ) -> Exported:
     """Write ``model`` as the ONNX file ``target`` whose inputs are called as in ``feed``.
 
-    ``feed``: real inputs, those of ``per_sample`` with the sample as first dimension. Outputs are called
+    ``feed``: real inputs, those of ``per_sample`` with the sample as first dimension; ``call`` says how a module
+    takes them where their names don't. Outputs are called
     by the keys of the dict that the model answers with, else ``output``, or ``output_0`` and so on.
 
     Raises:
@@ -58,7 +64,7 @@ def export_onnx(
 
     if isinstance(model, ExportedProgram):
         return _export_program(model, feed, per_sample, target)
-    call = module_call(model, tuple(feed))
+    call = call or module_call(model, tuple(feed))
     samples = len(feed[per_sample[0]]) if per_sample else 1
     answer = named_outputs(run(call, model, feed))
     expected = {name: value.numpy() for name, value in answer.items()}

@@ -53,7 +53,9 @@ def padding(node: Node, kernel: list[int], strides: list[int], dilations: list[i
         size = shape[2 + i] if shape is not None else None
         if size is None and strides[i] != 1:
             raise CannotConvert(f"auto_pad {auto} with a stride needs a fixed input size")
-        total = max(span - strides[i], 0) if size is None or size % strides[i] == 0 else max(span - size % strides[i], 0)
+        total = (
+            max(span - strides[i], 0) if size is None or size % strides[i] == 0 else max(span - size % strides[i], 0)
+        )
         small, large = total // 2, total - total // 2
         begins.append(small if auto == "SAME_UPPER" else large)
         ends.append(large if auto == "SAME_UPPER" else small)
@@ -117,14 +119,14 @@ def conv_transpose(b: Builder, node: Node) -> FxNode:
 
 
 def linear(b: Builder, node: Node, w: Array, bias: Array | None, key: tuple[Any, ...]) -> FxNode:
-    """nn.Linear with ``w``, shape (out, in), and ``bias``, shape (out,)."""
+    """nn.Linear with ``w``, shape (out, in), and ``bias``, shape (out,); ``key`` ends with the bias's name."""
     from torch import nn
 
     layer = nn.Linear(w.shape[1], w.shape[0], bias is not None)
     fill(layer.weight, w)
     if bias is not None:
         fill(layer.bias, bias)
-    return b.layer(layer, key, layer_name(node), b.tensor(node.inputs[0]))
+    return b.layer(layer, key, layer_name(node, str(key[-1])), b.tensor(node.inputs[0]))
 
 
 def gemm(b: Builder, node: Node) -> FxNode:
@@ -139,7 +141,7 @@ def gemm(b: Builder, node: Node) -> FxNode:
         return b.call(operators.gemm, a, other, third, alpha, beta, turned)
     w = (w if turned[1] else w.T) * np.asarray(alpha, w.dtype)
     bias = bias * np.asarray(beta, bias.dtype) if bias is not None else None
-    return linear(b, node, w, bias, ("Gemm", *node.inputs[1:], alpha, beta, turned))
+    return linear(b, node, w, bias, ("Gemm", alpha, beta, turned, *node.inputs[1:]))
 
 
 def matmul(b: Builder, node: Node) -> FxNode:
@@ -149,24 +151,25 @@ def matmul(b: Builder, node: Node) -> FxNode:
         import torch
 
         return b.call(torch.matmul, b.tensor(node.inputs[0]), b.tensor(node.inputs[1]))
-    add, bias = _bias_of(b, node, w.shape[1])
-    out = linear(b, node, w.T, bias, ("MatMul", node.inputs[1], add.name if add is not None else ""))
+    add, name, bias = _bias_of(b, node, w.shape[1])
+    out = linear(b, node, w.T, bias, ("MatMul", node.inputs[1], name))
     if add is not None:
         b.values[add.outputs[0].name] = out
     return out
 
 
-def _bias_of(b: Builder, node: Node, width: int) -> tuple[Any, Array | None]:
-    """The Add that alone uses a MatMul's result and adds a stored row to it."""
+def _bias_of(b: Builder, node: Node, width: int) -> tuple[Any, str, Array | None]:
+    """The Add that alone uses a MatMul's result and adds a stored row to it, with the row's name and value."""
     value = node.raw.outputs[0]
     uses = value.uses()
     if len(uses) != 1 or value.is_graph_output() or uses[0].node.op_type != "Add" or uses[0].node.domain:
-        return None, None
+        return None, "", None
     add = uses[0].node
     other = add.inputs[1 - uses[0].idx]
-    stored = b.onnx.constants.get(other.name or "") if other is not None else None
+    name = (other.name or "") if other is not None else ""
+    stored = b.onnx.constants.get(name)
     bias = _row(stored, width) if stored is not None and stored.size == width else None
-    return (add, bias) if bias is not None else (None, None)
+    return (add, name, bias) if bias is not None else (None, "", None)
 
 
 def _row(value: Array, width: int) -> Array | None:
@@ -188,9 +191,7 @@ def batch_norm(b: Builder, node: Node) -> FxNode:
     kind = {4: nn.BatchNorm2d, 5: nn.BatchNorm3d}.get(rank, nn.BatchNorm1d)
     values = [weight(node, i, "statistics") for i in range(1, 5)]
     layer = kind(len(values[0]), node.attribute("epsilon", 1e-5), 1.0 - node.attribute("momentum", 0.9))
-    for parameter, value in zip(
-        (layer.weight, layer.bias, layer.running_mean, layer.running_var), values, strict=True
-    ):
+    for parameter, value in zip((layer.weight, layer.bias, layer.running_mean, layer.running_var), values, strict=True):
         fill(parameter, value)
     return b.layer(layer, ("BatchNorm", *node.inputs[1:]), layer_name(node), b.tensor(node.inputs[0]))
 

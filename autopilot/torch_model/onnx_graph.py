@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -153,10 +154,9 @@ def _prepared(path: Path) -> ir.Model:
         load_external_data_for_model(proto, str(path.parent))
     if opset(proto) and not any(e.domain not in STANDARD for e in proto.opset_import):
         del proto.graph.value_info[:]  # stale shapes stop the inference below
-        try:
+        # Without shapes some operators are refused, each with its reason.
+        with contextlib.suppress(shape_inference.InferenceError, checker.ValidationError, ValueError):
             proto = shape_inference.infer_shapes(proto, data_prop=True)
-        except (shape_inference.InferenceError, checker.ValidationError, ValueError):
-            pass  # without shapes some operators are refused, each with its reason
     model = ir.from_proto(proto)
     for step in (
         common.InlinePass(),

@@ -14,7 +14,9 @@ Tensor = Any
 
 def reshape(x: Tensor, shape: Sequence[int], allow_zero: bool = False) -> Tensor:
     """Reshape: 0 copies the dimension unless ``allow_zero``, -1 is what is left."""
-    return x.reshape([x.shape[i] if isinstance(d, int) and d == 0 and not allow_zero else d for i, d in enumerate(shape)])
+    return x.reshape(
+        [x.shape[i] if isinstance(d, int) and d == 0 and not allow_zero else d for i, d in enumerate(shape)]
+    )
 
 
 def flatten(x: Tensor, axis: int) -> Tensor:
