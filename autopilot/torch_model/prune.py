@@ -1,0 +1,194 @@
+"""Structured channel pruning with Torch-Pruning: which groups can be pruned, how much of each, and doing it."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from autopilot.errors import Unsupported
+from autopilot.torch_model.quiet import quiet
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+# With fewer channels left in a layer than this share, a network was never seen to recover.
+LARGEST_RATIO = 0.9
+# A divergence of nothing would ask for all channels of a group.
+_LEAST_DIVERGENCE = 1e-6
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What to prune: ``ratio`` of all channels on average.
+
+    ``importance``: taylor, magnitude or bn_scale. ``scope``: uniform (the ratio in every group), global
+    (channels of all groups in one ranking), isomorphic (one ranking a kind of group) or sensitive (more where
+    the answers change less). Channels left are a multiple of ``round_to``.
+    """
+
+    ratio: float
+    importance: str
+    scope: str
+    round_to: int
+
+
+@dataclass(frozen=True, slots=True)
+class Pruner:
+    """Prunes ``module``: ``inputs`` are the keyword arguments of one call with a few real samples.
+
+    ``answers(module)`` gives the first output on calibration samples, shape (n, …); ``settle(module)``
+    re-estimates batch-norm statistics; ``gradients(module)`` leaves the gradients of the loss in the parameters.
+    """
+
+    inputs: tuple[Any, ...] | Mapping[str, Any]
+    answers: Callable[[nn.Module], Tensor]
+    settle: Callable[[nn.Module], None]
+    gradients: Callable[[nn.Module], None]
+
+    def prune(self, module: nn.Module, plan: Plan) -> nn.Module:
+        """A pruned copy of ``module``, neither trained nor with settled statistics.
+
+        Raises:
+            Unsupported: no group of channels can be removed, or none is left to remove at this rounding.
+        """
+        sensitivity = self.sensitivity(module, plan)
+        if not sensitivity:
+            raise Unsupported("it has no channels that can be removed without changing its inputs or outputs.")
+        out = copy.deepcopy(module)
+        before = parameters(out)
+        ratios = _ratios(sensitivity, plan)
+        self._step(out, plan, ratios)
+        if parameters(out) == before:
+            raise Unsupported(f"a ratio of {plan.ratio:g} removes no {plan.round_to} channels of any layer.")
+        out.zero_grad(set_to_none=True)
+        return out
+
+    def sensitivity(self, module: nn.Module, plan: Plan) -> dict[str, float]:
+        """How far the answers move, by the name of a group's first layer, when that group alone is pruned.
+
+        Divergence is the mean squared change over the answers' own variance, after statistics were settled.
+        Groups whose removal breaks the network or changes its outputs are left out.
+        """
+        import torch
+
+        with torch.no_grad():
+            reference = self.answers(module)
+        spread = max(float(reference.float().var()), 1e-12)
+        found: dict[str, float] = {}
+        for name in self._roots(module):
+            trial = copy.deepcopy(module)
+            before = parameters(trial)
+            try:
+                self._step(trial, plan, {name: plan.ratio})
+                self.settle(trial)
+                with torch.no_grad():
+                    got = self.answers(trial)
+            except (RuntimeError, ValueError, IndexError, AssertionError, TypeError, KeyError):
+                continue  # a fixed size somewhere: an attention's heads, a reshape
+            if got.shape == reference.shape and parameters(trial) < before and bool(torch.isfinite(got).all()):
+                found[name] = float(((got - reference) ** 2).mean()) / spread
+        return found
+
+    def _roots(self, module: nn.Module) -> list[str]:
+        """Names of the first layers of all groups."""
+        import torch_pruning
+
+        names = {m: name for name, m in module.named_modules()}
+        with quiet():
+            graph = torch_pruning.DependencyGraph().build_dependency(module, self.inputs)
+            groups = list(graph.get_all_groups(root_module_types=_prunable()))
+        return [names[group[0].dep.target.module] for group in groups]
+
+    def _step(self, module: nn.Module, plan: Plan, ratios: Mapping[str, float]) -> None:
+        """Prune ``module`` in place: the groups of ``ratios`` only."""
+        import torch_pruning
+
+        layers = dict(module.named_modules())
+        if plan.importance == "taylor":
+            self.gradients(module)
+        chosen = {layers[name] for name in ratios}
+        ignored = [m for m in layers.values() if isinstance(m, _prunable()) and m not in chosen]
+        with quiet():
+            pruner = torch_pruning.pruner.BasePruner(
+                module,
+                self.inputs,
+                importance=_importance(plan.importance, module),
+                global_pruning=plan.scope in ("global", "isomorphic"),
+                isomorphic=plan.scope == "isomorphic",
+                pruning_ratio=plan.ratio,
+                pruning_ratio_dict={} if plan.scope != "sensitive" else {layers[n]: r for n, r in ratios.items()},
+                max_pruning_ratio=LARGEST_RATIO,
+                round_to=plan.round_to if plan.round_to > 1 else None,
+                ignored_layers=_roots_only(ignored, module, self, chosen),
+            )
+            pruner.step()
+
+
+def _roots_only(ignored: list[Any], module: nn.Module, pruner: Pruner, chosen: set[Any]) -> list[Any]:
+    """Of ``ignored``, the layers that share no group with a chosen one: those are pruned along with it."""
+    import torch_pruning
+
+    with quiet():
+        graph = torch_pruning.DependencyGraph().build_dependency(module, pruner.inputs)
+        groups = list(graph.get_all_groups(root_module_types=_prunable()))
+    along = {
+        dep.target.module
+        for group in groups
+        if group[0].dep.target.module in chosen
+        for dep, _ in group
+        if graph.is_out_channel_pruning_fn(dep.handler)
+    }
+    return [m for m in ignored if m not in along]
+
+
+def _prunable() -> tuple[type, ...]:
+    from torch import nn
+
+    return (nn.modules.conv._ConvNd, nn.Linear)
+
+
+def _importance(kind: str, module: nn.Module) -> Any:
+    import torch_pruning
+    from torch import nn
+
+    if kind == "taylor":
+        return torch_pruning.importance.GroupTaylorImportance()
+    if kind == "magnitude":
+        return torch_pruning.importance.GroupMagnitudeImportance(p=2)
+    if not any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in module.modules()):
+        raise Unsupported("it has no batch norm whose scale could tell what matters (an ONNX export folds them).")
+    return torch_pruning.importance.BNScaleImportance()
+
+
+def _ratios(sensitivity: Mapping[str, float], plan: Plan) -> dict[str, float]:
+    """The share to remove of each group: one for all, or more where pruning changes the answers less.
+
+    >>> _ratios({"a": 0.1, "b": 0.1}, Plan(0.5, "taylor", "sensitive", 1))
+    {'a': 0.5, 'b': 0.5}
+    """
+    names = list(sensitivity)
+    if plan.scope != "sensitive":
+        return dict.fromkeys(names, plan.ratio)
+    weights = np.array([1.0 / np.sqrt(max(sensitivity[n], _LEAST_DIVERGENCE)) for n in names])
+    shares = np.full(len(names), plan.ratio)
+    for _ in range(20):  # what the cap takes from one group goes to the others
+        free = shares < LARGEST_RATIO
+        left = plan.ratio * len(names) - shares[~free].sum()
+        if not free.any() or not np.any(weights[free]):
+            break
+        fresh = shares.copy()
+        fresh[free] = left * weights[free] / weights[free].sum()
+        fresh = np.clip(fresh, 0.0, LARGEST_RATIO)
+        if np.allclose(fresh, shares):
+            break
+        shares = fresh
+    return {n: float(s) for n, s in zip(names, shares, strict=True)}
+
+
+def parameters(module: nn.Module) -> int:
+    """The number of a module's trainable values."""
+    return sum(int(p.numel()) for p in module.parameters())
