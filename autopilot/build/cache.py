@@ -47,15 +47,24 @@ def complete(technique: Technique, step: Step) -> Step:
     return Step(step.technique, params_of(technique.normalise(values)))
 
 
-def step_key(technique: Technique, step: Step, *, parent: str, calibration: str | None, is_classification: bool) -> str:
+def step_key(
+    technique: Technique,
+    step: Step,
+    *,
+    parent: str,
+    calibration: str | None,
+    is_classification: bool,
+    training: str | None = None,
+) -> str:
     """Hex digest of everything that the result of a complete ``step`` depends on.
 
-    ``parent`` is the sha256 of what it starts from, ``calibration`` the split's digest. Data count
-    only where the technique uses them.
+    ``parent`` is the sha256 of what it starts from, ``calibration`` the split's digest, ``training`` that of
+    the training data and the PyTorch model. Data count only where the technique uses them.
     """
     data = [calibration, is_classification] if technique.needs_calibration else None
     libraries = {name: _version(name) for name in sorted(technique.libraries)}
-    return digest([_SCHEMA, parent, technique.name, technique.version, step.to_json(), data, libraries])
+    told: list[Any] = [_SCHEMA, parent, technique.name, technique.version, step.to_json(), data, libraries]
+    return digest([*told, training, is_classification] if technique.needs_training else told)
 
 
 def _version(distribution: str) -> str | None:

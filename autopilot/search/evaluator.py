@@ -98,6 +98,8 @@ class Evaluator:
                 threads=self.setup.target.cores,
                 limits=self.limits,
                 metric_is_classification=self.setup.classification,
+                progress=self.observer.doing,
+                training=self.setup.training,
             )
         finally:
             seconds["build"] = seconds.get("build", 0.0) + time.perf_counter() - start

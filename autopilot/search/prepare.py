@@ -15,6 +15,7 @@ from autopilot.bench.arrivals import Load
 from autopilot.bench.child import ChildLimits
 from autopilot.bench.launcher import probe_batching
 from autopilot.build.torch_export import EXAMPLE_SAMPLES, export_note, export_torch
+from autopilot.build.training import Training
 from autopilot.contracts import Metric
 from autopilot.data import Splits
 from autopilot.data import prepare as prepare_data
@@ -64,6 +65,12 @@ class Setup:
         """Whether answers are scores of classes: divergence is then measured between softmaxes."""
         labels = self.splits.validation.labels
         return labels is not None and labels.dtype.kind in "iub"
+
+    @property
+    def training(self) -> Training:
+        """What steps that train work with."""
+        source = self.problem.model if isinstance(self.problem.model, TorchSource) else None
+        return Training.of(self.splits.train, source)
 
     @property
     def batches(self) -> tuple[int, ...] | None:

@@ -7,6 +7,8 @@ from collections.abc import Callable
 from math import prod
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from autopilot.torch_model import host, operators
 from autopilot.torch_model.builder import Builder
 from autopilot.torch_model.onnx_graph import CannotConvert, Node
@@ -181,11 +183,10 @@ def pad(b: Builder, node: Node) -> FxNode:
 
 
 def constant_of_shape(b: Builder, node: Node) -> FxNode:
-    """ConstantOfShape."""
-    value = node.attribute("value")
-    filled = value.numpy().reshape(-1)[0] if value is not None else 0.0
-    dtype = str(value.numpy().dtype) if value is not None else "float32"
-    return b.call(operators.full, b.shape_like(node, 0), filled.item() if value is not None else 0.0, dtype)
+    """ConstantOfShape; without a value zeros."""
+    given = node.attribute("value")
+    value = np.zeros(1, np.float32) if given is None else given.numpy().reshape(-1)
+    return b.call(operators.full, b.shape_like(node, 0), value[0].item(), str(value.dtype))
 
 
 def arange(b: Builder, node: Node) -> FxNode:

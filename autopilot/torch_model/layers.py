@@ -161,7 +161,7 @@ def matmul(b: Builder, node: Node) -> FxNode:
 def _bias_of(b: Builder, node: Node, width: int) -> tuple[Any, str, Array | None]:
     """The Add that alone uses a MatMul's result and adds a stored row to it, with the row's name and value."""
     value = node.raw.outputs[0]
-    uses = value.uses()
+    uses = list(value.uses())
     if len(uses) != 1 or value.is_graph_output() or uses[0].node.op_type != "Add" or uses[0].node.domain:
         return None, "", None
     add = uses[0].node

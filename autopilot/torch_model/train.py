@@ -60,13 +60,13 @@ class Trainer:
             if len(chosen := order[start : start + BATCH]) > 1:
                 yield [int(i) for i in chosen]
 
-    def teach(self, teacher: nn.Module) -> Tensor:
-        """The teacher's answers to all samples, in order."""
+    def answers(self, module: nn.Module, samples: int | None = None) -> Tensor:
+        """The compared output for the first ``samples`` (default: all), in order, without gradients."""
         import torch
 
-        everything = np.arange(self.split.n)
+        count = self.split.n if samples is None else min(samples, self.split.n)
         with torch.no_grad():
-            parts = [self.answer(teacher, everything[i : i + BATCH].tolist()) for i in range(0, self.split.n, BATCH)]
+            parts = [self.answer(module, list(range(i, min(i + BATCH, count)))) for i in range(0, count, BATCH)]
         return torch.cat(parts)
 
     def labels(self, indices: Any) -> Tensor | None:
