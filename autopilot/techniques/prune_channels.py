@@ -64,6 +64,7 @@ def _pruner(trainer: Trainer) -> Pruner:
     return Pruner(
         keywords or plain,
         lambda module: trainer.answers(module, _JUDGED_ON),
+        trainer.shapes,
         trainer.settle,
         trainer.gradients,
     )

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from autopilot.errors import Unsupported
+from autopilot.torch_model.messages import first_line
 from autopilot.torch_model.quiet import quiet
 
 if TYPE_CHECKING:
@@ -38,14 +39,16 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class Pruner:
-    """Prunes ``module``: ``inputs`` are the keyword arguments of one call with a few real samples.
+    """Prunes modules: ``inputs`` are the arguments of one call with two real samples, by place or by name.
 
-    ``answers(module)`` gives the first output on calibration samples, shape (n, …); ``settle(module)``
-    re-estimates batch-norm statistics; ``gradients(module)`` leaves the gradients of the loss in the parameters.
+    ``answers(module)`` gives the first output on some samples, shape (n, …); ``shapes(module)`` those of all
+    outputs; ``settle(module)`` re-estimates batch-norm statistics; ``gradients(module)`` leaves the gradients of
+    the loss in the parameters.
     """
 
     inputs: tuple[Any, ...] | Mapping[str, Any]
     answers: Callable[[nn.Module], Tensor]
+    shapes: Callable[[nn.Module], Any]
     settle: Callable[[nn.Module], None]
     gradients: Callable[[nn.Module], None]
 
@@ -55,61 +58,73 @@ class Pruner:
         Raises:
             Unsupported: no group of channels can be removed, or none is left to remove at this rounding.
         """
-        sensitivity = self.sensitivity(module, plan)
+        gradients = self._gradients(module, plan)
+        sensitivity = self.sensitivity(module, plan, gradients)
         if not sensitivity:
             raise Unsupported("it has no channels that can be removed without changing its inputs or outputs.")
         out = copy.deepcopy(module)
         before = parameters(out)
         ratios = _ratios(sensitivity, plan)
-        self._step(out, plan, ratios)
+        self._step(out, plan, ratios, gradients)
         if parameters(out) == before:
             raise Unsupported(f"a ratio of {plan.ratio:g} removes no {plan.round_to} channels of any layer.")
         out.zero_grad(set_to_none=True)
         return out
 
-    def sensitivity(self, module: nn.Module, plan: Plan) -> dict[str, float]:
+    def _gradients(self, module: nn.Module, plan: Plan) -> Mapping[str, Tensor]:
+        """The loss's gradients by parameter, where the importance needs them; copies of a module don't keep theirs."""
+        if plan.importance != "taylor":
+            return {}
+        self.gradients(module)
+        found = {name: p.grad.clone() for name, p in module.named_parameters() if p.grad is not None}
+        module.zero_grad(set_to_none=True)
+        return found
+
+    def sensitivity(self, module: nn.Module, plan: Plan, gradients: Mapping[str, Tensor]) -> dict[str, float]:
         """How far the answers move, by the name of a group's first layer, when that group alone is pruned.
+
+        ``gradients`` by parameter are what the Taylor importance goes by.
 
         Divergence is the mean squared change over the answers' own variance, after statistics were settled.
         Groups whose removal breaks the network or changes its outputs are left out.
         """
         import torch
 
-        with torch.no_grad():
-            reference = self.answers(module)
+        reference, shapes = self.answers(module), self.shapes(module)
         spread = max(float(reference.float().var()), 1e-12)
         found: dict[str, float] = {}
         for name in self._roots(module):
             trial = copy.deepcopy(module)
             before = parameters(trial)
             try:
-                self._step(trial, plan, {name: plan.ratio})
+                self._step(trial, plan, {name: plan.ratio}, gradients)
+                same_shapes = self.shapes(trial) == shapes
                 self.settle(trial)
-                with torch.no_grad():
-                    got = self.answers(trial)
+                got = self.answers(trial)
             except (RuntimeError, ValueError, IndexError, AssertionError, TypeError, KeyError):
                 continue  # a fixed size somewhere: an attention's heads, a reshape
-            if got.shape == reference.shape and parameters(trial) < before and bool(torch.isfinite(got).all()):
+            if same_shapes and parameters(trial) < before and bool(torch.isfinite(got).all()):
                 found[name] = float(((got - reference) ** 2).mean()) / spread
         return found
 
     def _roots(self, module: nn.Module) -> list[str]:
         """Names of the first layers of all groups."""
-        import torch_pruning
-
         names = {m: name for name, m in module.named_modules()}
-        with quiet():
-            graph = torch_pruning.DependencyGraph().build_dependency(module, self.inputs)
-            groups = list(graph.get_all_groups(root_module_types=_prunable()))
+        try:
+            groups = self._groups(module)[1]
+        except (RuntimeError, ValueError, TypeError, AttributeError, KeyError, IndexError, AssertionError) as exc:
+            raise Unsupported(f"Torch-Pruning can't follow its channels ({first_line(exc)}).") from exc
         return [names[group[0].dep.target.module] for group in groups]
 
-    def _step(self, module: nn.Module, plan: Plan, ratios: Mapping[str, float]) -> None:
-        """Prune ``module`` in place: the groups of ``ratios`` only."""
+    def _step(
+        self, module: nn.Module, plan: Plan, ratios: Mapping[str, float], gradients: Mapping[str, Tensor]
+    ) -> None:
+        """Prune ``module``, a fresh copy, in place: the groups of ``ratios`` only."""
         import torch_pruning
 
         layers = dict(module.named_modules())
-        if plan.importance == "taylor":
-            self.gradients(module)
+        for name, parameter in module.named_parameters():
+            parameter.grad = gradients[name].clone() if name in gradients else None
         chosen = {layers[name] for name in ratios}
         ignored = [m for m in layers.values() if isinstance(m, _prunable()) and m not in chosen]
         with quiet():
@@ -123,26 +138,33 @@ class Pruner:
                 pruning_ratio_dict={} if plan.scope != "sensitive" else {layers[n]: r for n, r in ratios.items()},
                 max_pruning_ratio=LARGEST_RATIO,
                 round_to=plan.round_to if plan.round_to > 1 else None,
-                ignored_layers=_roots_only(ignored, module, self, chosen),
+                ignored_layers=self._not_along(ignored, module, chosen),
+                # Torch-Pruning's defaults are dicts shared by all pruners, which would keep every copy alive.
+                in_channel_groups={},
+                out_channel_groups={},
+                num_heads={},
             )
             pruner.step()
 
+    def _not_along(self, ignored: list[Any], module: nn.Module, chosen: set[Any]) -> list[Any]:
+        """Of ``ignored``, the layers that share no group with a chosen one: those are pruned along with it."""
+        graph, groups = self._groups(module)
+        along = {
+            dep.target.module
+            for group in groups
+            if group[0].dep.target.module in chosen
+            for dep, _ in group
+            if graph.is_out_channel_pruning_fn(dep.handler)
+        }
+        return [m for m in ignored if m not in along]
 
-def _roots_only(ignored: list[Any], module: nn.Module, pruner: Pruner, chosen: set[Any]) -> list[Any]:
-    """Of ``ignored``, the layers that share no group with a chosen one: those are pruned along with it."""
-    import torch_pruning
+    def _groups(self, module: nn.Module) -> tuple[Any, list[Any]]:
+        """Torch-Pruning's graph of ``module``, and all groups of channels that go together."""
+        import torch_pruning
 
-    with quiet():
-        graph = torch_pruning.DependencyGraph().build_dependency(module, pruner.inputs)
-        groups = list(graph.get_all_groups(root_module_types=_prunable()))
-    along = {
-        dep.target.module
-        for group in groups
-        if group[0].dep.target.module in chosen
-        for dep, _ in group
-        if graph.is_out_channel_pruning_fn(dep.handler)
-    }
-    return [m for m in ignored if m not in along]
+        with quiet():
+            graph = torch_pruning.DependencyGraph().build_dependency(module, self.inputs)
+            return graph, list(graph.get_all_groups(root_module_types=_prunable()))
 
 
 def _prunable() -> tuple[type, ...]:

@@ -54,6 +54,16 @@ class Trainer:
         plain, keywords = self.call.arguments(self.split.feed(indices))
         return named_outputs(module(*plain, **keywords))[self.output]
 
+    def shapes(self, module: nn.Module) -> dict[str, tuple[int, ...]]:
+        """The shapes of all outputs for two samples."""
+        import torch
+
+        from autopilot.torch_model.calling import named_outputs
+
+        plain, keywords = self.call.arguments(self.split.feed([0, 1]))
+        with torch.no_grad():
+            return {name: tuple(v.shape) for name, v in named_outputs(module(*plain, **keywords)).items()}
+
     def batches(self, order: npt.NDArray[np.int64]) -> Iterator[list[int]]:
         """``order`` in batches; a last one of less than two samples is left out, which batch norms can't take."""
         for start in range(0, len(order), BATCH):
@@ -70,12 +80,15 @@ class Trainer:
         return torch.cat(parts)
 
     def labels(self, indices: Any) -> Tensor | None:
-        """Whole-number labels of classes or targets of a regression; None where there are none of that shape."""
+        """Labels of classes as int64, or targets of a regression; None where there are none, or they are text."""
         import torch
 
         if self.split.labels is None:
             return None
-        return torch.from_numpy(np.array(self.split.labels[indices]))
+        values = np.array(self.split.labels[indices])
+        if values.dtype.kind not in "iubf":
+            return None
+        return torch.from_numpy(values if values.dtype.kind == "f" else values.astype(np.int64))
 
     def settle(self, module: nn.Module) -> None:
         """Estimate batch-norm statistics anew: after pruning the old ones are of other channels."""
@@ -106,7 +119,7 @@ class Trainer:
             scores = self.answer(module, batch)
             labels = self.labels(batch)
             if self.classes and labels is not None and _fits_classes(scores, labels):
-                loss = functional.cross_entropy(scores, labels.long())
+                loss = functional.cross_entropy(scores, labels)
             elif self.classes:  # without labels: its own answer, which costs the least to keep
                 loss = functional.cross_entropy(scores.flatten(0, -2), scores.argmax(-1).flatten())
             else:
@@ -156,12 +169,14 @@ class Trainer:
         distance = functional.kl_div(soft, aim, reduction="batchmean") * TEMPERATURE**2
         if labels is None or not _fits_classes(scores, labels):
             return distance
-        return 0.5 * distance + 0.5 * functional.cross_entropy(scores, labels.long())
+        return 0.5 * distance + 0.5 * functional.cross_entropy(scores, labels)
 
 
 def _fits_classes(scores: Tensor, labels: Tensor) -> bool:
     """Whether labels are one class a sample of two-dimensional scores."""
-    return scores.ndim == 2 and labels.ndim == 1 and not labels.is_floating_point()
+    if scores.ndim != 2 or labels.ndim != 1 or labels.is_floating_point():
+        return False
+    return bool((labels >= 0).all() and (labels < scores.shape[1]).all())
 
 
 def rate(progress: float) -> float:
