@@ -38,7 +38,10 @@ BATCHES: Mapping[str, tuple[int, ...]] = {"offline": (1, 2, 4, 8, 16, 32, 64), "
 # were not faster (16.4 s for 4 and for 16 samples a run, 18.1 s for 1, on a 16 ms encoder).
 SCORING_BATCH = 4
 # Libraries whose change makes earlier trials incomparable.
-LIBRARIES = ("onnx", "onnxruntime", "onnxruntime-gpu", "onnxscript", "onnxslim", "numpy", "optuna", "model-autopilot")
+LIBRARIES = (
+    "onnx", "onnxruntime", "onnxruntime-gpu", "onnxscript", "onnxslim", "numpy", "optuna", "model-autopilot",
+    "torch", "torch-pruning",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
