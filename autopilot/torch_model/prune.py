@@ -58,10 +58,13 @@ class Pruner:
         Raises:
             Unsupported: no group of channels can be removed, or none is left to remove at this rounding.
         """
+        reason = "it has no channels that can be removed without changing its inputs or outputs."
+        if not any(isinstance(m, _prunable()) for m in module.modules()):
+            raise Unsupported(reason)
         gradients = self._gradients(module, plan)
         sensitivity = self.sensitivity(module, plan, gradients)
         if not sensitivity:
-            raise Unsupported("it has no channels that can be removed without changing its inputs or outputs.")
+            raise Unsupported(reason)
         out = copy.deepcopy(module)
         before = parameters(out)
         ratios = _ratios(sensitivity, plan)

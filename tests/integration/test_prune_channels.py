@@ -139,14 +139,14 @@ def test_rounding_that_leaves_nothing_to_remove_is_unsupported(tmp_path: Path) -
         build(exported(tmp_path), tmp_path / "built", context(tmp_path), round_to=16, ratio=0.05)
 
 
-def trainer(call: Any) -> Trainer:
-    return Trainer(labelled(), call, True, "output")  # type: ignore[arg-type]
+def trainer(call: Any, *, classes: bool = True) -> Trainer:
+    return Trainer(labelled(), call, classes, "output")  # type: ignore[arg-type]
 
 
 def test_training_brings_the_answers_back(tmp_path: Path) -> None:
     """After some epochs the pruned network is nearer to the one it came from than before."""
     start = from_onnx(exported(tmp_path))
-    t = trainer(start.call)
+    t = trainer(start.call, classes=False)
     plain, _ = start.call.arguments({"image": labelled(2).arrays["image"]})
     pruner = Pruner(plain, lambda m: t.answers(m, 64), t.shapes, t.settle, t.gradients)
     pruned = pruner.prune(start.module, Plan(0.3, "magnitude", "uniform", 1))
@@ -193,19 +193,18 @@ def test_settled_statistics_are_those_of_the_data(tmp_path: Path) -> None:
     assert not any(m.training for m in net.modules())
 
 
-def test_attention_is_left_whole(tmp_path: Path) -> None:
-    """Heads have a fixed width: only the feed-forward layer's channels go."""
+def test_heads_keep_their_width(tmp_path: Path) -> None:
+    """Of an encoder the width between the layers and in the feed-forward goes; what a reshape fixes stays."""
     onnx_model = models.encoder()
     model = models.write(onnx_model, tmp_path / "model.onnx")
     data = Labelled(models.samples(onnx_model, 64), 64)
 
     built = build(model, tmp_path / "built", context(tmp_path, train=data, calibration=data), ratio=0.5)
 
-    children = dict(from_onnx(built).module.named_children())
-    shapes = [tuple(m.weight.shape) for m in children.values() if isinstance(m, torch.nn.Linear)]
-    assert shapes.count((32, 32)) == 4
-    assert (32, 32) in shapes
-    assert any(out < 64 and width == 32 for out, width in shapes if (out, width) not in ((32, 32), (3, 32)))
+    before, after = (dict(from_onnx(path).module.named_children()) for path in (model, built))
+    assert [after[f"l0_{n}_proj"].out_features for n in "qkv"] == [32, 32, 32]
+    assert after["l0_out"].in_features == 32
+    assert sum(parameters(m) for m in after.values()) < sum(parameters(m) for m in before.values())
     runner = ort.InferenceSession(str(built), providers=["CPUExecutionProvider"])
     assert runner.run(None, models.samples(onnx_model, 3))[0].shape == (3, 3)
 
