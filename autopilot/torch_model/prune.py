@@ -38,6 +38,14 @@ class Plan:
 
 
 @dataclass(frozen=True, slots=True)
+class _Known:
+    """What holds for every copy: ``groups`` of layers by the first one's name, ``gradients`` by parameter."""
+
+    groups: Mapping[str, set[str]]
+    gradients: Mapping[str, Tensor]
+
+
+@dataclass(frozen=True, slots=True)
 class Pruner:
     """Prunes modules: ``inputs`` are the arguments of one call with two real samples, by place or by name.
 
@@ -61,14 +69,14 @@ class Pruner:
         reason = "it has no channels that can be removed without changing its inputs or outputs."
         if not any(isinstance(m, _prunable()) for m in module.modules()):
             raise Unsupported(reason)
-        gradients = self._gradients(module, plan)
-        sensitivity = self.sensitivity(module, plan, gradients)
+        known = _Known(self._groups(module), self._gradients(module, plan))
+        sensitivity = self._sensitivity(module, plan, known)
         if not sensitivity:
             raise Unsupported(reason)
         out = copy.deepcopy(module)
         before = parameters(out)
         ratios = _ratios(sensitivity, plan)
-        self._step(out, plan, ratios, gradients)
+        self._step(out, plan, ratios, known)
         if parameters(out) == before:
             raise Unsupported(f"a ratio of {plan.ratio:g} removes no {plan.round_to} channels of any layer.")
         out.zero_grad(set_to_none=True)
@@ -83,10 +91,8 @@ class Pruner:
         module.zero_grad(set_to_none=True)
         return found
 
-    def sensitivity(self, module: nn.Module, plan: Plan, gradients: Mapping[str, Tensor]) -> dict[str, float]:
+    def _sensitivity(self, module: nn.Module, plan: Plan, known: _Known) -> dict[str, float]:
         """How far the answers move, by the name of a group's first layer, when that group alone is pruned.
-
-        ``gradients`` by parameter are what the Taylor importance goes by.
 
         Divergence is the mean squared change over the answers' own variance, after statistics were settled.
         Groups whose removal breaks the network or changes its outputs are left out.
@@ -96,11 +102,11 @@ class Pruner:
         reference, shapes = self.answers(module), self.shapes(module)
         spread = max(float(reference.float().var()), 1e-12)
         found: dict[str, float] = {}
-        for name in self._roots(module):
+        for name in known.groups:
             trial = copy.deepcopy(module)
             before = parameters(trial)
             try:
-                self._step(trial, plan, {name: plan.ratio}, gradients)
+                self._step(trial, plan, {name: plan.ratio}, known)
                 same_shapes = self.shapes(trial) == shapes
                 self.settle(trial)
                 got = self.answers(trial)
@@ -110,26 +116,37 @@ class Pruner:
                 found[name] = float(((got - reference) ** 2).mean()) / spread
         return found
 
-    def _roots(self, module: nn.Module) -> list[str]:
-        """Names of the first layers of all groups."""
+    def _groups(self, module: nn.Module) -> dict[str, set[str]]:
+        """The layers whose channels go together, all by name, by the first layer of each group.
+
+        Raises:
+            Unsupported: Torch-Pruning can't trace the module.
+        """
+        import torch_pruning
+
         names = {m: name for name, m in module.named_modules()}
         try:
-            groups = self._groups(module)[1]
+            with quiet():
+                graph = torch_pruning.DependencyGraph().build_dependency(module, self.inputs)
+                groups = list(graph.get_all_groups(root_module_types=_prunable()))
         except (RuntimeError, ValueError, TypeError, AttributeError, KeyError, IndexError, AssertionError) as exc:
             raise Unsupported(f"Torch-Pruning can't follow its channels ({first_line(exc)}).") from exc
-        return [names[group[0].dep.target.module] for group in groups]
+        found: dict[str, set[str]] = {}
+        for group in groups:
+            along = {dep.target.module for dep, _ in group if graph.is_out_channel_pruning_fn(dep.handler)}
+            found[names[group[0].dep.target.module]] = {names[m] for m in along if m in names}
+        return found
 
-    def _step(
-        self, module: nn.Module, plan: Plan, ratios: Mapping[str, float], gradients: Mapping[str, Tensor]
-    ) -> None:
+    def _step(self, module: nn.Module, plan: Plan, ratios: Mapping[str, float], known: _Known) -> None:
         """Prune ``module``, a fresh copy, in place: the groups of ``ratios`` only."""
         import torch_pruning
 
         layers = dict(module.named_modules())
         for name, parameter in module.named_parameters():
-            parameter.grad = gradients[name].clone() if name in gradients else None
-        chosen = {layers[name] for name in ratios}
-        ignored = [m for m in layers.values() if isinstance(m, _prunable()) and m not in chosen]
+            parameter.grad = known.gradients[name].clone() if name in known.gradients else None
+        # Layers that are pruned along with a chosen one can't be ignored.
+        kept = {name for root in ratios for name in known.groups[root]} | set(ratios)
+        ignored = [m for name, m in layers.items() if isinstance(m, _prunable()) and name not in kept]
         with quiet():
             pruner = torch_pruning.pruner.BasePruner(
                 module,
@@ -141,33 +158,13 @@ class Pruner:
                 pruning_ratio_dict={} if plan.scope != "sensitive" else {layers[n]: r for n, r in ratios.items()},
                 max_pruning_ratio=LARGEST_RATIO,
                 round_to=plan.round_to if plan.round_to > 1 else None,
-                ignored_layers=self._not_along(ignored, module, chosen),
+                ignored_layers=ignored,
                 # Torch-Pruning's defaults are dicts shared by all pruners, which would keep every copy alive.
                 in_channel_groups={},
                 out_channel_groups={},
                 num_heads={},
             )
             pruner.step()
-
-    def _not_along(self, ignored: list[Any], module: nn.Module, chosen: set[Any]) -> list[Any]:
-        """Of ``ignored``, the layers that share no group with a chosen one: those are pruned along with it."""
-        graph, groups = self._groups(module)
-        along = {
-            dep.target.module
-            for group in groups
-            if group[0].dep.target.module in chosen
-            for dep, _ in group
-            if graph.is_out_channel_pruning_fn(dep.handler)
-        }
-        return [m for m in ignored if m not in along]
-
-    def _groups(self, module: nn.Module) -> tuple[Any, list[Any]]:
-        """Torch-Pruning's graph of ``module``, and all groups of channels that go together."""
-        import torch_pruning
-
-        with quiet():
-            graph = torch_pruning.DependencyGraph().build_dependency(module, self.inputs)
-            return graph, list(graph.get_all_groups(root_module_types=_prunable()))
 
 
 def _prunable() -> tuple[type, ...]:
