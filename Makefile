@@ -41,7 +41,8 @@ bench: $(CORE)  ## time the main job on whole workloads (ARGS: folders with a sp
 bench-measurement: $(DEV)  ## false alarms, coverage, planted slowdown, memory: about 15 minutes on a quiet machine
 	@$(BIN)/python benchmarks/measurement/all.py $(ARGS)
 
-bench-search: $(DEV)  ## what a search costs besides its work, on whole workloads (ARGS: folders with a spec.yaml)
+bench-search: $(DEV)  ## replayed searches, and what a search costs besides its work (ARGS: folders with a spec.yaml)
+	@$(BIN)/python benchmarks/search/compare.py
 	@$(BIN)/python examples/digits/data.py
 	@$(BIN)/python benchmarks/search/overhead.py $(ARGS)
 

@@ -26,6 +26,7 @@ def handle(request: Mapping[str, Any]) -> dict[str, Any]:
     """Build every step of ``request["steps"]`` on top of ``request["source"]``; answers with the last artifact."""
     from autopilot import plugins
     from autopilot.build.cache import Cache, step_key
+    from autopilot.build.training import Training
     from autopilot.cache import Lease
     from autopilot.contracts import BuildContext
     from autopilot.data import Split
@@ -34,7 +35,16 @@ def handle(request: Mapping[str, Any]) -> dict[str, Any]:
     cache = Cache(root, Lease.join(root, Path(request["lease"])) if request["lease"] else None)
     split = Split.load(Path(request["calibration"])) if request["calibration"] else None
     cache.scratch.mkdir(parents=True, exist_ok=True)
-    context = BuildContext(split, cache.scratch, int(request["threads"]), bool(request["classification"]))
+    training = Training.from_json(request)
+    context = BuildContext(
+        split,
+        cache.scratch,
+        int(request["threads"]),
+        bool(request["classification"]),
+        train=training.split,
+        torch_source=training.source,
+        tell=progress,
+    )
     artifact = Artifact.from_json(request["source"])
     # The first step that is built bears what starting this process took: whoever reuses it is spared that too.
     before_s = max(0.0, time.time() - float(request["asked_s"]))
@@ -47,6 +57,7 @@ def handle(request: Mapping[str, Any]) -> dict[str, Any]:
             parent=artifact.sha256,
             calibration=split.digest if split is not None else None,
             is_classification=context.metric_is_classification,
+            training=training.digest,
         )
         known = cache.take(key, parent=artifact.sha256, step=step)
         if known is None:

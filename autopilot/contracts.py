@@ -24,6 +24,7 @@ from autopilot.recipe import Deployment, Recipe, digest
 
 if TYPE_CHECKING:
     from autopilot.data import Split
+    from autopilot.spec import TorchSource
     from autopilot.target import Target
 
 Array = npt.NDArray[Any]
@@ -53,13 +54,18 @@ class BuildContext:
 
     ``calibration`` is None when the technique needs none; ``scratch`` is a folder that survives
     between builds, of other studies too (calibration caches, sensitivity tables), keyed by content by
-    the technique itself; ``threads`` how many cores the build may use.
+    the technique itself; ``threads`` how many cores the build may use. ``train`` is None where the spec
+    names no training data; ``torch_source`` the PyTorch model that the ONNX file was exported from, if one
+    was; ``tell`` takes a line about how far a long step is.
     """
 
     calibration: Split | None
     scratch: Path
     threads: int
     metric_is_classification: bool = False
+    train: Split | None = None
+    torch_source: TorchSource | None = None
+    tell: Callable[[str], None] = lambda text: None
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +89,7 @@ class Technique:
     under min-max calibration), so that equal builds have equal recipes;
     ``on_by_default`` tells which technique a space that names none includes;
     ``machine_bound`` that ``apply`` times things, so that its result is kept for this kind of machine only.
+    ``needs_training`` that what it builds depends on the training data and the PyTorch model.
     """
 
     name: str
@@ -93,6 +100,7 @@ class Technique:
     summary: str
     libraries: tuple[str, ...] = ("onnx", "onnxruntime")
     needs_calibration: bool = False
+    needs_training: bool = False
     claims_int8: bool = False
     on_by_default: bool = True
     machine_bound: bool = False

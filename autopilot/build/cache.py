@@ -54,23 +54,34 @@ def complete(technique: Technique, step: Step) -> Step:
     return Step(step.technique, params_of(technique.normalise(values)))
 
 
-def step_key(technique: Technique, step: Step, *, parent: str, calibration: str | None, is_classification: bool) -> str:
+def step_key(
+    technique: Technique,
+    step: Step,
+    *,
+    parent: str,
+    calibration: str | None,
+    is_classification: bool,
+    training: str | None = None,
+) -> str:
     """Hex digest of everything that the result of a complete ``step`` depends on.
 
-    ``parent`` is the sha256 of what it starts from, ``calibration`` the split's digest. Data count
-    only where the technique uses them.
+    ``parent`` is the sha256 of what it starts from, ``calibration`` the split's digest, ``training`` that of
+    the training data and the PyTorch model. Data count only where the technique uses them.
     """
     data = [calibration, is_classification] if technique.needs_calibration else None
     libraries = {name: _version(name) for name in sorted(technique.libraries)}
     made_by = [technique.name, technique.version, _code(technique), libraries]
-    return digest([_SCHEMA, parent, made_by, step.to_json(), data, _machine() if technique.machine_bound else None])
+    told: list[Any] = [_SCHEMA, parent, made_by, step.to_json(), data, _machine() if technique.machine_bound else None]
+    return digest([*told, training, is_classification] if technique.needs_training else told)
 
 
 def _code(technique: Technique) -> str:
     """Digest of the code that ``apply`` runs: its module, of our own techniques all helpers too."""
     module = getattr(technique.apply, "__module__", None) or type(technique.apply).__module__
-    is_ours = module.startswith("autopilot.")
-    return code_digest("autopilot.techniques", "autopilot.model") if is_ours else code_digest(module)
+    if not module.startswith("autopilot."):
+        return code_digest(module)
+    more = ("autopilot.torch_model",) if technique.needs_training else ()
+    return code_digest("autopilot.techniques", "autopilot.model", *more)
 
 
 @cache

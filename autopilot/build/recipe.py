@@ -10,6 +10,7 @@ from autopilot import plugins
 from autopilot.artifact import Artifact
 from autopilot.bench.child import ChildLimits, run_child
 from autopilot.build.cache import Cache, complete, step_key
+from autopilot.build.training import NO_TRAINING, Training
 from autopilot.contracts import Technique
 from autopilot.errors import Unsupported
 from autopilot.recipe import Recipe, Step
@@ -29,12 +30,13 @@ def build(
     progress: Callable[[str], None] | None = None,
     reused: Callable[[float], None] | None = None,
     metric_is_classification: bool = False,
+    training: Training = NO_TRAINING,
 ) -> Artifact:
     """The artifact of ``recipe`` applied to ``model``, each step from ``cache`` where it was built before.
 
     All missing steps run in one child process of ``threads`` threads under ``limits``. An empty
     recipe gives ``model`` itself. ``progress`` receives the name of each step as it starts, ``reused`` the
-    seconds that each step which wasn't built now once took.
+    seconds that each step which wasn't built now once took. ``training`` is what steps that train work with.
 
     Raises:
         VariantFailed: unsupported, build_error or wrong_numerics (remembered where they would
@@ -49,11 +51,13 @@ def build(
             parent=artifact.sha256,
             calibration=calibration.digest if calibration is not None else None,
             is_classification=metric_is_classification,
+            training=training.digest,
         )
         known = cache.take(key, parent=artifact.sha256, step=step)
         if known is None:
             missing = [s for _, s in steps[position:]]
             request = _request(missing, artifact, calibration, cache, threads, metric_is_classification)
+            request |= training.to_json()
             return _in_child(request, cache, limits, threads, progress)
         if reused is not None:
             reused(cache.price_s(key))

@@ -106,6 +106,8 @@ class Evaluator:
                 limits=self.limits,
                 reused=lambda s: seconds.update(build_saved=seconds.get("build_saved", 0.0) + s),
                 metric_is_classification=self.setup.classification,
+                progress=self.observer.doing,
+                training=self.setup.training,
             )
         finally:
             seconds["build"] = seconds.get("build", 0.0) + time.perf_counter() - start

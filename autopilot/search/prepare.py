@@ -14,9 +14,12 @@ from autopilot.artifact import Artifact, sha256_file
 from autopilot.bench.arrivals import Load
 from autopilot.bench.child import ChildLimits
 from autopilot.bench.launcher import probe_batching
+from autopilot.build.torch_export import EXAMPLE_SAMPLES, export_note, export_torch
+from autopilot.build.training import Training
 from autopilot.contracts import Metric
 from autopilot.data import Splits
 from autopilot.data import prepare as prepare_data
+from autopilot.data.example import take_example
 from autopilot.errors import SpecError, VariantFailed
 from autopilot.model import ModelInfo, inspect
 from autopilot.needs import Lack
@@ -25,7 +28,7 @@ from autopilot.recipe import Deployment, digest
 from autopilot.scoring import resolve_metric
 from autopilot.search.preflight import baseline_error, check_metric
 from autopilot.space import SearchSpace, SpaceRequest, build_space
-from autopilot.spec import Problem
+from autopilot.spec import Problem, TorchSource
 from autopilot.target import Target
 
 # Share of the machine's memory that one child may take; the rest is the parent's and the system's.
@@ -38,7 +41,7 @@ SCORING_BATCH = 4
 # Libraries whose change makes earlier trials incomparable.
 LIBRARIES = (
     "onnx", "onnxruntime", "onnxruntime-gpu", "openvino", "tensorrt", "onnxscript", "onnxslim", "numpy", "optuna",
-    "model-autopilot",
+    "model-autopilot", "torch", "torch-pruning",
 )  # fmt: skip
 
 
@@ -66,6 +69,12 @@ class Setup:
         """Whether answers are scores of classes: divergence is then measured between softmaxes."""
         labels = self.splits.validation.labels
         return labels is not None and labels.dtype.kind in "iub"
+
+    @property
+    def training(self) -> Training:
+        """What steps that train work with."""
+        source = self.problem.model if isinstance(self.problem.model, TorchSource) else None
+        return Training.of(self.splits.train, source)
 
     @property
     def batches(self) -> tuple[int, ...] | None:
@@ -171,6 +180,8 @@ def _tell(setup: Setup, observer: Observer) -> None:
     for name in setup.problem.target.providers:
         if name in setup.space.left_out:
             observer.note(f"provider {name} is left out: {setup.space.left_out[name]}")
+    if note := export_note(setup.model.path):
+        observer.note(note)
     asked, cores = setup.problem.target.threads, setup.target.cores
     if asked is not None and asked > cores:
         observer.note(f"target.threads is {asked}, but this machine has {cores} cores; they are used")
@@ -189,12 +200,20 @@ def _batching(info: ModelInfo, splits: Splits, model: Artifact, space: SearchSpa
 
 
 def resolve_model(problem: Problem, work: Path) -> Path:
-    """The ONNX file behind ``model:``, fetched from MLflow where the spec names it so."""
+    """The ONNX file behind ``model:``: given, exported from PyTorch, or fetched from MLflow."""
     if isinstance(problem.model, Path):
         return problem.model
+    if isinstance(problem.model, TorchSource):
+        return _exported(problem, problem.model, work)
     from autopilot.tracking import resolve_model as fetch
 
     return fetch(problem.model, work / "model")
+
+
+def _exported(problem: Problem, source: TorchSource, work: Path) -> Path:
+    example = take_example(problem.data, EXAMPLE_SAMPLES)
+    threads = psutil.cpu_count() or 1
+    return export_torch(source, example, folder=work / "model", limits=child_limits(problem), threads=threads).path
 
 
 def child_limits(problem: Problem) -> ChildLimits:

@@ -18,6 +18,7 @@ from autopilot.spec.problem import (
     Problem,
     SearchSpec,
     TargetSpec,
+    TorchSource,
     Traffic,
     Vocabulary,
 )
@@ -30,6 +31,7 @@ __all__ = [
     "Problem",
     "SearchSpec",
     "TargetSpec",
+    "TorchSource",
     "Traffic",
     "Vocabulary",
     "format_duration",

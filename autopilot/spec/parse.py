@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from autopilot.budget import Budget, Limit, parse_fraction
-from autopilot.errors import ModelError
 from autopilot.spec.parse_data import DataParser
+from autopilot.spec.parse_model import ModelParser
 from autopilot.spec.problem import MetricSpec, Problem, SearchSpec, TargetSpec, Traffic, Vocabulary
 from autopilot.spec.shape import SpecShape, TrafficShape, checked
 from autopilot.spec.source import KeyPath, Source, nearest, short
@@ -18,11 +18,9 @@ from autopilot.spec.units import parse_duration
 
 # MLflow refuses / and : in names of registered models, and the name is a folder under runs/ too.
 _NAME = re.compile(r"\w(?:[\w .-]{0,98}\w)?")
-_URI = re.compile(r"(?:models|runs):/+[^/\s].*")
 _ARRIVALS = ("poisson", "bursty", "diurnal")
 # Axes of server traffic alone.
 _SERVER_AXES = ("max_rate_rps", "dropped_share")
-_TORCH_SUFFIXES = frozenset({".pt2", ".pt", ".pth", ".safetensors"})
 
 
 def parse(source: Source, folder: Path, vocabulary: Vocabulary, *, path: Path) -> Problem:
@@ -35,7 +33,7 @@ def parse(source: Source, folder: Path, vocabulary: Vocabulary, *, path: Path) -
     return _Parser(source, folder, vocabulary).problem(path)
 
 
-class _Parser(DataParser):
+class _Parser(DataParser, ModelParser):
     """The steps that make a Problem."""
 
     def problem(self, path: Path) -> Problem:
@@ -67,36 +65,6 @@ class _Parser(DataParser):
             rationale=shape.rationale,
             raw=self.source.raw,
             audit=shape.audit,
-        )
-
-    def model(self, raw: Any) -> Path | str:
-        """The model file, or an MLflow URI as text."""
-        at = ("model",)
-        if isinstance(raw, Mapping):
-            unknown = [key for key in raw if key not in ("code", "weights")]
-            if unknown:
-                raise self.error(
-                    (*at, unknown[0]), f"unknown key 'model.{unknown[0]}'", nearest(unknown[0], ["code", "weights"])
-                )
-            raise self.not_onnx("a PyTorch model ({code, weights})")
-        if not isinstance(raw, str) or not raw:
-            raise self.error(
-                at, f"model should be a path to an .onnx file, not {short(raw)}", "Write model: model.onnx."
-            )
-        if raw.startswith(("models:", "runs:")):
-            if not _URI.fullmatch(raw):
-                raise self.error(
-                    at, f"model {short(raw)} is no MLflow URI", "Write models:/NAME@ALIAS or runs:/RUN/PATH."
-                )
-            return raw
-        if Path(raw).suffix.lower() in _TORCH_SUFFIXES:
-            raise self.not_onnx(f"{short(raw)}, a PyTorch file")
-        return self.file(at, raw)
-
-    def not_onnx(self, what: str) -> ModelError:
-        return ModelError(
-            f"{self.source.where(('model',))}: model is {what}; the PyTorch side isn't there yet.",
-            "This version takes ONNX files: export the model with torch.onnx.export(..., dynamo=True) first.",
         )
 
     def budget(self, shape: SpecShape, metric: MetricSpec) -> Budget:

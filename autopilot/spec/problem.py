@@ -37,6 +37,37 @@ class Vocabulary:
 
 
 @dataclass(frozen=True, slots=True)
+class TorchSource:
+    """A PyTorch model: an exported ``program`` (.pt2), or ``code`` and ``weights``.
+
+    ``code`` is ``"ABSOLUTE_PATH.py:function"``; the function builds the network without its weights.
+    """
+
+    program: Path | None = None
+    code: str | None = None
+    weights: Path | None = None
+
+    @property
+    def path(self) -> Path:
+        """The file to name in messages."""
+        if self.program is not None:
+            return self.program
+        return Path(str(self.code).rpartition(":")[0])
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "program": str(self.program) if self.program else None,
+            "code": self.code,
+            "weights": str(self.weights) if self.weights else None,
+        }
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> TorchSource:
+        program, weights = value["program"], value["weights"]
+        return cls(Path(program) if program else None, value["code"], Path(weights) if weights else None)
+
+
+@dataclass(frozen=True, slots=True)
 class InputSpec:
     """How one model input is made from a stored array, or the constant it always is.
 
@@ -169,7 +200,9 @@ class SearchSpec:
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """The user's whole question. ``model`` is a file, or an MLflow URI as text; ``raw`` the YAML as loaded.
+    """The user's whole question.
+
+    ``model`` is an ONNX file, an MLflow URI as text, or a PyTorch model; ``raw`` the YAML as loaded.
 
     ``audit`` says whether a variant that isn't what it claims to be fails or is warned about;
     ``more_objectives`` are those after the first.
@@ -177,7 +210,7 @@ class Problem:
 
     name: str
     path: Path
-    model: Path | str
+    model: Path | str | TorchSource
     data: DataSpec
     metric: MetricSpec
     budget: Budget

@@ -16,7 +16,9 @@ import tempfile
 import time
 import warnings
 from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -183,44 +185,63 @@ def _chosen(world: World, replay: Replay, records: Sequence[TrialRecord]) -> flo
 
 
 def main() -> int:
-    """Print one table a workload."""
+    """Print one table a recorded workload."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("names", nargs="*")
     parser.add_argument("--seeds", type=int, default=100)
     parser.add_argument("--share", type=float, default=0.25)
     parser.add_argument("--players", nargs="*", default=[p.name for p in PLAYERS if p.name != "gp"])
     told = parser.parse_args()
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    logging.getLogger("optuna").setLevel(logging.ERROR)
-    warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-    names = told.names or sorted(p.stem for p in (HERE / "recorded").glob("*.npz"))
-    with tempfile.TemporaryDirectory() as folder:
-        for name in names:
-            world = World.of(Recording.load(HERE / "recorded" / f"{name}.npz"), Path(folder))
-            _table(world, [p for p in PLAYERS if p.name in told.players], told.seeds, told.share)
+    files = [HERE / "recorded" / f"{name}.npz" for name in told.names]
+    players = [p.name for p in PLAYERS if p.name in told.players]
+    for file in files or sorted((HERE / "recorded").glob("*.npz")):
+        _table(file, players, told.seeds, told.share)
     return 0
 
 
-def _table(world: World, players: Sequence[Player], seeds: int, share: float) -> None:
+@cache
+def _world(file: Path) -> World:
+    with tempfile.TemporaryDirectory() as folder:
+        return World.of(Recording.load(file), Path(folder))
+
+
+def _played(file: Path, name: str, share: float, seed: int) -> Ran:
+    """One search, in a process of the pool."""
+    _quiet()
+    player = next(p for p in PLAYERS if p.name == name)
+    return play(_world(file), player, seed, share)
+
+
+def _quiet() -> None:
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    logging.getLogger("optuna").setLevel(logging.ERROR)
+    warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+
+
+def _table(file: Path, players: Sequence[str], seeds: int, share: float) -> None:
+    world = _world(file)
     within = sum(world.value(r.variant) <= WITHIN * world.best() for r in world.recording.variants)
     print(
         f"\n{world.recording.name}: {len(world.by_id)} variants, {world.exhaustive_s():.0f} s exhaustively, "
         f"best {world.best():.4f} of baseline, {within} within 3%; {seeds} seeds, {share:.0%} of that time"
     )
+    head = ("search", "found", "median", "worst", "time", "reached", "95%", "trials", "lost", "ms")
+    print("{:22s} {:>6s} {:>7s} {:>7s} {:>6s} {:>7s} {:>6s} {:>7s} {:>5s} {:>6s}".format(*head))
+    with ProcessPoolExecutor() as pool:
+        for name in players:
+            _row(name, list(pool.map(partial(_played, file, name, share), range(seeds), chunksize=5)))
+
+
+def _row(name: str, ran: Sequence[Ran]) -> None:
+    regret, reached = np.array([r.regret for r in ran]), np.array([r.reached for r in ran])
+    thinking_ms = 1e3 * np.mean([r.thinking_s / max(1, r.trials) for r in ran])
     print(
-        f"{'search':24s} {'found':>6s} {'median':>8s} {'worst':>8s} {'time':>6s} {'trials':>7s} {'lost':>5s} {'ms':>6s}"
+        f"{name:22s} {np.mean([r.found for r in ran]):6.0%} {np.median(regret):7.3f} {regret.max():7.3f} "
+        f"{np.mean([r.share for r in ran]):6.1%} {np.median(reached):7.1%} "
+        f"{np.quantile(reached, 0.95, method='higher'):6.1%} {np.mean([r.trials for r in ran]):7.1f} "
+        f"{sum(r.lost for r in ran):5d} {thinking_ms:6.1f}",
+        flush=True,
     )
-    for player in players:
-        ran = [play(world, player, seed, share) for seed in range(seeds)]
-        regret, reached = np.array([r.regret for r in ran]), np.array([r.reached for r in ran])
-        print(
-            f"{player.name:22s} {np.mean([r.found for r in ran]):6.0%} {np.median(regret):7.3f} {regret.max():7.3f} "
-            f"{np.mean([r.share for r in ran]):6.1%} {np.median(reached):7.1%} "
-            f"{np.quantile(reached, 0.95, method='higher'):6.1%} "
-            f"{np.mean([r.trials for r in ran]):7.1f} {sum(r.lost for r in ran):5d} "
-            f"{1e3 * np.mean([r.thinking_s / max(1, r.trials) for r in ran]):6.1f}",
-            flush=True,
-        )
 
 
 if __name__ == "__main__":

@@ -48,6 +48,7 @@ class World:
     space: SearchSpace
     by_id: Mapping[str, Recorded]
     spread: float
+    _values: dict[str, float] = field(default_factory=dict)
 
     @classmethod
     def of(cls, recording: Recording, work: Path) -> World:
@@ -101,17 +102,16 @@ class World:
 
     def best(self) -> float:
         """The objective of the best variant in budget, as a share of the baseline's."""
-        return min(
-            (self.ranking.figures(m.get(self.ranking.axis)).value for m in map(self.truth, self.recording.variants)
-             if m and self.budget.judge(m).overall is Judgement.IN),
-        )  # fmt: skip
+        return min(self.value(r.variant) for r in self.recording.variants)
 
     def value(self, variant: Variant) -> float:
         """The true objective of ``variant``; infinite where it isn't in budget."""
-        measured = self.truth(self.by_id[variant.id])
-        if not measured or self.budget.judge(measured).overall is not Judgement.IN:
-            return math.inf
-        return self.ranking.figures(measured.get(self.ranking.axis)).value
+        if variant.id not in self._values:
+            measured = self.truth(self.by_id[variant.id])
+            is_in = bool(measured) and self.budget.judge(measured).overall is Judgement.IN
+            figures = self.ranking.figures(measured.get(self.ranking.axis))
+            self._values[variant.id] = figures.value if is_in else math.inf
+        return self._values[variant.id]
 
 
 @dataclass(slots=True)

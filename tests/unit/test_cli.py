@@ -228,7 +228,7 @@ def test_bad_command_line_is_one_paragraph_and_exit_2(
         ("latency_p50_ms", "latency_p5O_ms", ["spec.yaml:5", "latency_p50_ms"]),
         ("60% of baseline", "-3", ["spec.yaml:5", "negative"]),
         ("model.onnx", "gone.onnx", ["spec.yaml:2", "gone.onnx does not exist"]),
-        ("model.onnx", "net.pt2", ["spec.yaml:2", "PyTorch"]),
+        ("model.onnx", "net.pt2", ["spec.yaml:2", "net.pt2 does not exist"]),
         ("valid.npz", "gone.npz", ["spec.yaml:3", "gone.npz does not exist"]),
         ("space: cpu", "target: {providers: [cup]}", ["spec.yaml:6", "'cpu'"]),
         ("space: cpu", "space: cup", ["spec.yaml:6", "'cpu'"]),

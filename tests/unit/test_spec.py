@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from autopilot.contracts import Axis, Stage
-from autopilot.errors import BadInput, ModelError, SpecError
+from autopilot.errors import BadInput, SpecError
 from autopilot.spec import InputSpec, Problem, Traffic, Vocabulary, load_spec, parse_spec
 
 HIGHER = ("throughput_rps", "max_rate_rps", "quality")
@@ -526,18 +526,9 @@ def test_senseless_input_mapping_is_refused(parse: Parse, given: Any, words: lis
     refused(lambda: parse(data=data), "data.inputs.x", *words)
 
 
-@pytest.mark.parametrize(
-    "model", ["net.pt2", "net.pt", "weights.safetensors", {"code": "model.py:build", "weights": "w.safetensors"}]
-)
-def test_pytorch_model_is_refused_as_not_there_yet(parse: Parse, model: Any) -> None:
-    """The format knows PyTorch models, this version doesn't, and says so."""
-    with pytest.raises(ModelError, match="isn't there yet"):
-        parse(model=model)
-
-
 def test_every_refusal_has_exit_code_2(parse: Parse) -> None:
     """Bad specs and models of the wrong kind are the user's to mend."""
-    for changes in ({"budget": {}}, {"model": "net.pt"}):
+    for changes in ({"budget": {}}, {"model": "net.pt2"}):
         with pytest.raises(BadInput) as caught:
             parse(**changes)
         assert caught.value.exit_code == 2

@@ -1,0 +1,61 @@
+"""The whole program on a PyTorch model: searched like any other, refused in one paragraph."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+
+torch = pytest.importorskip("torch", reason="the extra is missing: pip install -c constraints.txt '.[torch]'")
+
+from tests import torch_nets as nets  # noqa: E402
+from tests.integration.run_support import autopilot, result_of  # noqa: E402
+
+pytestmark = pytest.mark.integration
+
+
+def write_torch_study(folder: Path, function: str = "cnn", **changes: Any) -> Path:
+    """A spec with code and weights, and images whose labels are the network's own answers; the spec's path."""
+    net = nets.seeded(nets.Cnn)
+    torch.save(net.state_dict(), folder / "w.pt")
+    images = np.random.default_rng(0).standard_normal((120, 1, 8, 8)).astype(np.float32)
+    with torch.no_grad():
+        labels = net(torch.from_numpy(images)).argmax(1).numpy()
+    np.savez(folder / "valid.npz", pixels=images, label=labels)
+    spec = {
+        "name": "torch-small",
+        "model": {"code": f"{Path(nets.__file__)}:{function}", "weights": "w.pt"},
+        "data": {"validation": "valid.npz", "inputs": {"image": {"from": "pixels"}}},
+        "metric": "accuracy",
+        "budget": {"size_mb": 50, "quality_drop": 0.5},  # no timing: a request takes some microseconds
+        "objective": "latency_p50_ms",
+        "target": {"threads": 1},
+        "space": "quick",
+        "search": {"trials": 2, "timeout": "120s", "measure_cap": "1s"},
+    }
+    (folder / "spec.yaml").write_text(yaml.safe_dump(spec | changes))
+    return folder / "spec.yaml"
+
+
+def test_pytorch_model_is_searched_like_any_other(tmp_path: Path) -> None:
+    """The baseline is the export; its answers have the network's own accuracy."""
+    done = autopilot("run", str(write_torch_study(tmp_path)), "--out", "out", cwd=tmp_path)
+
+    assert done.returncode == 0, done.stderr
+    result = result_of(tmp_path / "out")
+    assert result["status"] == "in_budget"
+    assert result["baseline"]["measured"]["quality"]["value"] == 1.0
+    assert (tmp_path / "out" / "best" / "model.onnx").is_file()
+
+
+def test_code_that_fails_is_bad_input(tmp_path: Path) -> None:
+    """One paragraph with the user's own error, exit code 2, nothing left behind."""
+    done = autopilot("run", str(write_torch_study(tmp_path, "broken")), "--out", "out", cwd=tmp_path)
+
+    assert done.returncode == 2, done.stderr
+    assert "no such layer" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "out").exists()
