@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -34,9 +33,14 @@ FREE = -1
 
 
 def cache_folder() -> Path:
-    """Where engines and timings are kept between processes and studies."""
-    root = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
-    return Path(root) / "autopilot" / "tensorrt"
+    """Where engines and timings are kept between processes and studies: beside the cache that runs share.
+
+    Beside it, since TensorRT writes there by itself: what is in the shared one is sealed by digests.
+    """
+    from autopilot.cache.folder import cache_folder as shared
+
+    folder = shared()
+    return folder.with_name(f"{folder.name}-tensorrt")
 
 
 def provider_options(chosen: Mapping[str, Scalar], cache: Path, engine: str) -> dict[str, Any]:
