@@ -17,8 +17,10 @@ from autopilot.target import Target
 
 # A space of up to so many variants is looked at whole: the model judges these in some tens of milliseconds.
 MOST = 3000
-# Of a larger one so many are drawn anew each time, and so many neighbours of each of the best variants.
+# Of a larger one so many are drawn, and so many neighbours of each of the best variants.
 DRAWN, NEIGHBOURS, BEST = 800, 40, 5
+# Drawing and encoding them takes a tenth of a second: they serve for so many trials.
+KEPT = 10
 
 
 class SpaceCandidates:
@@ -30,6 +32,7 @@ class SpaceCandidates:
         self._seed = seed
         self._known = [v for v in space.known_good(target) if space.refusal(v.recipe) is None]
         self._all = _whole(space, seed)
+        self._drawn: tuple[int, Sequence[Variant]] | None = None
 
     @property
     def is_whole(self) -> bool:
@@ -48,7 +51,13 @@ class SpaceCandidates:
         """Variants that make sense, tried ones among them."""
         if self._all is not None:
             return self._all
-        draw = _Draw(random.Random(f"{self._seed}-{len(records)}"))
+        turn = len(records) // KEPT
+        if self._drawn is None or self._drawn[0] != turn:
+            self._drawn = (turn, self._draw_pool(records, turn))
+        return self._drawn[1]
+
+    def _draw_pool(self, records: Sequence[TrialRecord], turn: int) -> Sequence[Variant]:
+        draw = _Draw(random.Random(f"{self._seed}-{turn}"))
         found = {v.id: v for v in self._known}
         for _ in range(DRAWN):
             variant = self._space.sample(draw)

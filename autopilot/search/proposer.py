@@ -125,7 +125,7 @@ class Proposer:
         if self._table is None or not wanted.keys() <= self._table[1].keys():
             table = Table([self.candidates.names_of(v) for v in wanted.values()])
             self._table = (table, {name: row for row, name in enumerate(wanted)})
-            self._questions.clear()  # other choices, other weights
+            self._questions = {name: (trials, model.on(table)) for name, (trials, model) in self._questions.items()}
         return self._table
 
     def _worth_s(self, records: Sequence[TrialRecord], pool: Sequence[Variant]) -> Floats:

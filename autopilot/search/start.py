@@ -26,6 +26,7 @@ from autopilot.search.storage import ledger_files, local_url, masked
 from autopilot.search.worker import Worker
 from autopilot.spec import Problem
 from autopilot.target import Target
+from autopilot.tracking import load_in_background
 
 # Of a run folder's files, those that another question may use as they are.
 _KEPT = ("lock", "model", "data", *ledger_files())
@@ -64,7 +65,9 @@ def _run_locked(problem: Problem, out: Path, *, fresh: bool, observer: Observer)
         parts["storage"] = masked(problem.search.storage or "")
         parts[_GENERATION] = ledger.generation
         found = None if fresh else _interrupted(work, parts, observer)
+        loading = load_in_background()  # while models are tried, but not beside anything that is timed
         setup = prepare(problem, work, observer)
+        loading.join()
         if found is None:
             parts[_GENERATION] = _begin_anew(work, ledger, parts, fresh=fresh)
         state = found or RunState(parts)

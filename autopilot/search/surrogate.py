@@ -34,10 +34,13 @@ class Choices:
     codes: float64, shape (rows, choices): of a category its index, of a number its place between least and
         most seen (0..1); NaN where the variant doesn't have the choice.
     is_number: bool, shape (choices,).
+    names: of the choices.
     """
 
     codes: Floats
     is_number: npt.NDArray[np.bool_]
+
+    names: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, rows: Sequence[Mapping[str, Scalar]]) -> Choices:
@@ -56,7 +59,7 @@ class Choices:
                 index = {v: float(k) for k, v in enumerate(dict.fromkeys(str(v) for _, v in given))}
                 values = [index[str(v)] for _, v in given]
             codes[[i for i, _ in given], column] = values
-        return cls(codes, is_number)
+        return cls(codes, is_number, tuple(names))
 
     def distances(self, row: int) -> Floats:
         """From one row to all: shape (choices, rows), each 0..1."""
@@ -75,9 +78,9 @@ class Table:
         self._known: dict[int, Floats] = {}
 
     @property
-    def choices(self) -> int:
-        """The number of choices."""
-        return int(self._choices.codes.shape[1])
+    def names(self) -> tuple[str, ...]:
+        """The choices, by name."""
+        return self._choices.names
 
     def distances(self, row: int) -> Floats:
         """From ``row`` to all rows: shape (choices, rows)."""
@@ -109,10 +112,16 @@ class Observations:
 class Surrogate:
     """The answer to one question about the rows of ``table``; ``weights`` of each choice, float64, shape (choices,)."""
 
-    def __init__(self, table: Table) -> None:
+    def __init__(self, table: Table, weights: Mapping[str, float] | None = None) -> None:
+        """``weights``: by name, what an earlier fit found."""
         self._table = table
-        self.weights: Floats = np.full(table.choices, _FIRST_WEIGHT)
+        known = weights or {}
+        self.weights: Floats = np.array([known.get(name, _FIRST_WEIGHT) for name in table.names])
         self._alike: dict[int, Floats] = {}  # of a row to all, under these weights
+
+    def on(self, table: Table) -> Surrogate:
+        """The same question about the rows of another table."""
+        return Surrogate(table, dict(zip(self._table.names, self.weights.tolist(), strict=True)))
 
     def fit(self, seen: Observations) -> None:
         """Weigh the choices by climbing the evidence one choice at a time, from the weights there are."""

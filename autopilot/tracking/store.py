@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Thread
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
@@ -145,6 +146,13 @@ def prepare_mlflow() -> None:
         logging.getLogger(logger).setLevel(level)
     # Compares what a model needs with what is installed, which here is what it was measured with.
     logging.getLogger("mlflow.utils.requirements_utils").setLevel(logging.ERROR)
+
+
+def load_in_background() -> Thread:
+    """Begin to import mlflow, which takes a second; whoever times something waits for the thread first."""
+    thread = Thread(target=prepare_mlflow, name="import mlflow", daemon=True)
+    thread.start()
+    return thread
 
 
 @contextmanager
