@@ -69,6 +69,8 @@ def run_under_kills(
             found.finished = len(known)
             watch(found)
             if _ends_within(run, 0.2):
+                if _is_over(folder):  # the kill came too late: the next run is of another study
+                    known = {}
                 run = _start(folder, found, environment)
         elif run.returncode in VERDICTS:
             _end(folder, known, found)
@@ -112,6 +114,15 @@ def finished(folder: Path) -> dict[int, str]:
         with contextlib.closing(db), contextlib.suppress(sqlite3.OperationalError):  # killed before there were tables
             rows = db.execute("SELECT number, body FROM autopilot_records").fetchall()
     return {number: hashlib.sha256(body.encode()).hexdigest() for number, body in rows}
+
+
+def _is_over(folder: Path) -> bool:
+    """Whether the study has ended: nothing is left to go on with."""
+    try:
+        state = json.loads((folder / "out" / ".autopilot" / "state.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return bool(state["finished"])
 
 
 def _compare(folder: Path, known: Mapping[int, str], found: Killed) -> dict[int, str]:

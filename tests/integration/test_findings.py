@@ -109,7 +109,9 @@ def study(project: Path, rungs: int, *, seed: int) -> tuple[MlflowRef, StudyResu
     return tracker.finish(result, out, out / "best"), result
 
 
-def test_fallbacks_are_registered_under_their_aliases_and_answer(project: Path) -> None:
+def test_fallbacks_are_registered_under_their_aliases_and_answer(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """models:/NAME@fallback-N is that rung's own file; a shorter ladder takes the stale aliases away."""
     import mlflow
 
@@ -130,7 +132,8 @@ def test_fallbacks_are_registered_under_their_aliases_and_answer(project: Path) 
         assert version.tags["status"] == f"fallback-{place}"
         assert rung.candidate.artifact == f"fallbacks/{place}/model.onnx"
         feed = models.samples(models.cnn(), 2)
-        mlflow.set_tracking_uri(f"sqlite:///{project / 'mlruns' / 'mlflow.db'}")
+        # The variable and not set_tracking_uri, which would set it for all tests that follow.
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{project / 'mlruns' / 'mlflow.db'}")
         answer = mlflow.pyfunc.load_model(f"models:/{result.registered_name}@fallback-{place}").predict(feed)
         expected = package.load(bundle)(feed)
         assert all(np.array_equal(answer[name], expected[name]) for name in expected)

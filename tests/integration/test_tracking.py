@@ -30,12 +30,10 @@ pytestmark = pytest.mark.integration
 def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A database with all tables and no study; made once, since that takes seconds."""
     folder = tmp_path_factory.mktemp("store")
-    before = Path.cwd()
-    os.chdir(folder)
-    try:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.delenv("MLFLOW_TRACKING_URI", raising=False)  # mlflow itself sets it in this process
         Store.current().client()
-    finally:
-        os.chdir(before)
     return folder / "mlruns" / "mlflow.db"
 
 
