@@ -98,7 +98,7 @@ def _apply(technique: Technique, source: Path, folder: Path, step: Step, context
         technique.apply(source, folder, dict(step.params), context)
     except AutopilotError:
         raise
-    except Exception as exc:
+    except Exception as exc:  # plug-ins and the libraries under them raise anything; a build error it is
         pass_on_memory(exc)
         traceback.print_exc()
         if isinstance(exc, OSError) and exc.errno in NO_ROOM:

@@ -19,6 +19,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import cache, partial
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ import optuna
 
 from autopilot.recipe import Recipe, Variant
 from autopilot.result import TrialRecord, TrialState
+from autopilot.search import proposer
 from autopilot.search.book import Book
 from autopilot.search.candidates import SpaceCandidates
 from autopilot.search.evaluator import USUAL_ORDER
@@ -122,7 +124,7 @@ def play(world: World, player: Player, seed: int, share: float) -> Ran:
     if player.recommended and player.proposer is None:
         for variant in _recommended(world):
             sampler.enqueue(world.space, variant)
-    proposer = player.proposer(world, variants, seed) if player.proposer is not None else None
+    proposes = player.proposer(world, variants, seed) if player.proposer is not None else None
     hunt = Hunt(
         world.space,
         sampler,
@@ -130,7 +132,7 @@ def play(world: World, player: Player, seed: int, share: float) -> Ran:
         replay,
         trials=10**6,
         deadline=limit_s,
-        proposer=proposer,
+        proposer=proposes,
         watch=(watch := _Stopwatch(world, replay)),
         clock=lambda: replay.now,
     )
@@ -191,7 +193,10 @@ def main() -> int:
     parser.add_argument("--seeds", type=int, default=100)
     parser.add_argument("--share", type=float, default=0.25)
     parser.add_argument("--players", nargs="*", default=[p.name for p in PLAYERS if p.name != "gp"])
+    parser.add_argument("--to-the-end", action="store_true", help="no search ends before its time is up")
     told = parser.parse_args()
+    if told.to_the_end:
+        proposer.WORTH = -1.0  # the pool's processes are forked with it
     files = [HERE / "recorded" / f"{name}.npz" for name in told.names]
     players = [p.name for p in PLAYERS if p.name in told.players]
     for file in files or sorted((HERE / "recorded").glob("*.npz")):
@@ -227,7 +232,7 @@ def _table(file: Path, players: Sequence[str], seeds: int, share: float) -> None
     )
     head = ("search", "found", "median", "worst", "time", "reached", "95%", "trials", "lost", "ms")
     print("{:22s} {:>6s} {:>7s} {:>7s} {:>6s} {:>7s} {:>6s} {:>7s} {:>5s} {:>6s}".format(*head))
-    with ProcessPoolExecutor() as pool:
+    with ProcessPoolExecutor(mp_context=get_context("fork")) as pool:
         for name in players:
             _row(name, list(pool.map(partial(_played, file, name, share), range(seeds), chunksize=5)))
 
