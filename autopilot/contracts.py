@@ -90,6 +90,9 @@ class Technique:
     ``on_by_default`` tells which technique a space that names none includes;
     ``machine_bound`` that ``apply`` times things, so that its result is kept for this kind of machine only.
     ``needs_training`` that what it builds depends on the training data and the PyTorch model.
+    ``work(params)`` is how long a build takes, in units of a usual build of some seconds: the search weighs what
+    a variant promises against it, and learns the length of the unit. ``continues`` names the whole-numbered
+    parameter whose next higher value goes on from what a lower one left, so that only the rest is paid.
     """
 
     name: str
@@ -110,6 +113,8 @@ class Technique:
     sensible: Callable[[Target], Mapping[str, tuple[Scalar, ...]]] = lambda target: {}
     refuses: Callable[[Recipe, Mapping[str, Scalar]], str | None] = lambda earlier, params: None
     normalise: Callable[[Mapping[str, Scalar]], Mapping[str, Scalar]] = lambda params: params
+    work: Callable[[Mapping[str, Scalar]], float] = lambda params: 1.0
+    continues: str = ""
 
 
 class Session(Protocol):

@@ -62,6 +62,21 @@ def _recipes(space: SearchSpace, target: Target) -> Iterable[Recipe]:
             yield Recipe((step,))
 
 
+def parents(space: SearchSpace, target: Target) -> list[tuple[Step, ...]]:
+    """What plug-ins recommend to do to the model before its graph is touched: each step, then all that go together.
+
+    They take minutes where they train, so that a search starts with what comes after them alone, and puts them
+    before what turned out to be good there.
+    """
+    found: list[tuple[Step, ...]] = []
+    for slot in Slot:
+        if slot is Slot.GRAPH:
+            break
+        steps = [step for name in space.slot(slot, target.provider) for step in _preferred(space, name, target)]
+        found += [(*before, step) for before in [(), *found] for step in steps]
+    return found
+
+
 def _preferred(space: SearchSpace, name: str, target: Target) -> list[Step]:
     technique, _ = space.techniques[name]
     domains = space.domains(name, target.provider)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
+from autopilot.budget import Judgement
+from autopilot.contracts import Slot
 from autopilot.domain import Choice, Domain, Int, Scalar
 from autopilot.errors import SpecError
-from autopilot.recipe import Variant
+from autopilot.known_good import parents
+from autopilot.recipe import Recipe, Step, Variant
 from autopilot.result import TrialRecord
 from autopilot.search.finalists import line_up
 from autopilot.search.ranking import Ranking
@@ -21,6 +24,8 @@ MOST = 3000
 DRAWN, NEIGHBOURS, BEST = 800, 40, 5
 # Drawing and encoding them takes a tenth of a second: they serve for so many trials.
 KEPT = 10
+# What comes before the graph is touched: it trains.
+_EARLY = tuple(Slot)[: tuple(Slot).index(Slot.GRAPH)]
 
 
 class SpaceCandidates:
@@ -30,9 +35,10 @@ class SpaceCandidates:
         self._space = space
         self._ranking = ranking
         self._seed = seed
+        self._target = target
         self._known = [v for v in space.known_good(target) if space.refusal(v.recipe) is None]
         self._all = _whole(space, seed)
-        self._drawn: tuple[int, Sequence[Variant]] | None = None
+        self._drawn: tuple[tuple[int, str, str], Sequence[Variant]] | None = None
 
     @property
     def is_whole(self) -> bool:
@@ -51,23 +57,53 @@ class SpaceCandidates:
         """Variants that make sense, tried ones among them."""
         if self._all is not None:
             return self._all
-        turn = len(records) // KEPT
-        if self._drawn is None or self._drawn[0] != turn:
-            self._drawn = (turn, self._draw_pool(records, turn))
+        turn, best = len(records) // KEPT, line_up(records, self._ranking)[:BEST]
+        missed = self._almost(records)
+        # Around a new best one there are new neighbours, and no others.
+        key = (turn, best[0].id if best else "", missed[0].id if missed else "")
+        if self._drawn is None or self._drawn[0] != key:
+            self._drawn = (key, self._draw_pool(best, missed, turn))
         return self._drawn[1]
 
-    def _draw_pool(self, records: Sequence[TrialRecord], turn: int) -> Sequence[Variant]:
+    def _almost(self, records: Sequence[TrialRecord]) -> Sequence[TrialRecord]:
+        """Trained variants that broke a limit, by the least first: more training may bring them inside."""
+        out = [
+            r for r in records if r.verdict and r.verdict.overall is Judgement.OUT and any(self._continued(r.variant))
+        ]
+        return sorted(out, key=lambda r: r.verdict.worst if r.verdict else 0.0)[:BEST]
+
+    def _draw_pool(self, best: Sequence[TrialRecord], missed: Sequence[TrialRecord], turn: int) -> Sequence[Variant]:
         draw = _Draw(random.Random(f"{self._seed}-{turn}"))
         found = {v.id: v for v in self._known}
         for _ in range(DRAWN):
             variant = self._space.sample(draw)
             found[variant.id] = variant
-        for record in line_up(records, self._ranking)[:BEST]:
+        for record in missed:
+            found |= {v.id: v for v in self._continued(record.variant)}
+        for record in best:
             names = self._space.names_of(record.variant)
+            for variant in (*self._grafted(record.variant), *self._continued(record.variant)):
+                found[variant.id] = variant
             for _ in range(NEIGHBOURS):
                 variant = self._space.sample(draw.near(names))
                 found[variant.id] = variant
         return [v for v in found.values() if self._space.refusal(v.recipe) is None]
+
+    def _grafted(self, good: Variant) -> Iterator[Variant]:
+        """``good`` with each recommended way to change the model before it, in place of its own."""
+        kept = tuple(s for s in good.recipe.steps if self._space.techniques[s.technique][0].slot not in _EARLY)
+        for before in parents(self._space, self._target.running(good.deployment.provider)):
+            yield Variant(Recipe((*before, *kept)), good.deployment)
+
+    def _continued(self, good: Variant) -> Iterator[Variant]:
+        """``good`` with each of its trainings taken one level further."""
+        steps = good.recipe.steps
+        for k, step in enumerate(steps):
+            technique, domains = self._space.techniques[step.technique]
+            name, params = technique.continues, dict(step.params)
+            if name and isinstance(level := params.get(name), int) and domains[name].contains(level + 1):
+                further = Step(step.technique, tuple((n, level + 1 if n == name else v) for n, v in step.params))
+                yield Variant(Recipe((*steps[:k], further, *steps[k + 1 :])), good.deployment)
 
 
 def _whole(space: SearchSpace, seed: int) -> Sequence[Variant] | None:

@@ -41,7 +41,7 @@ class Measures(Protocol):
 class Proposes(Protocol):
     """Says which variant is next, from the finished trials."""
 
-    def next(self, records: Sequence[TrialRecord], is_new: Callable[[Variant], bool]) -> Proposal: ...
+    def next(self, records: Sequence[TrialRecord], is_new: Callable[[Variant], bool], left_s: float) -> Proposal: ...
 
 
 class Watch:
@@ -122,7 +122,7 @@ class Hunt:
         return reason
 
     def _choose(self, proposer: Proposes) -> Variant | None:
-        proposal = proposer.next(self._book.records, self.is_new)
+        proposal = proposer.next(self._book.records, self.is_new, self._left_s)
         if proposal.variant is None:
             self._exhausted = proposal.reason
         return proposal.variant

@@ -15,12 +15,14 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
+from autopilot import plugins
 from autopilot.budget import Judgement
 from autopilot.domain import Scalar
 from autopilot.errors import Failure
 from autopilot.profile import Interval
 from autopilot.recipe import Variant
 from autopilot.result import TrialRecord, TrialState
+from autopilot.search.prices import BuildPrices, Techniques
 from autopilot.search.ranking import Ranking
 from autopilot.search.stages import Screen, stage_costs
 from autopilot.search.surrogate import Observations, Prediction, Surrogate, Table
@@ -89,12 +91,15 @@ class Proposer:
     limits: Sequence[str]
     known: int = KNOWN
     expected_s: Mapping[Screen, float] = field(default_factory=dict)
+    techniques: Techniques = plugins.techniques
     _questions: Questions = field(default_factory=dict)
     _poor: int = 0
     _table: tuple[Table, Mapping[str, int]] | None = None
 
-    def next(self, records: Sequence[TrialRecord], is_new: Callable[[Variant], bool]) -> Proposal:
-        """The next variant to try, of those that are new."""
+    def next(
+        self, records: Sequence[TrialRecord], is_new: Callable[[Variant], bool], left_s: float = math.inf
+    ) -> Proposal:
+        """The next variant to try, of those that are new and should be built and measured in ``left_s`` seconds."""
         if len(records) <= self.known:
             for variant in self.candidates.known_good():
                 if is_new(variant):
@@ -102,15 +107,19 @@ class Proposer:
         pool = [v for v in self.candidates.pool(records) if is_new(v)]
         if not pool:
             return Proposal(None, "every variant of this space was tried", 0.0)
-        return self._of_model(records, pool)
+        return self._of_model(records, pool, left_s)
 
-    def _of_model(self, records: Sequence[TrialRecord], pool: Sequence[Variant]) -> Proposal:
+    def _of_model(self, records: Sequence[TrialRecord], pool: Sequence[Variant], left_s: float) -> Proposal:
         told = _telling(records, self.ranking)
         table, index = self._tabled(pool, told)
         model = _Model(table, index, told, self._questions, len(records))
         rows = [index[v.id] for v in pool]
         chance = model.chance(self.limits)[rows]
         gain, worth = model.improvement(self.ranking)[rows], self._worth_s(records, pool)
+        in_time = worth <= left_s
+        if not in_time.any():
+            return Proposal(None, "nothing that is left to try should end in the time that is left", 0.0)
+        gain = np.where(in_time, gain, 0.0)
         best = int(np.argmax(gain * chance / worth))
         expected = float((gain * chance).max())
         self._poor = self._poor + 1 if model.has_incumbent and expected < WORTH else 0
@@ -132,26 +141,14 @@ class Proposer:
         """Seconds that a trial of each variant should take: what was built or scored before costs nothing again."""
         prices = {c.stage: c.price_s for c in stage_costs(records) if c.price_s is not None}
         price = {s: prices.get(s.value, self.expected_s.get(s, 0.0)) for s in Screen}
-        builds: dict[str, list[float]] = {}
-        built: set[str] = set()
-        scored: set[str] = set()
-        for r in records:
-            recipe = r.variant.recipe
-            built.add(recipe.digest)
-            if "evaluate" in r.seconds:
-                scored.add(recipe.digest)
-            took_s = r.seconds.get("build", 0.0) + r.seconds.get("build_saved", 0.0)
-            if recipe.steps and took_s > 0.05:
-                builds.setdefault(recipe.steps[-1].technique, []).append(took_s)
-        build_s = {name: sum(seen) / len(seen) for name, seen in builds.items()}
+        builds = BuildPrices.learn(records, price[Screen.BUILD], self.techniques)
+        scored = {r.variant.recipe for r in records if "evaluate" in r.seconds}
         always_s = price[Screen.LOAD] + price[Screen.LATENCY]
         out = []
         for variant in pool:
-            recipe, seconds = variant.recipe, always_s
-            if recipe.digest not in scored:
+            seconds = always_s + builds.seconds(variant.recipe)
+            if variant.recipe not in scored:
                 seconds += price[Screen.QUALITY]
-            if recipe.steps and recipe.digest not in built:
-                seconds += build_s.get(recipe.steps[-1].technique, price[Screen.BUILD])
             out.append(max(seconds, 0.1))
         return np.array(out)
 

@@ -77,6 +77,11 @@ def normalise(params: Mapping[str, Scalar]) -> Mapping[str, Scalar]:
     return {**params, "minutes": PARAMETERS["minutes"].default, "learning_rate": PARAMETERS["learning_rate"].default}
 
 
+def work(params: Mapping[str, Scalar]) -> float:
+    """Judging the groups takes about as long as an epoch."""
+    return 5.0 * (1 + int(str(params["epochs"])))
+
+
 def available(target: Target) -> str | None:
     """None, or which package is missing."""
     return missing("torch", "torch_pruning", "onnxscript")
@@ -112,4 +117,5 @@ TECHNIQUE = Technique(
     available=available,
     normalise=normalise,
     refuses=refuses,
+    work=work,
 )

@@ -65,7 +65,9 @@ class TwoLevel:
     first: int = 12
     _recipes: list[str] | None = None
 
-    def next(self, records: Sequence[TrialRecord], is_new: Callable[[Variant], bool]) -> Proposal:
+    def next(
+        self, records: Sequence[TrialRecord], is_new: Callable[[Variant], bool], left_s: float = math.inf
+    ) -> Proposal:
         """The next variant of the scheme."""
         groups: dict[str, list[Variant]] = {}
         for variant in self.variants:

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from autopilot.budget import Judgement
-from autopilot.contracts import Slot
-from autopilot.domain import Choice, Float
-from autopilot.recipe import Variant
+from autopilot.contracts import Slot, Technique
+from autopilot.domain import Choice, Float, Int
+from autopilot.recipe import Recipe, Step, Variant, params_of
 from autopilot.result import TrialRecord, TrialState
 from autopilot.search.candidates import MOST, SpaceCandidates
 from autopilot.search.finalists import Ranking
@@ -161,3 +161,77 @@ def test_large_space_is_drawn_from_and_the_neighbours_of_the_best_are_in(wanted:
     assert len(pool) > 300
     near = [v for v in pool if any(dict(s.params)["level"] in level for s in v.recipe.steps)]
     assert len(near) >= 4  # the same level by chance alone: hardly one
+
+
+def training(name: str = "trains") -> Technique:
+    """A technique that takes minutes, less of it where a lower effort was built."""
+    return technique(
+        name,
+        Slot.STRUCTURE,
+        parameters={"effort": Int(0, 3, 0), "kept": Float(0.2, 1.0, 0.5)},
+        prefer=lambda target: ({"effort": 0, "kept": 0.5},),
+        work=lambda params: 20.0 * 2 ** int(str(params["effort"])),
+        continues="effort",
+    )
+
+
+def training_step(kept: float, effort: int = 0) -> Step:
+    return Step("trains", params_of({"effort": effort, "kept": kept}))
+
+
+def variant_of(*steps: Step) -> Variant:
+    return Variant(Recipe(steps), SPACE.default_deployment())
+
+
+def test_recommended_training_is_put_before_what_turned_out_good() -> None:
+    """The pool of a large space holds the best variants with each recommended training before them."""
+    space = space_of(training(), technique("int8", Slot.PRECISION))
+    good = variant_of(Step("int8", params_of({"kind": "c"})))
+
+    pool = SpaceCandidates(space, TARGET, RANKING, seed=0).pool([record(0, good, Facts(0.3))])
+
+    trained = training_step(0.5)
+    assert variant_of(trained, *good.recipe.steps).id in {v.id for v in pool}
+
+
+@pytest.mark.parametrize("drop", [0.0, 0.05])
+def test_training_is_continued_whether_it_kept_the_limits_or_not(drop: float) -> None:
+    """One level further is a candidate for trained variants in budget and for those that missed it."""
+    space = space_of(training(), technique("int8", Slot.PRECISION))
+    tried = training_step(0.321, effort=1)
+
+    pool = SpaceCandidates(space, TARGET, RANKING, seed=0).pool([record(0, variant_of(tried), Facts(0.3, drop))])
+
+    further = training_step(0.321, effort=2)
+    assert variant_of(further).id in {v.id for v in pool}
+
+
+def test_what_should_not_end_in_time_is_not_begun() -> None:
+    """With ten seconds left no training of minutes is proposed."""
+    space = space_of(training(), technique("int8", Slot.PRECISION))
+    cheap = [Step("int8", params_of({"kind": kind})) for kind in "abc"]
+    variants = [Variant(Recipe((step,)), space.default_deployment()) for step in cheap]
+    variants += [Variant(v.recipe, v.deployment.with_(options=params_of({"arena": False}))) for v in variants]
+    variants += [variant_of(training_step(kept)) for kept in (0.3, 0.4, 0.5, 0.6, 0.7, 0.8)]
+    records = [record(k, v, Facts(0.5)) for k, v in enumerate(variants)]
+    records = [replace(r, seconds={**r.seconds, "build": 100.0}) if is_trained(r.variant) else r for r in records]
+    seen = {r.id for r in records}
+    built = {step for v in variants for step in v.recipe.steps}
+
+    def is_new_training(variant: Variant) -> bool:
+        return is_trained(variant) and variant.recipe.steps[0] not in built
+
+    asked = replace(proposer(space), techniques=lambda: {t.name: t for t, _ in space.techniques.values()})
+    found = asked.next(records, lambda v: v.id not in seen, 10.0)
+    nothing_short = asked.next(records, is_new_training, 10.0)
+    unhurried = asked.next(records, is_new_training)
+
+    assert found.variant is not None
+    assert not is_new_training(found.variant)
+    assert nothing_short.variant is None
+    assert "time" in nothing_short.reason
+    assert unhurried.variant is not None
+
+
+def is_trained(variant: Variant) -> bool:
+    return any(step.technique == "trains" for step in variant.recipe.steps)
