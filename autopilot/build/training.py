@@ -35,6 +35,10 @@ class Training:
         parts = [split.digest if split is not None else None, source_digest(source) if source is not None else None]
         return cls(split, source, digest(parts))
 
+    def key_with(self, model: str) -> str | None:
+        """What a step that trains depends on beside its parent; ``model``: sha256 of the model as given."""
+        return digest([self.digest, model]) if self.digest is not None else None
+
     def to_json(self) -> dict[str, Any]:
         """Paths and plain data, as keys of a build request."""
         return {
