@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
+import uuid
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,32 +21,21 @@ if TYPE_CHECKING:
 
 # Raise it when records of an earlier form can't be read.
 _VERSION = 1
-_SHAPES, _WEIGHTS = "module.json", "weights.safetensors"
+_TOLD = "autopilot"
 
 
 def home(scratch: Path, sha256: str) -> Path:
-    """Where the record of the ONNX file with this digest is."""
-    return scratch / "torch-modules" / sha256
+    """Where the record of the ONNX file with this digest is: one file, so that it is whole or not there."""
+    return scratch / "torch-modules" / f"{sha256}.safetensors"
 
 
-def keep(module: nn.Module, folder: Path) -> None:
-    """Write the record of ``module`` as ``folder``, in one step; nothing where one is there."""
-    if folder.is_dir():
-        return
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="staging-", dir=folder.parent) as name:
-        staging = Path(name) / "record"
-        staging.mkdir()
-        save_weights(module, staging / _WEIGHTS)
-        (staging / _SHAPES).write_text(json.dumps({"version": _VERSION, "modules": _described(module)}), "utf-8")
-        try:
-            os.rename(staging, folder)
-        except OSError:
-            if not folder.is_dir():  # another process was faster otherwise
-                raise
+def keep(module: nn.Module, path: Path) -> None:
+    """Write the record of ``module`` as ``path``."""
+    told = {"version": _VERSION, "modules": _described(module)}
+    save(path, weights_of(module), told)
 
 
-def rebuild(module: nn.Module, folder: Path) -> nn.Module | None:
+def rebuild(module: nn.Module, path: Path) -> nn.Module | None:
     """``module``, as its code builds it, changed in place into the recorded one; None where there is no record.
 
     Whether it answers alike is for the caller to check.
@@ -54,19 +43,49 @@ def rebuild(module: nn.Module, folder: Path) -> nn.Module | None:
     Raises:
         ModelError: the record is damaged, or of another module.
     """
-    if not (folder / _SHAPES).is_file():
-        return None
     try:
-        told = json.loads((folder / _SHAPES).read_text(encoding="utf-8"))
+        tensors, told = load(path)
         if told["version"] != _VERSION:
             return None
         modules: Mapping[str, Any] = told["modules"]
         _drop_blocks(module, modules)
         _resize(module, modules)
-        load_weights(module, folder / _WEIGHTS)
+        give_weights(module, tensors)
+    except FileNotFoundError:
+        return None
     except (OSError, ValueError, KeyError, AttributeError, TypeError, RuntimeError) as exc:
-        raise ModelError(f"{folder}: can't be read as a record of a module ({first_line(exc)}).") from exc
+        raise ModelError(f"{path}: can't be read as a record of a module ({first_line(exc)}).") from exc
     return module.eval()
+
+
+def save(path: Path, tensors: Mapping[str, Tensor], told: Mapping[str, Any]) -> None:
+    """Write tensors and plain data as one file, in one step."""
+    from safetensors.torch import save_file
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f"{path.name}.{uuid.uuid4().hex}.part")
+    try:
+        save_file(dict(tensors), str(part), metadata={_TOLD: json.dumps(told)})
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """What ``save`` wrote.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is damaged.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(str(path), framework="pt") as file:
+            told: dict[str, Any] = json.loads((file.metadata() or {})[_TOLD])
+            return {name: file.get_tensor(name) for name in file.keys()}, told  # noqa: SIM118 - it is no mapping
+    except (SafetensorError, KeyError) as exc:
+        raise ValueError(f"{path} is damaged ({first_line(exc)})") from exc
 
 
 def is_graph(module: nn.Module) -> bool:
@@ -76,33 +95,28 @@ def is_graph(module: nn.Module) -> bool:
     return isinstance(module, GraphModule)
 
 
-def save_weights(module: nn.Module, path: Path) -> None:
-    """Write all parameters and buffers of ``module``; tensors that are one stay one under their first name."""
-    from safetensors.torch import save_file
-
+def weights_of(module: nn.Module) -> dict[str, Tensor]:
+    """Copies of all parameters and buffers; tensors that are one stay one under their first name."""
     found: dict[str, Tensor] = {}
     seen: set[int] = set()
     for name, value in module.state_dict(keep_vars=True).items():
         if id(value) not in seen:
             seen.add(id(value))
             found[name] = value.detach().contiguous().clone()
-    part = path.with_name(path.name + ".part")
-    save_file(found, str(part))
-    os.replace(part, path)
+    return found
 
 
-def load_weights(module: nn.Module, path: Path) -> None:
-    """Give ``module`` the weights of ``path``, of other shapes too.
+def give_weights(module: nn.Module, weights: Mapping[str, Tensor]) -> None:
+    """Give ``module`` these weights, of other shapes too.
 
     Raises:
         KeyError: a name that the module doesn't have.
     """
     import torch
-    from safetensors.torch import load_file
     from torch import nn
 
     with torch.no_grad():
-        for name, value in load_file(str(path)).items():
+        for name, value in weights.items():
             owner, _, own = name.rpartition(".")
             holder = module.get_submodule(owner)
             if (parameter := holder._parameters.get(own)) is not None:
@@ -111,7 +125,7 @@ def load_weights(module: nn.Module, path: Path) -> None:
                 else:
                     holder._parameters[own] = nn.Parameter(value, requires_grad=parameter.requires_grad)
             elif own in holder._buffers:
-                holder._buffers[own] = value
+                holder._buffers[own] = value.clone()
             else:
                 raise KeyError(name)
 

@@ -59,8 +59,11 @@ def test_rebuild_refuses_a_record_of_another_network(tmp_path: Path) -> None:
         records.rebuild(network(), tmp_path / "record")
 
 
-def test_a_record_holds_nothing_but_json_and_tensors(tmp_path: Path) -> None:
-    """No file of a record is read by something that could run it."""
-    records.keep(network(), tmp_path / "record")
+def test_rebuild_refuses_a_damaged_record(tmp_path: Path) -> None:
+    """Half a file is not taken for weights."""
+    path = tmp_path / "record"
+    records.keep(network(), path)
+    path.write_bytes(path.read_bytes()[:-8])
 
-    assert sorted(f.name for f in (tmp_path / "record").iterdir()) == ["module.json", "weights.safetensors"]
+    with pytest.raises(ModelError, match="record"):
+        records.rebuild(network(), path)
