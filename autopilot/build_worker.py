@@ -44,6 +44,8 @@ def handle(request: Mapping[str, Any]) -> dict[str, Any]:
         train=training.split,
         torch_source=training.source,
         tell=progress,
+        model=Path(request["model"]),
+        deadline_s=time.monotonic() + float(request["asked_s"]) + float(request["wall_s"]) - time.time(),
     )
     artifact = Artifact.from_json(request["source"])
     # The first step that is built bears what starting this process took: whoever reuses it is spared that too.
@@ -57,7 +59,7 @@ def handle(request: Mapping[str, Any]) -> dict[str, Any]:
             parent=artifact.sha256,
             calibration=split.digest if split is not None else None,
             is_classification=context.metric_is_classification,
-            training=training.digest,
+            training=training.key_with(request["model_sha256"]),
         )
         known = cache.take(key, parent=artifact.sha256, step=step)
         if known is None:

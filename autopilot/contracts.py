@@ -8,6 +8,8 @@ the functions that need them, so that listing plug-ins stays cheap.
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -34,7 +36,8 @@ Feed = Mapping[str, Array]
 class Slot(StrEnum):
     """Where in a recipe a technique goes; a recipe takes at most one technique a slot, in this order."""
 
-    STRUCTURE = "structure"  # distil, prune (torch)
+    STRUCTURE = "structure"  # prune (torch)
+    TRAINING = "training"  # distil (torch): what pruning left, or a smaller copy, learns from the model as given
     GRAPH = "graph"  # fusion, graph clean-up
     PRECISION = "precision"  # weight-only, dynamic, static int8, float16
 
@@ -56,7 +59,9 @@ class BuildContext:
     between builds, of other studies too (calibration caches, sensitivity tables), keyed by content by
     the technique itself; ``threads`` how many cores the build may use. ``train`` is None where the spec
     names no training data; ``torch_source`` the PyTorch model that the ONNX file was exported from, if one
-    was; ``tell`` takes a line about how far a long step is.
+    was; ``tell`` takes a line about how far a long step is. ``model`` is the model as given, an ONNX file: what
+    steps that train learn from. ``deadline_s``: when the build must be over, on the monotonic clock of this process;
+    None for no end. A training that sees it coming ends by itself.
     """
 
     calibration: Split | None
@@ -66,6 +71,13 @@ class BuildContext:
     train: Split | None = None
     torch_source: TorchSource | None = None
     tell: Callable[[str], None] = lambda text: None
+    model: Path | None = None
+    deadline_s: float | None = None
+
+    @property
+    def left_s(self) -> float:
+        """Seconds until the build must be over; infinite where nothing ends it."""
+        return math.inf if self.deadline_s is None else self.deadline_s - time.monotonic()
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +101,7 @@ class Technique:
     under min-max calibration), so that equal builds have equal recipes;
     ``on_by_default`` tells which technique a space that names none includes;
     ``machine_bound`` that ``apply`` times things, so that its result is kept for this kind of machine only.
-    ``needs_training`` that what it builds depends on the training data and the PyTorch model.
+    ``needs_training`` that what it builds depends on the training data, the model as given and its PyTorch code.
     ``work(params)`` is how long a build takes, in units of a usual build of some seconds: the search weighs what
     a variant promises against it, and learns the length of the unit. ``continues`` names the whole-numbered
     parameter whose next higher value goes on from what a lower one left, so that only the rest is paid.

@@ -51,13 +51,14 @@ def build(
             parent=artifact.sha256,
             calibration=calibration.digest if calibration is not None else None,
             is_classification=metric_is_classification,
-            training=training.digest,
+            training=training.key_with(model.sha256),
         )
         known = cache.take(key, parent=artifact.sha256, step=step)
         if known is None:
             missing = [s for _, s in steps[position:]]
             request = _request(missing, artifact, calibration, cache, threads, metric_is_classification)
             request |= training.to_json()
+            request |= {"model": str(model.path.absolute()), "model_sha256": model.sha256, "wall_s": limits.wall_s}
             return _in_child(request, cache, limits, threads, progress)
         if reused is not None:
             reused(cache.price_s(key))

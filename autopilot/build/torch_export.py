@@ -52,6 +52,13 @@ def source_digest(source: TorchSource) -> str:
     return digest([code, path.name, function, sha256_file(source.weights)])
 
 
+def student_digest(source: TorchSource) -> str | None:
+    """Of the user's own student, its code likewise; None where there is none."""
+    from autopilot.torch_model.load import code_digest
+
+    return code_digest(source.student) if source.student is not None else None
+
+
 def export_torch(
     source: TorchSource,
     example: Example,

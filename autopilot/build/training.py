@@ -28,12 +28,18 @@ class Training:
     @classmethod
     def of(cls, split: Split | None, source: TorchSource | None) -> Training:
         """With the digest worked out: the split's own, and that of the source's files."""
-        from autopilot.build.torch_export import source_digest
+        from autopilot.build.torch_export import source_digest, student_digest
 
         if split is None and source is None:
             return cls()
         parts = [split.digest if split is not None else None, source_digest(source) if source is not None else None]
+        if source is not None and source.student is not None:
+            parts.append(student_digest(source))
         return cls(split, source, digest(parts))
+
+    def key_with(self, model: str) -> str | None:
+        """What a step that trains depends on beside its parent; ``model``: sha256 of the model as given."""
+        return digest([self.digest, model]) if self.digest is not None else None
 
     def to_json(self) -> dict[str, Any]:
         """Paths and plain data, as keys of a build request."""

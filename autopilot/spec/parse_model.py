@@ -55,12 +55,12 @@ class ModelParser(Context):
         return TorchSource(program=path) if suffix == ".pt2" else path
 
     def torch_code(self, raw: Mapping[str, Any]) -> TorchSource:
-        """``{code, weights}``, both there."""
-        keys = ("code", "weights")
+        """``{code, weights}``, both there, and a ``student`` for distillation where there is one."""
+        keys = ("code", "weights", "student")
         for key in raw:
             if key not in keys:
                 raise self.error((*_AT, key), f"unknown key 'model.{key}'", nearest(key, keys))
-        for key in keys:
+        for key in keys[: 3 if "student" in raw else 2]:
             value = raw.get(key)
             if not isinstance(value, str) or not value:
                 what = f"model.{key} is missing" if value is None else f"model.{key} should be text, not {short(value)}"
@@ -71,7 +71,8 @@ class ModelParser(Context):
         if weights.suffix.lower() not in _WEIGHTS:
             message = f"model.weights: {short(raw['weights'])} is none of {', '.join(_WEIGHTS)}"
             raise self.error((*_AT, "weights"), message, "Save them with safetensors.torch.save_file.")
-        return TorchSource(code=self.hook((*_AT, "code"), raw["code"]), weights=weights)
+        student = self.hook((*_AT, "student"), raw["student"]) if "student" in raw else None
+        return TorchSource(code=self.hook((*_AT, "code"), raw["code"]), weights=weights, student=student)
 
     def torchscript(self, raw: str) -> ModelError:
         return ModelError(

@@ -40,12 +40,14 @@ class Vocabulary:
 class TorchSource:
     """A PyTorch model: an exported ``program`` (.pt2), or ``code`` and ``weights``.
 
-    ``code`` is ``"ABSOLUTE_PATH.py:function"``; the function builds the network without its weights.
+    ``code`` is ``"ABSOLUTE_PATH.py:function"``; the function builds the network without its weights. ``student``
+    names one that builds a smaller network, for distillation.
     """
 
     program: Path | None = None
     code: str | None = None
     weights: Path | None = None
+    student: str | None = None
 
     @property
     def path(self) -> Path:
@@ -59,12 +61,15 @@ class TorchSource:
             "program": str(self.program) if self.program else None,
             "code": self.code,
             "weights": str(self.weights) if self.weights else None,
+            **({"student": self.student} if self.student else {}),
         }
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> TorchSource:
         program, weights = value["program"], value["weights"]
-        return cls(Path(program) if program else None, value["code"], Path(weights) if weights else None)
+        return cls(
+            Path(program) if program else None, value["code"], Path(weights) if weights else None, value.get("student")
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,18 +7,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from autopilot.artifact import sha256_file
 from autopilot.contracts import Array, BuildContext
 from autopilot.errors import ModelError, Unsupported
 from autopilot.techniques import _gate
 from autopilot.techniques._text import first_line
-from autopilot.torch_model import INSTALL, export_onnx, from_onnx, load_source, missing
-from autopilot.torch_model.calling import Call, module_call
+from autopilot.torch_model import INSTALL, export_onnx, from_onnx, load_source, missing, records
+from autopilot.torch_model.calling import Call, module_call, named_outputs
 from autopilot.torch_model.export import ATOL, RTOL, Exported
 
 if TYPE_CHECKING:
     from torch import nn
 
     from autopilot.data import Split
+    from autopilot.spec import TorchSource
 
 # Samples that a new module is written and checked with.
 _SAMPLES = 16
@@ -46,7 +48,10 @@ def training_data(context: BuildContext) -> Split:
 
 
 def module_of(source: Path, context: BuildContext, *needed: str) -> Source:
-    """The user's own module where the spec names its code, else one made of the ONNX file ``source``.
+    """The module that ``source`` was exported from: the user's own, or what a structural step made of it.
+
+    The user's code builds the model as given; of a file that ``write`` made with a context there is a record how
+    its module differs. Everything else is made of the ONNX file itself, in which batch norms are folded.
 
     Raises:
         Unsupported: torch (or one of ``needed``) isn't installed, or the ONNX file can't be converted.
@@ -60,11 +65,38 @@ def module_of(source: Path, context: BuildContext, *needed: str) -> Source:
     importlib.import_module("torch").set_num_threads(context.threads)
     split = training_data(context)
     if context.torch_source is not None and context.torch_source.code is not None:
-        module = load_source(context.torch_source)
-        return Source(module, module_call(module, tuple(split.feed([0]))))
+        own = _own(source, context, context.torch_source, split)
+        if own is not None:
+            return own
     converted = from_onnx(source)
     _check_converted(source, converted.outputs, split, context)
     return Source(converted.module, converted.call)
+
+
+def is_given(source: Path, context: BuildContext) -> bool:
+    """Whether ``source`` is the model as given; a context that names none has no other."""
+    return context.model is None or sha256_file(source) == sha256_file(context.model)
+
+
+def _own(source: Path, context: BuildContext, code: TorchSource, split: Split) -> Source | None:
+    """The user's own module, as it is or as recorded; None where no record tells how ``source`` came about."""
+    if is_given(source, context):
+        module = load_source(code)
+        return Source(module, module_call(module, tuple(split.feed([0]))))
+    path = records.home(context.scratch, sha256_file(source))
+    if not path.is_file():
+        return None
+    module = records.rebuild(load_source(code), path)
+    if module is None:
+        return None
+    call = module_call(module, tuple(split.feed([0])))
+
+    def outputs(feed: Mapping[str, Array]) -> Mapping[str, Any]:
+        plain, keywords = call.arguments(feed)
+        return named_outputs(module(*plain, **keywords))
+
+    _check_converted(source, outputs, split, context)
+    return Source(module, call)
 
 
 def _check_converted(source: Path, outputs: Any, split: Split, context: BuildContext) -> None:
@@ -81,8 +113,10 @@ def _check_converted(source: Path, outputs: Any, split: Split, context: BuildCon
         _gate.difference(name, expected, answers[name], RTOL, ATOL)
 
 
-def write(module: nn.Module, call: Call, split: Split, target: Path) -> None:
+def write(module: nn.Module, call: Call, split: Split, target: Path, context: BuildContext | None = None) -> None:
     """Write ``module`` as ``target``, checked against itself.
+
+    With ``context`` a record of the module is kept beside its scratch, so that a later step goes on with it.
 
     Raises:
         Unsupported: it can't be exported.
@@ -97,6 +131,9 @@ def write(module: nn.Module, call: Call, split: Split, target: Path) -> None:
         check_export(target, exported, per_sample)
     except ModelError as exc:
         raise Unsupported(exc.message, exc.hint) from exc
+    code = context.torch_source.code if context is not None and context.torch_source is not None else None
+    if context is not None and code is not None and not records.is_graph(module):
+        records.keep(module, records.home(context.scratch, sha256_file(target)))
 
 
 def check_export(target: Path, exported: Exported, per_sample: tuple[str, ...]) -> None:

@@ -47,7 +47,7 @@ def apply(source: Path, target_folder: Path, params: Mapping[str, Scalar], conte
         schedule = Schedule(epochs, 60.0 * float(str(params["minutes"])), float(str(params["learning_rate"])))
         trainer.fit(pruned, trainer.answers(start.module), schedule, context.tell)
         trainer.settle(pruned)
-    _torch.write(pruned, start.call, split, target_folder / "model.onnx")
+    _torch.write(pruned, start.call, split, target_folder / "model.onnx", context)
 
 
 def _plan(params: Mapping[str, Scalar]) -> Plan:

@@ -7,8 +7,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from autopilot.artifact import sha256_file
 from autopilot.data.hooks import call_hook, load_hook, parse_hook
 from autopilot.errors import DataError, ModelError
+from autopilot.recipe import digest
 from autopilot.torch_model.messages import first_line, listed
 
 if TYPE_CHECKING:
@@ -70,6 +72,12 @@ def build_module(code: str) -> nn.Module:
             "It should build the network and return it, without its weights.",
         )
     return built.cpu()
+
+
+def code_digest(code: str) -> str:
+    """Hex sha256 of the user's function and of every Python file in its folder, which it may import."""
+    path, function = parse_hook(code)
+    return digest([{f.name: sha256_file(f) for f in sorted(path.parent.glob("*.py"))}, path.name, function])
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:

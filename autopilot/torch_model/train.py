@@ -74,11 +74,21 @@ class Trainer:
 
     def answers(self, module: nn.Module, samples: int | None = None) -> Tensor:
         """The compared output for the first ``samples`` (default: all), in order, without gradients."""
+        count = self.split.n if samples is None else min(samples, self.split.n)
+        return self.answers_to(module, np.arange(count))
+
+    def answers_to(self, module: nn.Module, indices: npt.NDArray[np.int64]) -> Tensor:
+        """The compared output for ``indices``, in that order, without gradients and in evaluation mode."""
         import torch
 
-        count = self.split.n if samples is None else min(samples, self.split.n)
+        was_training = module.training
+        module.eval()
         with torch.no_grad():
-            parts = [self.answer(module, list(range(i, min(i + BATCH, count)))) for i in range(0, count, BATCH)]
+            parts = [
+                self.answer(module, [int(i) for i in indices[start : start + BATCH]])
+                for start in range(0, len(indices), BATCH)
+            ]
+        module.train(was_training)
         return torch.cat(parts)
 
     def labels(self, indices: Any) -> Tensor | None:
