@@ -118,7 +118,9 @@ class Graph:
                 self.users.setdefault(name, []).append(number)
 
     def node(self, number: int) -> NodeProto:
-        return self.model.graph.node[number]
+        """The node with this number in the graph's order."""
+        found: NodeProto = self.model.graph.node[number]
+        return found
 
     def shape(self, name: str) -> tuple[int, ...]:
         """The tensor's shape.
@@ -142,7 +144,7 @@ def attribute(node: NodeProto, name: str, default: Any = None) -> Any:
 
 
 def reading_matrix(graph: Graph, node: NodeProto) -> tuple[int, int] | None:
-    """Number of inputs of a layer that multiplies by a stored matrix, and the matrix's axis of them; None for others."""
+    """Inputs of a layer that multiplies by a stored matrix, and the matrix's axis of them; None for other nodes."""
     if node.domain or len(node.input) < 2 or node.input[1] not in graph.stored or node.input[0] in graph.stored:
         return None
     matrix = graph.stored[node.input[1]]

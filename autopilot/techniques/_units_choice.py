@@ -42,22 +42,25 @@ def choose(options: Sequence[Options], budget: float) -> list[int]:
     By the Lagrangian of this multiple-choice knapsack, then what is left is spent where it brings most. Where
     even the smallest counts cost more, those are taken.
     """
-    spent = lambda picks: sum(float(o.cost[i]) for o, i in zip(options, picks, strict=True))  # noqa: E731
     cheap, dear = _at_price(options, np.inf), _at_price(options, 0.0)
-    if spent(dear) <= budget:
+    if _spent(options, dear) <= budget:
         return [int(o.counts[i]) for o, i in zip(options, dear, strict=True)]
     low, high = 0.0, _highest_price(options)
     for _ in range(_BISECTIONS):
         price = (low + high) / 2
         picks = _at_price(options, price)
-        if spent(picks) <= budget:
+        if _spent(options, picks) <= budget:
             cheap, high = picks, price
         else:
             low = price
     picks = list(cheap)
-    while step := _best_step(options, picks, budget - spent(picks)):
+    while step := _best_step(options, picks, budget - _spent(options, picks)):
         picks[step[0]] = step[1]
     return [int(o.counts[i]) for o, i in zip(options, picks, strict=True)]
+
+
+def _spent(options: Sequence[Options], picks: Sequence[int]) -> float:
+    return sum(float(o.cost[i]) for o, i in zip(options, picks, strict=True))
 
 
 def _at_price(options: Sequence[Options], price: float) -> list[int]:

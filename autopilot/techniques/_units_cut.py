@@ -66,6 +66,18 @@ def store(model: ModelProto, name: str, value: Array) -> None:
     model.graph.initializer.append(tensor)
 
 
+def store_for(model: ModelProto, node: NodeProto, index: int, value: Array) -> None:
+    """Make ``value`` the stored input ``index`` of ``node``; other nodes that read the old one keep it."""
+    name = node.input[index]
+    readers = sum(list(n.input).count(name) + _inner_names(n).count(name) for n in model.graph.node)
+    if readers > 1 or name in {o.name for o in model.graph.output}:
+        taken = {t.name for t in model.graph.initializer} | {o for n in model.graph.node for o in n.output}
+        node.input[index] = name = next(
+            f"{name}_own_{i}" for i in range(len(taken) + 1) if f"{name}_own_{i}" not in taken
+        )
+    store(model, name, value)
+
+
 def _copy(model: ModelProto) -> ModelProto:
     out = type(model)()
     out.CopyFrom(model)

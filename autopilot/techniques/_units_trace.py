@@ -11,11 +11,12 @@ from autopilot.techniques._units import reading_matrix as reading
 if TYPE_CHECKING:
     from onnx import NodeProto
 
-_ELEMENTWISE = frozenset(
-    "Abs Add Cast Ceil Celu Clip Cos Div Dropout Elu Equal Erf Exp Floor Gelu Greater HardSigmoid HardSwish Identity "
-    "IsInf IsNaN LeakyRelu Less Log Max Min Mish Mul Neg Not Or And Pow Reciprocal Relu Selu Sigmoid Sign Sin Softplus "
-    "Softsign Sqrt Sub Sum Tanh Where".split()
-)
+_ELEMENTWISE = (
+    "Abs", "Add", "And", "Cast", "Ceil", "Celu", "Clip", "Cos", "Div", "Dropout", "Elu", "Equal", "Erf", "Exp", "Floor",
+    "Gelu", "Greater", "HardSigmoid", "HardSwish", "Identity", "IsInf", "IsNaN", "LeakyRelu", "Less", "Log", "Max",
+    "Min", "Mish", "Mul", "Neg", "Not", "Or", "Pow", "Reciprocal", "Relu", "Selu", "Sigmoid", "Sign", "Sin", "Softplus",
+    "Softsign", "Sqrt", "Sub", "Sum", "Tanh", "Where",
+)  # fmt: skip
 _UNCHANGED_BY_ONE = frozenset({"Cast", "Clip", "Dropout"})  # further inputs are settings
 
 
@@ -93,7 +94,8 @@ Rule = Callable[[Walk, int, Any, Position], None]
 def _elementwise(walk: Walk, number: int, node: NodeProto, at: Position) -> None:
     rank = len(walk.graph.shape(node.output[0]))
     count = 1 if node.op_type in _UNCHANGED_BY_ONE else len(node.input)
-    if not any([walk.broadcast(number, i, at, rank) for i in range(count)]):
+    holding = [walk.broadcast(number, i, at, rank) for i in range(count)]  # all of them, not up to the first
+    if not any(holding):
         raise NotUnits(f"the units begin at {node.op_type}")
 
 
@@ -183,7 +185,8 @@ def _matmul(walk: Walk, number: int, node: NodeProto, at: Position) -> None:
     if at.axis >= rank - 2:
         raise NotUnits("the units are multiplied by one another")
     walk.products.append(number)
-    if not any([walk.broadcast(number, i, at, rank) for i in range(2)]):
+    holding = [walk.broadcast(number, i, at, rank) for i in range(2)]
+    if not any(holding):
         raise NotUnits("the units begin at a product")
 
 

@@ -12,16 +12,15 @@ import numpy as np
 
 from autopilot.contracts import Array, BuildContext, Slot, Technique
 from autopilot.domain import Choice, Domain, Float, Scalar
-from autopilot.errors import Failure, Unsupported, VariantFailed
+from autopilot.errors import Unsupported
 from autopilot.recipe import Recipe
 from autopilot.techniques import _gate, _onnx
 from autopilot.techniques._rules import already_quantized
-from autopilot.techniques._text import first_line, pass_on_memory
-from autopilot.techniques._units import Block, Graph, NotUnits
+from autopilot.techniques._units import Block, Graph
 from autopilot.techniques._units_choice import Options, choose, most_important, rearranged
 from autopilot.techniques._units_cost import milliseconds, multiplications
 from autopilot.techniques._units_cut import cut, mask_name, masked
-from autopilot.techniques._units_fit import refit
+from autopilot.techniques._units_fit import Fit, refit, requests_needed
 from autopilot.techniques._units_run import graph_of
 from autopilot.techniques._units_trace import find_blocks
 from autopilot.torch_model import INSTALL, from_onnx, missing
@@ -29,8 +28,6 @@ from autopilot.torch_model.export import ATOL, RTOL
 from autopilot.torch_model.fisher import Gradients, Masked
 
 if TYPE_CHECKING:
-    from onnx import ModelProto
-
     from autopilot.data import Split
     from autopilot.target import Target
 
@@ -71,9 +68,9 @@ def apply(source: Path, target_folder: Path, params: Mapping[str, Scalar], conte
     _check(target, network, [_mask(b, k) for b, k in zip(blocks, kept, strict=True)], samples, context)
     if params["refit"] != "none":
         context.tell("pruning: refitting what is left")
-        weights = [_row_weights(g.rows) for g in felt]
-        by_unit = params["refit"] == "units"
-        refit(graph, blocks, pruned, feeds=samples, weights=weights, by_unit=by_unit, threads=context.threads)
+        few = samples.first(requests_needed(graph, blocks))
+        weights = [_row_weights(g.rows[: len(few)]) for g in felt]
+        refit(graph, blocks, kept, pruned, Fit(few, weights, params["refit"] == "units", context.threads))
         _onnx.save(pruned, target)
 
 
@@ -102,6 +99,10 @@ class _Samples:
     def __iter__(self) -> Iterator[Mapping[str, Array]]:
         return (self.feed(i) for i in range(self.count))
 
+    def first(self, count: int) -> _Samples:
+        """The first ``count`` requests, or all."""
+        return _Samples(self.split, self.size, min(count, self.count))
+
     def _indices(self, number: int) -> list[int]:
         return list(range(number * self.size, (number + 1) * self.size))
 
@@ -115,14 +116,11 @@ class _Samples:
 
 def _network(graph: Graph, blocks: Sequence[Block], source: Path, samples: _Samples, context: BuildContext) -> Masked:
     """The model as a PyTorch network with masks, checked against the file."""
-    import importlib
-
-    importlib.import_module("torch").set_num_threads(context.threads)
     names = [mask_name(i) for i in range(len(blocks))]
     with tempfile.TemporaryDirectory(dir=context.scratch) as folder:
         path = Path(folder) / _onnx.MODEL
         _onnx.save(masked(graph, blocks, [np.ones(b.width) for b in blocks]), path)
-        network = Masked.of(from_onnx(path), names, graph.model.graph.output[0].name)
+        network = Masked.of(from_onnx(path), names, graph.model.graph.output[0].name, context.threads)
     _same(source, network, samples, context, count=2)
     return network
 
@@ -157,8 +155,8 @@ def _mask(block: Block, kept: Array) -> Array:
 
 
 def _row_weights(rows: Sequence[Array]) -> list[Array]:
-    """1 for every row that the loss feels, 0 for padding."""
-    return [(r > 0).astype(np.float32) for r in rows]
+    """How much a row (a token) counts: by what the loss feels of it, so that padding counts nothing."""
+    return [np.sqrt(r) for r in rows]
 
 
 def _check(target: Path, network: Masked, masks: Sequence[Array], samples: _Samples, context: BuildContext) -> None:
@@ -168,16 +166,13 @@ def _check(target: Path, network: Masked, masks: Sequence[Array], samples: _Samp
 
 def _same(path: Path, network: Masked, samples: _Samples, context: BuildContext, *, count: int) -> None:
     """Raise unless the file answers as the network does."""
-    import torch
-
     runner = _gate.session(path, context.threads)
     names = _gate.tensor_outputs(runner)
     for number in range(min(count, len(samples))):
         feed = samples.feed(number)
-        with torch.no_grad():
-            answers = network.converted.outputs(feed)
+        answers = network.answers(feed)
         for name, got in zip(names, runner.run(names, _gate.feed_for(runner, feed)), strict=True):
-            _gate.difference(name, answers[name].detach().numpy(), got, RTOL, ATOL)
+            _gate.difference(name, answers[name], got, RTOL, ATOL)
 
 
 def available(target: Target) -> str | None:

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from autopilot.errors import Unsupported
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import Tensor
 
     from autopilot.torch_model.convert import Converted
 
@@ -32,26 +32,45 @@ class Gradients:
     rows: tuple[Array, ...]
 
 
+@dataclass(slots=True)
+class Tap:
+    """One mask, shape (width,), and what it was last applied to, with its gradient."""
+
+    mask: Tensor
+    applied: Any = None
+
+    def keep(self, layer: Any, given: Any, applied: Tensor) -> None:
+        """A forward hook: remember ``applied`` where gradients are asked for."""
+        import torch
+
+        if torch.is_grad_enabled():
+            applied.requires_grad_()
+            applied.retain_grad()
+            self.applied = applied
+
+
 @dataclass(frozen=True, slots=True)
 class Masked:
-    """A network with masks; ``taps`` are the layers that apply them, ``output`` names what is scored."""
+    """A network with masks: a tap each; ``output`` names what is scored."""
 
     converted: Converted
-    taps: tuple[Any, ...]
+    taps: tuple[Tap, ...]
     output: str
 
     @classmethod
-    def of(cls, converted: Converted, masks: Sequence[str], output: str) -> Masked:
-        """``converted``, whose products with the parameters called ``masks`` become layers that can be read.
+    def of(cls, converted: Converted, masks: Sequence[str], output: str, threads: int) -> Masked:
+        """``converted`` with taps on what the parameters called ``masks`` multiply; its weights are frozen.
 
         Raises:
-            Unsupported: a mask was lost on the way.
+            Unsupported: a mask was lost in the conversion.
         """
+        import torch
+
+        torch.set_num_threads(threads)
         module = converted.module
         for parameter in module.parameters():
             parameter.requires_grad_(False)
         taps = tuple(_tap(module, name) for name in masks)
-        module.graph.eliminate_dead_code()
         module.recompile()
         return cls(converted, taps, output)
 
@@ -60,7 +79,14 @@ class Masked:
         import torch
 
         for tap, mask in zip(self.taps, masks, strict=True):
-            tap.mask.copy_(torch.from_numpy(mask.astype(np.float32)))
+            tap.mask.copy_(torch.from_numpy(mask))
+
+    def answers(self, feed: Mapping[str, Array]) -> dict[str, Array]:
+        """All outputs by name."""
+        import torch
+
+        with torch.no_grad():
+            return {name: value.numpy() for name, value in self.converted.outputs(feed).items()}
 
     def gradients(
         self, requests: Iterable[tuple[Mapping[str, Array], Any]], classes: bool, inner: Sequence[int]
@@ -92,37 +118,22 @@ class Masked:
         return [Gradients(np.array(u), tuple(r)) for u, r in zip(units, rows, strict=True)]
 
 
-def _tap(module: Any, name: str) -> nn.Module:
-    """Replace the product with the parameter called ``name`` by a layer."""
+def _tap(module: Any, name: str) -> Tap:
+    """Have what the parameter called ``name`` multiplies pass through a layer that remembers it."""
     from torch import nn
 
-    class Tap(nn.Module):
-        """Applies a mask and keeps the result, with its gradient, for reading."""
-
-        def __init__(self, mask: Tensor) -> None:
-            super().__init__()
-            self.register_buffer("mask", mask)
-            self.applied: Tensor | None = None
-
-        def forward(self, x: Tensor) -> Tensor:
-            y = x * self.mask
-            if not y.requires_grad:
-                y.requires_grad_()
-            if y.requires_grad:  # not under no_grad
-                y.retain_grad()
-                self.applied = y
-            return y
-
-    for node in module.graph.nodes:
+    tap = Tap(getattr(module, name, None))
+    for node in list(module.graph.nodes):
         masks = [a for a in node.args if getattr(a, "op", "") == "get_attr" and a.target == name]
         if node.op == "call_function" and masks:
-            tap = Tap(getattr(module, name).detach().clone())
-            module.add_submodule(f"{name}_tap", tap)
-            (x,) = (a for a in node.args if a not in masks)
-            with module.graph.inserting_before(node):
-                node.replace_all_uses_with(made := module.graph.call_module(f"{name}_tap", (x,)))
-            module.graph.erase_node(node)
-            assert made is not None
+            layer = nn.Identity()
+            layer.register_forward_hook(tap.keep)
+            module.add_submodule(f"{name}_tap", layer)
+            with module.graph.inserting_after(node):
+                passed = module.graph.call_module(f"{name}_tap", (node,))
+            for user in list(node.users):
+                if user is not passed:
+                    user.replace_input_with(node, passed)
             return tap
     raise Unsupported(f"the mask {name!r} was lost in the conversion.")
 
