@@ -6,10 +6,9 @@ their masks), so that later blocks mend what earlier ones lost.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from math import prod
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,8 +22,9 @@ if TYPE_CHECKING:
 
     from autopilot.contracts import Array
 
-# Ridge towards the old weights, as a share of the inputs' mean square.
-_DAMPING = 1e-2
+# Ridge towards the old weights, as shares of the inputs' mean square; held-out requests say which.
+_DAMPINGS = (1e-3, 1e-2, 1e-1, 1.0, 10.0)
+_HELD_OUT = 4  # every fourth request
 # Rows for each input of the widest layer: 8 told the sums of all inputs well enough, 16 gave no better answers.
 _ROWS_AN_INPUT = 8
 # Rows that are multiplied at once: few enough for float32 sums, many enough that adding them up costs nothing.
@@ -44,9 +44,13 @@ class Ends:
     columns: Array | None = None
 
 
-def requests_needed(graph: Graph, blocks: Sequence[Block]) -> int:
-    """How many requests hold enough rows to fit every block."""
-    return max(math.ceil(_ROWS_AN_INPUT * b.width / max(1, prod(graph.shape(b.hidden)[:-1]))) for b in blocks)
+def enough(weights: Sequence[Array], width: int) -> Sequence[Array]:
+    """The first of the requests' row weights, float32, that together weigh as much as fits ``width`` inputs; or all.
+
+    Rows of unequal weight count as fewer (Kish's effective sample size).
+    """
+    rows = np.cumsum([float(w.sum()) ** 2 / max(float((w**2).sum()), 1e-30) for w in weights])
+    return weights[: int(np.searchsorted(rows, _ROWS_AN_INPUT * width)) + 1]
 
 
 def ends(graph: Graph, block: Block) -> Ends:
@@ -97,32 +101,48 @@ class Normal:
         """The squared error once ``change``, shape (inputs, outputs), is added to the weights."""
         return float(self.before - 2 * (change * self.errors).sum() + (change * (self.inputs @ change)).sum())
 
-    def solved(self) -> Array:
+    def joined(self, other: Normal) -> Normal:
+        """The equations of both."""
+        return Normal(self.inputs + other.inputs, self.errors + other.errors, self.before + other.before)
+
+    def solved(self, damping: float) -> Array:
         """The change that minimises the squared error and, damped, itself; nothing where that is no better."""
-        damping = _DAMPING * max(float(np.diag(self.inputs).mean()), 1e-12)
-        change: Array = np.linalg.solve(self.inputs + damping * np.eye(len(self.inputs)), self.errors)
+        ridge = damping * max(float(np.diag(self.inputs).mean()), 1e-12)
+        change: Array = np.linalg.solve(self.inputs + ridge * np.eye(len(self.inputs)), self.errors)
         return change if self.after(change) <= self.before else np.zeros_like(change)
 
-    def solved_by_unit(self, weights: Array, inner: int) -> Array:
+    def solved_by_unit(self, damping: float, weights: Array, inner: int) -> Array:
         """As ``solved``, with one factor a unit of ``inner`` inputs: the tuned masks of the paper."""
         count = len(weights) // inner
         used = count * inner
         pairs = self.inputs[:used, :used] * (weights @ weights.T)
         products = pairs.reshape(count, inner, count, inner).sum((1, 3))
         aims = (self.errors[:used] * weights).sum(1).reshape(count, inner).sum(1)
-        damping = _DAMPING * max(float(np.diag(products).mean()), 1e-12)
-        factors = np.linalg.solve(products + damping * np.eye(count), aims)
+        ridge = damping * max(float(np.diag(products).mean()), 1e-12)
+        factors = np.linalg.solve(products + ridge * np.eye(count), aims)
         change = np.zeros_like(self.errors)
         change[:used] = np.repeat(factors, inner)[:, None] * weights
         return change if self.after(change) <= self.before else np.zeros_like(change)
+
+
+def fitted(fitting: Normal, held: Normal, solve: Callable[[Normal, float], Array]) -> Array:
+    """The change by ``solve(equations, damping)`` on all, with the damping that serves the ``held`` ones best.
+
+    None where every change of the ``fitting`` ones is worse for those held out than no change.
+    """
+    left = {damping: held.after(solve(fitting, damping)) for damping in _DAMPINGS}
+    best = min(left, key=lambda damping: left[damping])
+    if left[best] >= held.before:
+        return np.zeros_like(fitting.errors)
+    return solve(fitting.joined(held), best)
 
 
 @dataclass(frozen=True, slots=True)
 class Fit:
     """How to refit: ``feeds`` are gone through once a block, on ``threads`` cores.
 
-    ``weights``: for each block a float32 array a request, shape (rows,). ``by_unit``: one factor a unit, not the
-    whole matrix.
+    ``weights``: for each block a float32 array a request, shape (rows,), for as many requests as it takes.
+    ``by_unit``: one factor a unit, not the whole matrix.
     """
 
     feeds: Iterable[Mapping[str, Array]]
@@ -144,9 +164,11 @@ def refit(
         columns, end = _left_of(graph, block, blocks, kept), ends(graph, block)
         end = end if columns is None else replace(end, skip="", columns=columns)
         layer = _Layer.of(student, graph, block, end)
-        normal = _normal(graph, student, layer, zip(fit.feeds, weights, strict=True), fit.threads)
-        change = normal.solved_by_unit(layer.weight, block.inner) if fit.by_unit else normal.solved()
-        told.append((normal.before, normal.after(change)))
+        fitting, held = _normals(graph, student, layer, zip(fit.feeds, weights, strict=False), fit.threads)
+        by_unit = partial(Normal.solved_by_unit, weights=layer.weight, inner=block.inner)
+        change = fitted(fitting, held, by_unit if fit.by_unit else Normal.solved)
+        whole = fitting.joined(held)
+        told.append((whole.before, whole.after(change)))
         layer.add(student, change, graph.stored[graph.node(block.reader).input[1]].dtype)
     return told
 
@@ -204,29 +226,34 @@ class _Layer:
             store_for(student, self.biased, self.index, (self.bias + change[-1]).astype(dtype))
 
 
-def _normal(
+def _normals(
     graph: Graph,
     student: ModelProto,
     layer: _Layer,
     requests: Iterable[tuple[Mapping[str, Array], Array]],
     threads: int,
-) -> Normal:
-    """What is missing in the student's answer, on what it is given now; what it adds to the answer counts too."""
-    end = layer.end
-    more = [end.skip] if end.skip else []
-    teacher = Session(graph.model, [end.out, *more], threads, optimize=True)
-    pupil = Session(student, [layer.hidden, end.out, *more], threads, optimize=True)
+) -> tuple[Normal, Normal]:
+    """What is missing in the student's answer, on what it is given now, for fitting and held out.
+
+    Where the answer is added to something, what that has lost already is missing too.
+    """
+    more = [layer.end.skip] if layer.end.skip else []
+    teacher = Session(graph.model, [layer.end.out, *more], threads, optimize=True)
+    pupil = Session(student, [layer.hidden, layer.end.out, *more], threads, optimize=True)
     width = len(layer.weight) + (layer.bias is not None)
-    normal = Normal(np.zeros((width, width)), np.zeros((width, layer.weight.shape[1])), 0.0)
-    waiting: list[tuple[Array, Array]] = []
-    for feed, weight in requests:
-        (told, *had), (x, y, *has) = rows(teacher, feed), rows(pupil, feed)
-        error = (told if end.columns is None else told[:, end.columns]) - y + (had[0] - has[0] if end.skip else 0.0)
+    parts = [Normal(np.zeros((width, width)), np.zeros((width, layer.weight.shape[1])), 0.0) for _ in range(2)]
+    waiting: tuple[list[tuple[Array, Array]], ...] = ([], [])
+    for number, (feed, weight) in enumerate(requests):
+        (said, *had), (x, y, *has) = rows(teacher, feed), rows(pupil, feed)
+        error = (said if layer.end.columns is None else said[:, layer.end.columns]) - y
+        error = error + had[0] - has[0] if more else error
         heavy = np.flatnonzero(weight > 0)
         scale = np.sqrt(weight[heavy])[:, None]
         x = np.concatenate([x, np.ones((len(x), 1), x.dtype)], 1) if layer.bias is not None else x
-        waiting.append((x[heavy] * scale, error[heavy] * scale))
-        if sum(len(w[0]) for w in waiting) >= _ROWS:
-            normal.take(waiting)
-    normal.take(waiting)
-    return normal
+        part = int(number % _HELD_OUT == _HELD_OUT - 1)
+        waiting[part].append((x[heavy] * scale, error[heavy] * scale))
+        if sum(len(w[0]) for w in waiting[part]) >= _ROWS:
+            parts[part].take(waiting[part])
+    for normal, rest in zip(parts, waiting, strict=True):
+        normal.take(rest)
+    return parts[0], parts[1]

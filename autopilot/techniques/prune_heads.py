@@ -20,7 +20,7 @@ from autopilot.techniques._units import Block, Graph
 from autopilot.techniques._units_choice import Options, choose, most_important, rearranged
 from autopilot.techniques._units_cost import milliseconds, multiplications
 from autopilot.techniques._units_cut import cut, mask_name, masked
-from autopilot.techniques._units_fit import Fit, refit, requests_needed
+from autopilot.techniques._units_fit import Fit, enough, refit
 from autopilot.techniques._units_run import graph_of
 from autopilot.techniques._units_trace import find_blocks
 from autopilot.torch_model import INSTALL, from_onnx, missing
@@ -68,9 +68,9 @@ def apply(source: Path, target_folder: Path, params: Mapping[str, Scalar], conte
     _check(target, network, [_mask(b, k) for b, k in zip(blocks, kept, strict=True)], samples, context)
     if params["refit"] != "none":
         context.tell("pruning: refitting what is left")
-        few = samples.first(requests_needed(graph, blocks))
-        weights = [_row_weights(g.rows[: len(few)]) for g in felt]
-        refit(graph, blocks, kept, pruned, Fit(few, weights, params["refit"] == "units", context.threads))
+        left = [len(k) * b.inner for k, b in zip(kept, blocks, strict=True)]
+        weights = [enough(_row_weights(g.rows), n) for g, n in zip(felt, left, strict=True)]
+        refit(graph, blocks, kept, pruned, Fit(samples, weights, params["refit"] == "units", context.threads))
         _onnx.save(pruned, target)
 
 
@@ -98,10 +98,6 @@ class _Samples:
 
     def __iter__(self) -> Iterator[Mapping[str, Array]]:
         return (self.feed(i) for i in range(self.count))
-
-    def first(self, count: int) -> _Samples:
-        """The first ``count`` requests, or all."""
-        return _Samples(self.split, self.size, min(count, self.count))
 
     def _indices(self, number: int) -> list[int]:
         return list(range(number * self.size, (number + 1) * self.size))
