@@ -353,6 +353,7 @@ class Samples:
     digest: str = "0" * 64
     preprocess: None = None
     postprocess: None = None
+    labels: Any = None
 
     def has_shared_inputs(self) -> bool:
         """True when an input is the same for all samples and its shape follows the batch size."""

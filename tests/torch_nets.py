@@ -63,6 +63,57 @@ class Encoder(nn.Module):
         return {"logits": self.head(pooled), "pooled": pooled}
 
 
+class Patches(nn.Module):
+    """image float32 [N,1,8,8] -> logits [N,4]: patches, a class token, q, k and v from one layer, GELU by tanh."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.patches = nn.Conv2d(1, 16, 2, 2)
+        self.first, self.places = nn.Parameter(torch.randn(1, 1, 16)), nn.Parameter(torch.randn(1, 17, 16) * 0.1)
+        self.norm1, self.norm2 = nn.LayerNorm(16), nn.LayerNorm(16)
+        self.qkv, self.out = nn.Linear(16, 48), nn.Linear(16, 16)
+        self.up, self.down = nn.Linear(16, 64), nn.Linear(64, 16)
+        self.head = nn.Linear(16, 4)
+
+    def forward(self, image: Tensor) -> Tensor:
+        x = self.patches(image).flatten(2).transpose(1, 2)
+        x = torch.cat([self.first.expand(x.shape[0], -1, -1), x], 1) + self.places
+        n, length, width = x.shape
+        q, k, v = self.qkv(self.norm1(x)).reshape(n, length, 3, 4, 4).permute(2, 0, 3, 1, 4).unbind(0)
+        x = x + self.out(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(n, length, width))
+        x = x + self.down(F.gelu(self.up(self.norm2(x)), approximate="tanh"))
+        return self.head(x[:, 0])
+
+
+class Layers(nn.Module):
+    """x float32 [N,6,5] -> logits [N,3]: two of torch's own encoder layers, which begin with equal weights."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.enter = nn.Linear(5, 16)
+        layer = nn.TransformerEncoderLayer(16, 4, 32, batch_first=True, activation="gelu", dropout=0.0)
+        self.layers = nn.TransformerEncoder(layer, 2, enable_nested_tensor=False)
+        self.head = nn.Linear(16, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.layers(self.enter(x))[:, 0])
+
+
+class Attending(nn.Module):
+    """x float32 [N,6,5] -> logits [N,3]: nn.MultiheadAttention with a mask of its own for each sample."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.enter, self.norm, self.head = nn.Linear(5, 16), nn.LayerNorm(16), nn.Linear(16, 3)
+        self.attention = nn.MultiheadAttention(16, 4, batch_first=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        absent = x[..., 0] > 1.5
+        x = self.enter(x)
+        attended, _ = self.attention(x, x, x, key_padding_mask=absent)
+        return self.head(self.norm(x + attended).mean(1))
+
+
 class OneByOne(nn.Module):
     """Takes any number of samples in Python only: the trace of one number is wrong for another."""
 

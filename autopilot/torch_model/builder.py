@@ -31,6 +31,8 @@ class Builder:
         self.graph = fx.Graph()
         self.values: dict[str, FxNode] = {}
         self.host_values: set[str] = set()
+        # How values are made that end a layer which the file spells out in many nodes, see patterns.
+        self.patterns: dict[str, Callable[[], FxNode]] = {}
         self._names: set[str] = set()
         self._layers: dict[Hashable, str] = {}
         self._stored: dict[str, FxNode] = {}

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from autopilot.errors import Unsupported
+from autopilot.torch_model import patterns
 from autopilot.torch_model.activations import ACTIVATIONS
 from autopilot.torch_model.builder import Builder
 from autopilot.torch_model.calling import Call
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from torch.fx import GraphModule
 
 HANDLERS = {**FUNCTIONS, **ACTIVATIONS, **LAYERS}
+_BEGINS_PATTERN = frozenset({"Erf", "Tanh", "Sqrt"})
 _MAKES_SHAPES = frozenset({"Shape", "Size"})
 _WHY = {
     "If": "control flow",
@@ -110,6 +112,11 @@ def _take(builder: Builder, node: Node) -> None:
     if all(o in builder.values for o in node.outputs if o):
         return  # an Add that became a layer's bias
     if builder.onnx.evaluate(node):
+        return
+    if node.op in _BEGINS_PATTERN:
+        patterns.look(builder, node)
+    if node.outputs[0] in builder.patterns:
+        builder.values[node.outputs[0]] = builder.patterns[node.outputs[0]]()
         return
     made = on_host(builder, node)
     if made is not None:
