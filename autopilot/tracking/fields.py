@@ -122,6 +122,10 @@ def version_tags(result: StudyResult, chosen: Candidate, *, fallback: int | None
         "recipe": recipe_text(chosen.recipe),
         "budget_version": "" if result.budget_version is None else str(result.budget_version),
         "budget_digest": digest(result.budget.to_json())[:12],
+        "verdict": chosen.verdict.overall.value if chosen.verdict else "",
+        "objective": ", ".join(result.objectives),
+        "hardware": str(result.environment.get("fingerprint", "")),
+        "cpu": str(result.environment.get("cpu", "")),
     }
     tags |= {f"budget.{limit.axis}": limit.text for limit in result.budget.limits}
     return {name: cut(value) for name, value in tags.items() if value}
