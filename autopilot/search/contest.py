@@ -75,7 +75,7 @@ def _beats(
         figures = f"{ranking.axis} {r.value:.3f} times that of {version} ({r.low:.3f}..{r.high:.3f}, interleaved)"
         return Ruling(seen.verdict is Standing.FASTER, figures)
     mine, theirs = ranking.seen(best.measured), ranking.seen(old.measured)
-    figures = f"{ranking.axis} against the baseline: {abs(mine.value):.4g}, that of {version} {abs(theirs.value):.4g}"
+    figures = f"{ranking.axis} against the baseline: {abs(mine.value):.4g} here, {abs(theirs.value):.4g} of {version}"
     return Ruling(mine.high < theirs.low, f"{figures}, each measured beside the baseline")
 
 

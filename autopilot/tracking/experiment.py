@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import getpass
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import autopilot
 from autopilot.errors import AutopilotError
 from autopilot.tracking import fields
 from autopilot.tracking.store import Store
-from autopilot.tracking.views import KIND_TAG, VIEW_TAG, view_state
+from autopilot.tracking.views import KIND_TAG
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
@@ -36,26 +36,22 @@ def open_run(client: MlflowClient, run_id: str | None) -> Run | None:
     return run
 
 
-def open_experiment(client: MlflowClient, store: Store, name: str, axes: Sequence[str]) -> str:
-    """The id of the experiment called ``name``, made where there is none; its view shows ``axes``.
+def open_experiment(client: MlflowClient, store: Store, name: str) -> str:
+    """The id of the experiment called ``name``, made where there is none.
 
     Raises:
         AutopilotError: it was deleted.
     """
-    tags = {**KIND_TAG, VIEW_TAG: view_state(axes)}
     found = client.get_experiment_by_name(name)
     if found is None:
         folder = store.artifacts
         location = (folder / _folder_name(name)).as_uri() if folder else None
-        return str(client.create_experiment(name, artifact_location=location, tags=tags))
+        return str(client.create_experiment(name, artifact_location=location, tags=dict(KIND_TAG)))
     if found.lifecycle_stage != "active":
         raise AutopilotError(
             f"the MLflow experiment {name!r} in {store.shown} was deleted.",
             f"Choose another name: in the spec, or run `mlflow experiments restore -x {found.experiment_id}`.",
         )
-    for key, value in tags.items():
-        if found.tags.get(key) != value and (key == VIEW_TAG or key not in found.tags):
-            client.set_experiment_tag(found.experiment_id, key, value)
     return str(found.experiment_id)
 
 

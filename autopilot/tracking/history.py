@@ -11,7 +11,7 @@ from autopilot.profile import Measurement
 from autopilot.result import TrialRecord, TrialState
 
 # Always part of a point, so that it tells which trials a run has points of.
-MARKER = "search/in_budget"
+MARKER = "across_trials/in_budget"
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,10 +34,12 @@ class Goal:
 class Course:
     """What a search has come to, trial after trial: records go in by number, without gaps; a point comes out of each.
 
-    A point holds, an objective: ``search/AXIS`` of that trial and ``search/best_AXIS``, the best in budget so far (none
-    before the first one in budget); and the numbers so far of trials in budget (``search/in_budget``), of failed ones
-    (``search/failed``) and the seconds that trials took (``search/seconds``). Figures are those of the search; the
-    finalists' later, better ones are ``best/AXIS``.
+    A point holds, an objective: ``across_trials/AXIS`` of that trial and ``across_trials/best_AXIS``, the best in
+    budget so far (none before the first one in budget); and the numbers so far of trials in budget
+    (``across_trials/in_budget``), of failed ones (``across_trials/failed``) and the seconds that trials took
+    (``across_trials/seconds``). Figures are those of the search; the finalists' later, better ones are ``best/AXIS``.
+
+    MLflow draws the charts of ``across_trials/`` first: it sorts its sections by name.
     """
 
     goals: tuple[Goal, ...]
@@ -63,15 +65,19 @@ class Course:
         self._in_budget += holds
         self._failed += record.state is TrialState.FAILED
         self._seconds += sum(s for stage, s in record.seconds.items() if not stage.endswith("_saved"))
-        point = {MARKER: float(self._in_budget), "search/failed": float(self._failed), "search/seconds": self._seconds}
+        point = {
+            MARKER: float(self._in_budget),
+            "across_trials/failed": float(self._failed),
+            "across_trials/seconds": self._seconds,
+        }
         for goal in self.goals:
             seen = record.measured.get(goal.axis)
             if seen is not None and math.isfinite(_value(seen)):
-                point[f"search/{goal.axis}"] = _value(seen)
+                point[f"across_trials/{goal.axis}"] = _value(seen)
                 if holds and goal.better(seen, self._best.get(goal.axis)):
                     self._best[goal.axis] = seen
             if goal.axis in self._best:
-                point[f"search/best_{goal.axis}"] = _value(self._best[goal.axis])
+                point[f"across_trials/best_{goal.axis}"] = _value(self._best[goal.axis])
         return point
 
 

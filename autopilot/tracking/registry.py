@@ -154,12 +154,12 @@ def _save(target: Path, entry: Entry, model: Model) -> None:
             data_path=str(entry.folder),
             mlflow_model=model,
             signature=signature,
-            input_example=_example(entry.example, signature),
+            input_example=example_of(entry.example, signature),
             pip_requirements=requirements(),
         )
 
 
-def _example(inputs: Mapping[str, Array] | None, signature: ModelSignature | None) -> dict[str, Array] | None:
+def example_of(inputs: Mapping[str, Array] | None, signature: ModelSignature | None) -> dict[str, Array] | None:
     """``inputs`` as MLflow keeps an example: those of the signature, numbers only, as long as it stays small."""
     if inputs is None or signature is None:
         return None

@@ -23,6 +23,7 @@ from autopilot.tracking.experiment import open_experiment, open_run, parent_name
 from autopilot.tracking.history import MARKER, Course, Goal
 from autopilot.tracking.registry import Entry, log_model, place_fallbacks, register, registered_version
 from autopilot.tracking.store import Store, translated
+from autopilot.tracking.views import VIEW_TAG, view_state
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
@@ -83,19 +84,19 @@ class Tracker:
         """
         store = store or Store.current()
         client = store.client()
-        axes = [*(goal.axis for goal in goals), *budget.axes]
         spec_sha256 = hashlib.sha256(spec_text.encode()).hexdigest()
         with translated(f"opening the experiment {name!r}"):
             run = open_run(client, run_id)
             known = run is not None
             if run is None:
-                experiment_id = open_experiment(client, store, name, axes)
+                experiment_id = open_experiment(client, store, name)
                 run = client.create_run(
                     experiment_id, run_name=parent_name(name), tags=start_tags(environment, spec_sha256)
                 )
             info = run.info
             tracker = cls(client, store, name=name, experiment_id=info.experiment_id, run_id=info.run_id, goals=goals)
             tracker._spec_sha256 = spec_sha256
+            client.set_experiment_tag(info.experiment_id, VIEW_TAG, view_state(goals, budget.axes, info.run_id))
             if known:
                 tracker._recall_trials()
             else:
@@ -255,7 +256,8 @@ class Tracker:
         params = fields.variant_params(record.variant.recipe, record.variant.deployment)
         self._log(run_id, metrics=fields.trial_metrics(record), params=params, tags=logged_now)
         status = "FAILED" if record.state is TrialState.FAILED else "FINISHED"
-        self._client.set_terminated(run_id, status, end_ms)
+        if not logged:  # a trial that was verified later didn't last until then
+            self._client.set_terminated(run_id, status, end_ms)
         self._runs[record.number] = (run_id, tags[fields.RECORD_TAG])
 
     def _log_points(self) -> None:

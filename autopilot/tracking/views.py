@@ -8,6 +8,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from typing import Any
+
+from autopilot.tracking.history import Goal
 
 VIEW = "autopilot"
 # Read by the page when the link says ``viewStateShareKey=autopilot``.
@@ -29,11 +32,18 @@ def columns(axes: Sequence[str]) -> list[str]:
     return [*keys, "params.`provider`", "params.`threads`", "tags.`stage`", "tags.`failure`", "attributes.`Duration`"]
 
 
-def view_state(axes: Sequence[str]) -> str:
-    """The tag's text."""
-    return json.dumps({"selectedColumns": columns(axes), "orderByKey": "attributes.start_time", "orderByAsc": False})
+def view_state(goals: Sequence[Goal], axes: Sequence[str], run_id: str) -> str:
+    """The tag's text: the trials of the study ``run_id``, best first, with columns for its ``goals`` and ``axes``."""
+    state: dict[str, Any] = {
+        "selectedColumns": columns([*(goal.axis for goal in goals), *axes]),
+        # The parent's row would hide the trials under a fold, which a shared view can't open.
+        "searchFilter": f"tags.`mlflow.parentRunId` = '{run_id}'",
+    }
+    if goals:
+        state |= {"orderByKey": f"metrics.`{goals[0].axis}`", "orderByAsc": not goals[0].maximize}
+    return json.dumps(state)
 
 
 def runs_link(address: str, experiment_id: str) -> str:
     """Where the table of an experiment's runs is in the UI at ``address``, with those columns."""
-    return f"{address}/#/experiments/{experiment_id}/runs?viewStateShareKey={VIEW}"
+    return f"{address}/#/experiments/{experiment_id}/runs?viewStateShareKey={VIEW}&workflowType=machine_learning"
