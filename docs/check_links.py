@@ -1,7 +1,9 @@
 #!/usr/bin/env python3
-"""Check that every relative link in the project's Markdown files leads somewhere, anchors included.
+"""Check that every relative link in the project's Markdown files leads somewhere, anchors and images included.
 
-    python docs/check_links.py            # exit code 1 and one line a broken link
+    python docs/check_links.py            # exit code 1 and one line a fault
+
+A page or picture under docs/ that no page links to is a fault too: nobody would find it.
 
 Links to other sites are not followed. Anchors are those of GitHub's rendering.
 """
@@ -15,6 +17,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 SKIPPED = {".venv", "runs", "artifacts", ".git", "node_modules", "build", "dist"}
+
+PICTURES = {".png", ".svg", ".jpg", ".gif"}
 
 _FENCE = re.compile(r"^(```|~~~)")
 _HEADING = re.compile(r"^#{1,6}\s+(.*?)\s*#*$")
@@ -76,13 +80,24 @@ def broken_links(file: Path, root: Path = ROOT) -> list[str]:
     return wrong
 
 
+def unlinked(files: list[Path], root: Path = ROOT) -> list[str]:
+    """One line for every page or picture under docs/ that none of ``files`` leads to."""
+    led_to = set()
+    for file in files:
+        for _, line in prose(file.read_text(encoding="utf-8")):
+            led_to |= {(file.parent / t.partition("#")[0]).resolve() for t in _LINK.findall(_CODE.sub("", line))}
+    pictures = [p for p in (root / "docs").rglob("*") if p.suffix in PICTURES]
+    pages = [p for p in files if p.is_relative_to(root / "docs")]
+    return [f"{p.relative_to(root)}: no page links to it" for p in sorted([*pages, *pictures]) if p not in led_to]
+
+
 def main() -> int:
     """Check all files; the exit code."""
     files = markdown_files(ROOT)
-    wrong = [line for file in files for line in broken_links(file)]
+    wrong = [line for file in files for line in broken_links(file)] + unlinked(files)
     for line in wrong:
         print(line)
-    print(f"{len(files)} Markdown files, {len(wrong)} broken links")
+    print(f"{len(files)} Markdown files, {len(wrong)} faults")
     return 1 if wrong else 0
 
 

@@ -227,13 +227,30 @@ def report(
 
 @app.command(short_help="Serve the MLflow UI over this folder's runs.")
 def ui(
+    source: Annotated[
+        Path | None,
+        typer.Argument(metavar="DIR", help="With --optuna: a finished run's folder; default: the newest in runs/."),
+    ] = None,
     port: Annotated[int, typer.Option(min=1, max=65535, help="The port on 127.0.0.1.")] = 5000,
+    optuna: Annotated[
+        bool, typer.Option("--optuna", help="Serve optuna-dashboard over one run's trials instead (extra: dashboard).")
+    ] = False,
     debug: Debug = False,
 ) -> int:
     """Serve the MLflow UI over this folder's runs on 127.0.0.1; Ctrl-C ends it."""
+
+    def announce(text: str) -> None:
+        typer.echo(f"{text}; Ctrl-C ends it", err=True)
+
+    if optuna:
+        from autopilot.cli.dashboard import start_dashboard
+
+        return start_dashboard(source, port, announce=announce)
+    if source is not None:
+        raise BadInput("DIR needs --optuna: MLflow's UI shows all runs.", "Write: autopilot ui --optuna DIR.")
     from autopilot.tracking import start_ui
 
-    return start_ui(port=port, announce=lambda text: typer.echo(f"{text}; Ctrl-C ends it", err=True))
+    return start_ui(port=port, announce=announce)
 
 
 def _duration(option: str, text: str | None) -> float | None:

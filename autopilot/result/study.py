@@ -52,6 +52,7 @@ class MlflowRef:
     """Where MLflow has the study; ``model`` and ``version`` are None where nothing was registered.
 
     ``fallbacks`` are the versions that have the aliases ``fallback-1``, ``fallback-2``, … in that order.
+    ``champion``: whether the version is champion; ``ruling`` says why, or why not.
     """
 
     tracking_uri: str
@@ -60,6 +61,8 @@ class MlflowRef:
     model: str | None = None
     version: int | None = None
     fallbacks: tuple[int, ...] = ()
+    champion: bool = False
+    ruling: str = ""
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -69,6 +72,8 @@ class MlflowRef:
             "model": self.model,
             "version": self.version,
             "fallbacks": list(self.fallbacks),
+            "champion": self.champion,
+            "ruling": self.ruling or None,
         }
 
     @classmethod
@@ -81,6 +86,8 @@ class MlflowRef:
             value.get("model"),
             None if version is None else int(version),
             tuple(int(v) for v in value.get("fallbacks", ())),
+            bool(value.get("champion", False)),
+            str(value.get("ruling") or ""),
         )
 
 

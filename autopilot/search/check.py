@@ -81,21 +81,18 @@ def check_model(model: Path, problem: Problem, *, observer: Observer, samples: P
     """
     if samples is not None and (samples.suffix != ".npz" or not samples.parent.is_dir()):
         raise BadInput(f"readings can't be written to {samples}.", "Name a file FILE.npz in a folder that exists.")
-    path, deployment = _open(model)
-    info = inspect(path)
+    path, _ = _open(model)
+    inspect(path)  # what is no model is told at once
     with tempfile.TemporaryDirectory(prefix="autopilot-check-") as folder:
         setup = prepare(problem, Path(folder), observer)
-        _same_inputs(info, setup.info)
-        chosen = deployment or setup.space.default_deployment()
-        _usable(chosen, setup)
-        _takes_batch(info, chosen, setup)
-        artifact = Artifact.of(list(info.files))
+        variant, artifact = fitting(model, setup)
+        chosen = variant.deployment
         with Evaluator(setup, observer) as evaluator:
             observer.phase("measuring the spec's model")
             evaluator.measure_baseline()
             observer.phase("measuring the model against the budget")
             try:
-                outcome = _measure(evaluator, Variant(Recipe(), chosen), artifact)
+                outcome = measure_again(evaluator, variant, artifact)
             except VariantFailed as exc:
                 return _failed(exc, CheckResult(Status.NO_FIT, path, artifact.sha256, chosen, {}, None, problem.budget))
             verdict = evaluator.verdict(outcome)
@@ -118,7 +115,22 @@ def check_model(model: Path, problem: Problem, *, observer: Observer, samples: P
         )
 
 
-def _measure(evaluator: Evaluator, variant: Variant, artifact: Artifact) -> Outcome:
+def fitting(model: Path, setup: Setup) -> tuple[Variant, Artifact]:
+    """A bundle (or file) as it would be measured for the study of ``setup``.
+
+    Raises:
+        BadInput: it doesn't take the study's inputs or traffic, or can't be run here.
+    """
+    path, deployment = _open(model)
+    info = inspect(path)
+    _same_inputs(info, setup.info)
+    chosen = deployment or setup.space.default_deployment()
+    _usable(chosen, setup)
+    _takes_batch(info, chosen, setup)
+    return Variant(Recipe(), chosen), Artifact.of(list(info.files))
+
+
+def measure_again(evaluator: Evaluator, variant: Variant, artifact: Artifact) -> Outcome:
     """The model's measurement; one more attempt where the failure may be bad luck.
 
     Raises:

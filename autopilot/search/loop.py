@@ -13,10 +13,11 @@ from autopilot.errors import AutopilotError
 from autopilot.observer import Observer
 from autopilot.outputs import write_result
 from autopilot.recipe import Variant
-from autopilot.result import Status, StudyResult, TrialRecord
+from autopilot.result import MlflowRef, Status, StudyResult, TrialRecord
 from autopilot.search import energy
 from autopilot.search.book import Book
 from autopilot.search.candidates import SpaceCandidates
+from autopilot.search.contest import contest
 from autopilot.search.evaluator import Evaluator
 from autopilot.search.hunt import Hunt, Watch
 from autopilot.search.ledger import Ledger
@@ -30,7 +31,7 @@ from autopilot.search.samples import save_samples
 from autopilot.search.state import RunState
 from autopilot.search.storage import logged_spec
 from autopilot.search.texts import against_budget, baseline_text, best_text, control_text, deployment_text, recipe_text
-from autopilot.tracking import Tracker
+from autopilot.tracking import Goal, Ruling, Tracker
 
 
 class RunningStudy:
@@ -97,8 +98,10 @@ class RunningStudy:
                 spec_text=logged_spec(problem),
                 budget=problem.budget,
                 environment=self.setup.target.to_json(),
+                goals=[Goal(goal.axis, goal.maximize) for goal in self.ranking.goals],
                 run_id=self._state.mlflow_run,
             )
+            self._tracker.remember(self.book.records)
         except AutopilotError as exc:
             self.observer.note(f"not logged to MLflow: {exc}")
             return
@@ -154,10 +157,8 @@ class RunningStudy:
         """MLflow last: its trouble must not cost the result, which is on disk already."""
         self._report(result, out)
         if self._tracker is not None:
-            self.observer.phase("logging to MLflow")
             try:
-                folder = out / "best" if result.status is Status.IN_BUDGET else None
-                reference = self._tracker.finish(result, out, folder)
+                reference = self._finish_tracking(self._tracker, result, out)
                 result = replace(result, mlflow=reference)
                 write_result(result, out)
                 self._report(result, out)  # again: with where MLflow has it
@@ -166,6 +167,20 @@ class RunningStudy:
         replace(self._state, finished=True).save(self.setup.work)
         self.observer.finished()
         return result
+
+    def _finish_tracking(self, tracker: Tracker, result: StudyResult, out: Path) -> MlflowRef:
+        """The result in MLflow; a winner as a registered version, and champion where it beats the one before."""
+        if result.status is not Status.IN_BUDGET:
+            self.observer.phase("logging to MLflow")
+            return tracker.finish(result, out)
+        ruling: Ruling = contest(self.evaluator, result, self.ranking, tracker, out)
+        self.observer.phase("logging to MLflow")
+        split = self.setup.splits.validation
+        example = split.feed(range(min(self.setup.fixed_batch or 1, split.n)))
+        reference = tracker.finish(result, out, out / "best", ruling=ruling, example=example)
+        said = "is now champion" if ruling.crown else "is registered, the champion stays"
+        self.observer.note(f"{reference.model} version {reference.version} {said}: {ruling.reason}")
+        return reference
 
     def _report(self, result: StudyResult, out: Path) -> None:
         trouble = try_report(result, out)

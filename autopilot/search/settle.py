@@ -29,9 +29,9 @@ def settle(
     read against each other: the simplest wins unless the fastest is certainly faster.
     """
     winner = choose(done, ranking)
-    if not _can_compare(evaluator.setup.problem, ranking):
+    if not can_compare(evaluator.setup.problem, ranking):
         return winner, ()
-    q = _percentile(ranking.axis)
+    q = percentile(ranking.axis)
     left, found = [v for v in done if v.holds], list[Comparison]()
     while winner is not None and len(found) < MOST_TIED - 1:
         fastest = min(left, key=lambda v: ranking.seen(v.outcome.measured).value)
@@ -53,11 +53,12 @@ def settle(
     return winner, tuple(found)
 
 
-def _can_compare(problem: Problem, ranking: Ranking) -> bool:
+def can_compare(problem: Problem, ranking: Ranking) -> bool:
     """Requests of scheduled traffic, and what isn't a latency, have no direct comparison."""
     return not problem.traffic.is_server and not ranking.further and ranking.axis.startswith("latency_")
 
 
-def _percentile(axis: str) -> float | None:
+def percentile(axis: str) -> float | None:
+    """The percentile that a latency axis is of; None for the mean."""
     found = PERCENTILE.fullmatch(axis)
     return float(found["q"]) if found else None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from autopilot.profile import Interval, Measurement
@@ -86,7 +87,9 @@ def environment_tags(environment: Mapping[str, Any]) -> dict[str, str]:
 
 def study_metrics(result: StudyResult) -> dict[str, float]:
     """Of the parent run: baseline and chosen candidate side by side, the speedup, the trial count."""
-    metrics = measured_metrics(result.baseline.measured, "baseline/")
+    # The baseline's ratios to itself would be charts of ones.
+    own = {axis: replace(m, ratio=None) for axis, m in result.baseline.measured.items()}
+    metrics = measured_metrics(own, "baseline/")
     if result.chosen is not None:
         metrics |= measured_metrics(result.chosen.measured, "best/" if result.best else "nearest/")
         speedup = _interval("speedup", result.chosen.speedup)
@@ -122,6 +125,10 @@ def version_tags(result: StudyResult, chosen: Candidate, *, fallback: int | None
         "recipe": recipe_text(chosen.recipe),
         "budget_version": "" if result.budget_version is None else str(result.budget_version),
         "budget_digest": digest(result.budget.to_json())[:12],
+        "verdict": chosen.verdict.overall.value if chosen.verdict else "",
+        "objective": ", ".join(result.objectives),
+        "hardware": str(result.environment.get("fingerprint", "")),
+        "cpu": str(result.environment.get("cpu", "")),
     }
     tags |= {f"budget.{limit.axis}": limit.text for limit in result.budget.limits}
     return {name: cut(value) for name, value in tags.items() if value}

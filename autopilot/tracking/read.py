@@ -49,6 +49,16 @@ def resolve_model(uri: str, target_folder: Path) -> Path:
     if kind not in ("models", "runs") or not rest.strip("/"):
         raise BadInput(f"{uri!r} names no model in MLflow.", _FORMS)
     client, store = _open(uri)
+    return fetch_model(client, store, uri, target_folder)
+
+
+def fetch_model(client: MlflowClient, store: Store, uri: str, target_folder: Path) -> Path:
+    """The same from a store that is open.
+
+    Raises:
+        BadInput: no such model, version, run or path, or not exactly one ONNX model in it.
+    """
+    kind, _, rest = uri.partition(":/")
     shutil.rmtree(target_folder, ignore_errors=True)
     target_folder.mkdir(parents=True)
     single = kind == "runs" and rest.endswith(".onnx")

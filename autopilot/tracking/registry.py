@@ -16,26 +16,34 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 import autopilot
-from autopilot.result import Candidate, StudyResult, recipe_text, speed_axis
+from autopilot.contracts import Array
+from autopilot.result import Candidate, StudyResult
 from autopilot.tracking import fields
+from autopilot.tracking.describe import best_why, describe, model_text
 from autopilot.tracking.store import global_store, prepare_mlflow
 
 if TYPE_CHECKING:
-    from mlflow.models import ModelSignature
+    from mlflow.models import Model, ModelSignature
     from mlflow.tracking import MlflowClient
 
-CHAMPION, PREVIOUS = "champion", "previous"
 FALLBACK = "fallback-"  # and its place on the ladder
+# Numbers in an input example. It is stored as text, twice, some 20 bytes a number: 8 MB.
+_LARGEST_EXAMPLE = 200_000
 _RUNTIMES = ("onnxruntime", "onnxruntime-gpu")
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One variant of a study for the registry: the winner, or with ``fallback`` (1 is the first) a rung below."""
+    """One variant of a study for the registry: the winner, or with ``fallback`` (1 is the first) a rung below.
+
+    ``spec_sha256`` is the digest of the spec's text, ``example`` model inputs by name, as the model takes them.
+    """
 
     result: StudyResult
     folder: Path
     fallback: int | None = None
+    spec_sha256: str = ""
+    example: Mapping[str, Array] | None = None
 
     @property
     def candidate(self) -> Candidate:
@@ -47,16 +55,17 @@ class Entry:
     @property
     def tags(self) -> dict[str, str]:
         """What binds the version to its file and the budget."""
-        return fields.version_tags(self.result, self.candidate, fallback=self.fallback)
+        own = {"spec_sha256": self.spec_sha256} if self.spec_sha256 else {}
+        return fields.version_tags(self.result, self.candidate, fallback=self.fallback) | own
 
     @property
     def description(self) -> str:
         """A version's text in the UI."""
         if self.fallback is None:
-            return _description(self.result, self.candidate)
+            return describe(self.result, self.candidate, best_why(self.result, self.candidate))
         rung = self.result.fallbacks[self.fallback - 1]
         sure = "" if rung.verified else " Measured once, in the search."
-        return f"{recipe_text(self.candidate.recipe)}. Fallback {self.fallback}: {rung.reason}.{sure}"
+        return describe(self.result, self.candidate, f"fallback {self.fallback}, {rung.reason}.{sure}")
 
 
 def log_model(client: MlflowClient, experiment_id: str, run_id: str, entry: Entry) -> str:
@@ -66,6 +75,7 @@ def log_model(client: MlflowClient, experiment_id: str, run_id: str, entry: Entr
     requirements are written down, not inferred (which would run the model).
     """
     from mlflow.entities import LoggedModelOutput
+    from mlflow.models import Model
 
     chosen = entry.candidate
     model = client.create_logged_model(
@@ -78,7 +88,10 @@ def log_model(client: MlflowClient, experiment_id: str, run_id: str, entry: Entr
     )
     with tempfile.TemporaryDirectory(prefix="autopilot-") as scratch:
         target = Path(scratch) / "model"
-        _save(target, entry.folder, run_id=run_id, model_id=model.model_id, location=model.artifact_location)
+        own = Model(
+            artifact_path=model.artifact_location, run_id=run_id, model_uuid=model.model_id, model_id=model.model_id
+        )
+        _save(target, entry, own)
         client.log_model_artifacts(model.model_id, str(target))
     client.finalize_logged_model(model.model_id, "READY")
     client.log_outputs(run_id, [LoggedModelOutput(model.model_id, step=0)])
@@ -100,7 +113,7 @@ def register(client: MlflowClient, run_id: str, model_id: str, entry: Entry) -> 
 
     name = entry.result.registered_name
     try:
-        client.create_registered_model(name)
+        client.create_registered_model(name, description=model_text(entry.result))
     except MlflowException as exc:
         if exc.error_code not in ("RESOURCE_ALREADY_EXISTS", "ALREADY_EXISTS"):
             raise
@@ -116,15 +129,6 @@ def register(client: MlflowClient, run_id: str, model_id: str, entry: Entry) -> 
     return int(made.version)
 
 
-def crown(client: MlflowClient, name: str, version_number: int) -> None:
-    """Make a version ``champion`` and the champion before it ``previous``."""
-    new = str(version_number)
-    before = client.get_registered_model(name).aliases.get(CHAMPION)
-    if before is not None and str(before) != new:
-        client.set_registered_model_alias(name, PREVIOUS, str(before))
-    client.set_registered_model_alias(name, CHAMPION, new)
-
-
 def place_fallbacks(client: MlflowClient, name: str, versions: Sequence[int]) -> None:
     """Give ``fallback-1``, ``fallback-2``, … to ``versions`` in their order; further ones of an earlier study go."""
     for place, number in enumerate(versions, 1):
@@ -135,30 +139,34 @@ def place_fallbacks(client: MlflowClient, name: str, versions: Sequence[int]) ->
             client.delete_registered_model_alias(name, alias)
 
 
-def _description(result: StudyResult, chosen: Candidate) -> str:
-    text = f"{recipe_text(chosen.recipe)} on {chosen.deployment.provider}, {chosen.deployment.threads} thread(s)."
-    if chosen.speedup:
-        text += f" {speed_axis(result.objectives)}: {chosen.speedup.value:.2f} times better than the model as given."
-    return text
-
-
-def _save(target: Path, folder: Path, *, run_id: str, model_id: str, location: str) -> None:
+def _save(target: Path, entry: Entry, model: Model) -> None:
     prepare_mlflow()
     import mlflow.pyfunc
-    from mlflow.models import Model
 
-    variant: dict[str, Any] = json.loads((folder / "variant.json").read_text(encoding="utf-8"))
+    variant: dict[str, Any] = json.loads((entry.folder / "variant.json").read_text(encoding="utf-8"))
+    signature = _signature(variant)
     with _no_project_files(), warnings.catch_warnings():
-        # An input example would be stored for nothing: the signature comes from the model file itself.
+        # The signature comes from the model file itself, with or without an example.
         warnings.filterwarnings("ignore", message=".*input example was not provided")
         mlflow.pyfunc.save_model(
             str(target),
             loader_module="autopilot.serving",
-            data_path=str(folder),
-            mlflow_model=Model(artifact_path=location, run_id=run_id, model_uuid=model_id, model_id=model_id),
-            signature=_signature(variant),
+            data_path=str(entry.folder),
+            mlflow_model=model,
+            signature=signature,
+            input_example=example_of(entry.example, signature),
             pip_requirements=requirements(),
         )
+
+
+def example_of(inputs: Mapping[str, Array] | None, signature: ModelSignature | None) -> dict[str, Array] | None:
+    """``inputs`` as MLflow keeps an example: those of the signature, numbers only, as long as it stays small."""
+    if inputs is None or signature is None:
+        return None
+    named = {name: inputs[name] for name in signature.inputs.input_names() if name in inputs}
+    numeric = all(value.dtype.kind in "biuf" for value in named.values())
+    small = sum(value.size for value in named.values()) <= _LARGEST_EXAMPLE
+    return named if named and numeric and small else None
 
 
 @contextmanager

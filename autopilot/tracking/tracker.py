@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
-import getpass
+import hashlib
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-import autopilot
 from autopilot.budget import Budget
+from autopilot.contracts import Array
 from autopilot.errors import AutopilotError
 from autopilot.recipe import canonical
 from autopilot.result import MlflowRef, StudyResult, TrialRecord, TrialState, trials_csv
 from autopilot.result.jsonable import plain
 from autopilot.tracking import fields
-from autopilot.tracking.registry import Entry, crown, log_model, place_fallbacks, register, registered_version
+from autopilot.tracking.champion import Champion, Ruling, champion_of, crown
+from autopilot.tracking.experiment import open_experiment, open_run, parent_name, source_tags, start_tags
+from autopilot.tracking.history import MARKER, Course, Goal
+from autopilot.tracking.registry import Entry, log_model, place_fallbacks, register, registered_version
 from autopilot.tracking.store import Store, translated
+from autopilot.tracking.views import VIEW_TAG, view_state
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
@@ -27,6 +31,9 @@ if TYPE_CHECKING:
 
 # After a failure the store is left alone for so long; what was missed is caught up on later.
 COOL_DOWN_S = 60.0
+# MLflow takes at most 1000 metrics at once.
+_BATCH = 1000
+UNOPPOSED = Ruling(True, "no champion to compare with")
 
 
 class Tracker:
@@ -37,10 +44,16 @@ class Tracker:
     As a context manager it marks a run that didn't finish as KILLED; it can be resumed all the same.
     """
 
-    def __init__(self, client: MlflowClient, store: Store, *, name: str, experiment_id: str, run_id: str) -> None:
+    def __init__(
+        self, client: MlflowClient, store: Store, *, name: str, experiment_id: str, run_id: str, goals: Sequence[Goal]
+    ) -> None:
         self.name = name
         self.run_id = run_id
         self.store = store
+        self._course = Course(tuple(goals))
+        self._points: dict[int, Mapping[str, float]] = {}  # of trials; not logged yet
+        self._pointed: frozenset[int] = frozenset()  # trials whose points an earlier process logged
+        self._spec_sha256 = ""
         self._client = client
         self._experiment_id = experiment_id
         self._runs: dict[int, tuple[str, str]] = {}  # trial number -> run id, digest of what it holds
@@ -56,11 +69,13 @@ class Tracker:
         spec_text: str,
         budget: Budget,
         environment: Mapping[str, Any],
+        goals: Sequence[Goal] = (),
         run_id: str | None = None,
         store: Store | None = None,
     ) -> Tracker:
         """Open or make the experiment ``name`` and its parent run.
 
+        ``goals`` are the objectives: the parent run's charts show how they improve, trial by trial.
         ``run_id`` is the run of an interrupted study: it is opened again, and its trials are known.
         Where the store has no such run (any more), a new one is made.
 
@@ -69,22 +84,31 @@ class Tracker:
         """
         store = store or Store.current()
         client = store.client()
+        spec_sha256 = hashlib.sha256(spec_text.encode()).hexdigest()
         with translated(f"opening the experiment {name!r}"):
-            known = _open_run(client, run_id)
-            if known is not None:
-                tracker = cls(
-                    client, store, name=name, experiment_id=known.info.experiment_id, run_id=known.info.run_id
+            run = open_run(client, run_id)
+            known = run is not None
+            if run is None:
+                experiment_id = open_experiment(client, store, name)
+                run = client.create_run(
+                    experiment_id, run_name=parent_name(name), tags=start_tags(environment, spec_sha256)
                 )
+            info = run.info
+            tracker = cls(client, store, name=name, experiment_id=info.experiment_id, run_id=info.run_id, goals=goals)
+            tracker._spec_sha256 = spec_sha256
+            client.set_experiment_tag(info.experiment_id, VIEW_TAG, view_state(goals, budget.axes, info.run_id))
+            if known:
                 tracker._recall_trials()
-                return tracker
-            experiment_id = _experiment(client, store, name)
-            run = client.create_run(experiment_id, run_name=_run_name(name), tags=_start_tags(environment))
-            tracker = cls(client, store, name=name, experiment_id=experiment_id, run_id=run.info.run_id)
-            tracker._log(tracker.run_id, params={f"budget.{limit.axis}": limit.text for limit in budget.limits})
-            client.log_text(tracker.run_id, spec_text, "spec.yaml")
-            client.log_text(tracker.run_id, canonical(budget.to_json()), "budget.json")
-            client.log_text(tracker.run_id, canonical(plain(environment)), "environment.json")
+            else:
+                tracker._log(tracker.run_id, params={f"budget.{limit.axis}": limit.text for limit in budget.limits})
+                client.log_text(tracker.run_id, spec_text, "spec.yaml")
+                client.log_text(tracker.run_id, canonical(budget.to_json()), "budget.json")
+                client.log_text(tracker.run_id, canonical(plain(environment)), "environment.json")
         return tracker
+
+    def remember(self, records: Sequence[TrialRecord]) -> None:
+        """Know trials that were logged before (by an interrupted run): the charts go on from there."""
+        self._points |= self._course.add(records)
 
     def log_trial(self, record: TrialRecord) -> None:
         """Log a trial as a nested run, or update the run that it has.
@@ -96,39 +120,77 @@ class Tracker:
             AutopilotError: MLflow failed; the record is kept for later.
         """
         self._pending[record.number] = record
+        self._points |= self._course.add([record])
         if time.monotonic() >= self._retry_at:
             self._flush()
 
-    def finish(self, result: StudyResult, out: Path, best: Path | None = None) -> MlflowRef:
+    def champion(self, result: StudyResult) -> Champion | None:
+        """The version that is champion under the study's name now, if any.
+
+        Raises:
+            AutopilotError: MLflow failed.
+        """
+        with translated(f"looking up the champion of {result.registered_name!r}"):
+            return champion_of(self._client, result.registered_name)
+
+    def fetch(self, champion: Champion, folder: Path) -> Path:
+        """A champion's bundle as a folder under ``folder``.
+
+        Raises:
+            BadInput: its files are gone, or hold no ONNX model.
+        """
+        return champion.fetch(self._client, self.store, folder)
+
+    def finish(
+        self,
+        result: StudyResult,
+        out: Path,
+        best: Path | None = None,
+        *,
+        ruling: Ruling = UNOPPOSED,
+        example: Mapping[str, Array] | None = None,
+    ) -> MlflowRef:
         """Log the result and its files and end the parent run; where all of it is to be found.
 
         ``out`` is the run folder (``report.html`` is taken along where it exists). ``best``, the
         folder of a winner, is logged as a model with signature and registered under the study's
-        name; in budget it gets the alias ``champion`` and the one before becomes ``previous``, and its
-        fallbacks are registered as ``fallback-1``, ``fallback-2``, ….
+        name. In budget, and where the ``ruling`` says so, it gets the alias ``champion`` and the one before
+        becomes ``previous``, and its fallbacks are registered as ``fallback-1``, ``fallback-2``, ….
+        ``example``: one request's inputs by name, kept with the model.
 
         Raises:
             AutopilotError: MLflow failed.
         """
         for record in result.trials:
             self._pending[record.number] = record
+        self._points |= self._course.add(result.trials)
         self._flush()
         with translated(f"logging the study {self.name!r}"):
             ref = MlflowRef(self.store.shown, self.name, self.run_id)
             metrics = fields.study_metrics(result)
             model_id = None
             if best is not None and result.chosen is not None:
-                model_id, version = self._register(Entry(result, best))
+                model_id, version = self._register(Entry(result, best, None, self._spec_sha256, example))
                 ref = replace(ref, model=result.registered_name, version=version)
                 if result.best is not None:
-                    crown(self._client, result.registered_name, version)
-                    ref = replace(ref, fallbacks=self._register_fallbacks(result, out))
+                    ref = self._rule(result, out, ref, ruling)
             self._log(self.run_id, metrics=metrics, tags=fields.study_tags(result), model_id=model_id)
             self._log_files(replace(result, mlflow=ref), out)
             self._client.set_terminated(self.run_id, "FINISHED")
         self.store.settle()
         self._finished = True
         return ref
+
+    def _rule(self, result: StudyResult, out: Path, ref: MlflowRef, ruling: Ruling) -> MlflowRef:
+        """Move the aliases, or leave them, as was ruled; why stands in the version's tags."""
+        assert ref.version is not None
+        name = result.registered_name
+        said = ("crowned: " if ruling.crown else "not champion: ") + ruling.reason
+        self._client.set_model_version_tag(name, str(ref.version), "champion", fields.cut(said))
+        if ruling.crown:
+            crown(self._client, name, ref.version, keeps_previous=ruling.keeps_previous)
+            ref = replace(ref, fallbacks=self._register_fallbacks(result, out))
+        return replace(ref, champion=ruling.crown, ruling=ruling.reason)
 
     def _register(self, entry: Entry) -> tuple[str | None, int]:
         """The logged model of an entry (None where this run had it registered before) and its version."""
@@ -141,7 +203,10 @@ class Tracker:
     def _register_fallbacks(self, result: StudyResult, out: Path) -> tuple[int, ...]:
         """Versions of the ladder below a winner, under their aliases."""
         places = range(1, len(result.fallbacks) + 1)
-        versions = [self._register(Entry(result, out / "fallbacks" / str(place), place))[1] for place in places]
+        versions = [
+            self._register(Entry(result, out / "fallbacks" / str(place), place, self._spec_sha256))[1]
+            for place in places
+        ]
         place_fallbacks(self._client, result.registered_name, versions)
         return tuple(versions)
 
@@ -161,6 +226,7 @@ class Tracker:
                 for number in sorted(self._pending):
                     self._write_trial(self._pending[number])
                     del self._pending[number]
+                self._log_points()
         except AutopilotError:
             self._retry_at = time.monotonic() + COOL_DOWN_S
             raise
@@ -176,7 +242,7 @@ class Tracker:
             # What a cache saved was not spent.
             spent_s = sum(s for stage, s in record.seconds.items() if not stage.endswith("_saved"))
             start_ms = end_ms - int(1000 * spent_s)
-            links = {"mlflow.parentRunId": self.run_id, **_source_tags()}
+            links = {"mlflow.parentRunId": self.run_id, **source_tags()}
             # All tags at once: each call to a database store costs two to four milliseconds. A run that is cut
             # off here is RUNNING, which tells it from a complete one.
             run = self._client.create_run(
@@ -190,8 +256,21 @@ class Tracker:
         params = fields.variant_params(record.variant.recipe, record.variant.deployment)
         self._log(run_id, metrics=fields.trial_metrics(record), params=params, tags=logged_now)
         status = "FAILED" if record.state is TrialState.FAILED else "FINISHED"
-        self._client.set_terminated(run_id, status, end_ms)
+        if not logged:  # a trial that was verified later didn't last until then
+            self._client.set_terminated(run_id, status, end_ms)
         self._runs[record.number] = (run_id, tags[fields.RECORD_TAG])
+
+    def _log_points(self) -> None:
+        from mlflow.entities import Metric
+
+        now_ms = int(time.time() * 1000)
+        waiting = [
+            (n, name, v) for n in sorted(self._points) if n not in self._pointed for name, v in self._points[n].items()
+        ]
+        for start in range(0, len(waiting), _BATCH):
+            batch = [Metric(name, value, now_ms, n) for n, name, value in waiting[start : start + _BATCH]]
+            self._client.log_batch(self.run_id, metrics=batch)
+        self._points.clear()
 
     def _log(
         self,
@@ -228,7 +307,7 @@ class Tracker:
                 self._client.log_artifacts(self.run_id, str(out / name), name)
 
     def _recall_trials(self) -> None:
-        """Learn which trials the parent run holds already, half-written ones included."""
+        """Learn which trials and points the parent run holds already, half-written ones included."""
         token: str | None = None
         while True:
             found = self._client.search_runs(
@@ -243,64 +322,10 @@ class Tracker:
                     self._runs[int(tags[fields.NUMBER_TAG])] = (run.info.run_id, _complete(run))
             token = found.token
             if not token:
-                return
+                break
+        self._pointed = frozenset(m.step for m in self._client.get_metric_history(self.run_id, MARKER))
 
 
 def _complete(run: Run) -> str:
     """The digest of the record in a nested run; empty where the run was cut off while being written."""
     return str(run.data.tags.get(fields.RECORD_TAG, "")) if run.info.status != "RUNNING" else ""
-
-
-def _open_run(client: MlflowClient, run_id: str | None) -> Run | None:
-    """The run to go on with, set to RUNNING again; None where the store has it no more."""
-    from mlflow.exceptions import MlflowException
-
-    if not run_id:
-        return None
-    try:
-        run = client.get_run(run_id)
-    except MlflowException as exc:
-        if exc.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
-            return None
-        raise
-    if run.info.lifecycle_stage != "active":
-        return None
-    client.update_run(run_id, status="RUNNING")
-    return run
-
-
-def _experiment(client: MlflowClient, store: Store, name: str) -> str:
-    """The id of the experiment called ``name``, made where there is none."""
-    found = client.get_experiment_by_name(name)
-    if found is None:
-        folder = store.artifacts
-        location = (folder / _folder_name(name)).as_uri() if folder else None
-        return str(client.create_experiment(name, artifact_location=location))
-    if found.lifecycle_stage != "active":
-        raise AutopilotError(
-            f"the MLflow experiment {name!r} in {store.shown} was deleted.",
-            f"Choose another name: in the spec, or run `mlflow experiments restore -x {found.experiment_id}`.",
-        )
-    return str(found.experiment_id)
-
-
-def _folder_name(name: str) -> str:
-    """``name`` as one folder's name, unambiguous enough: run ids in it are unique anyway."""
-    text = "".join(c if c.isalnum() or c in "-_." else "-" for c in name).strip(".")
-    return text[:100] or "experiment"
-
-
-def _run_name(name: str) -> str:
-    return f"{fields.cut(name, 150)} {time.strftime('%Y-%m-%d %H:%M')}"
-
-
-def _source_tags() -> dict[str, str]:
-    try:
-        user = getpass.getuser()
-    except (OSError, KeyError):  # no such user in the container
-        user = "unknown"
-    return {"mlflow.user": user, "mlflow.source.name": "autopilot", "mlflow.source.type": "LOCAL"}
-
-
-def _start_tags(environment: Mapping[str, Any]) -> dict[str, str]:
-    return {"autopilot.version": autopilot.__version__, **_source_tags(), **fields.environment_tags(environment)}

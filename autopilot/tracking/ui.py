@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import os
-import signal
 import socket
 import subprocess
 import sys
 import threading
 import time
 import webbrowser
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
 
-from autopilot.errors import BadInput
-from autopilot.tracking.store import ENVIRONMENT, Store
+from autopilot.errors import AutopilotError, BadInput
+from autopilot.tracking.foreground import HOST, check_free, run_until_stopped
+from autopilot.tracking.store import ENVIRONMENT, Store, translated
+from autopilot.tracking.views import VIEW_TAG, runs_link
 
-HOST = "127.0.0.1"
 _STARTUP_S = 60.0
-_STOP_S = 10.0
 
 
 def start_ui(
@@ -26,7 +24,8 @@ def start_ui(
 ) -> int:
     """Run ``mlflow ui`` on 127.0.0.1 until it is stopped; the exit code of its process.
 
-    ``announce`` is told, in a sentence, what is about to be served and where.
+    ``announce`` is told, in a sentence, what is about to be served and where: the runs of the study that was
+    written to last, with the columns that matter for its budget.
 
     Raises:
         BadInput: the port is in use, or the tracking store is a server, which has a UI of its own.
@@ -34,25 +33,33 @@ def start_ui(
     store = Store.current()
     if store.uri.startswith(("http://", "https://")):
         raise BadInput(f"the tracking store is the server {store.shown}.", "Open that address in a browser.")
-    _check_free(port)
+    check_free(port)
     empty = store.database is not None and not store.database.exists()
-    announce(f"MLflow UI over {store.shown}{' (no runs yet)' if empty else ''}: http://{HOST}:{port} in a few seconds")
     if store.database is not None:
         store.database.parent.mkdir(parents=True, exist_ok=True)
     environment = {**ENVIRONMENT, **os.environ}
     # Background jobs (evaluations by language models) would hold several more processes in memory.
     environment.setdefault("MLFLOW_SERVER_ENABLE_JOB_EXECUTION", "false")
-    # A process group of its own: the server starts workers, and stopping has to reach them all.
-    process = subprocess.Popen(command(store, port), env=environment, start_new_session=True)
-    if open_browser:
-        threading.Thread(target=_open_when_up, args=(port, process), daemon=True).start()
-    with _ends_on_sigterm():
-        try:
-            return process.wait()
-        except KeyboardInterrupt:
-            return 0
-        finally:
-            _stop(process)
+
+    def started(process: subprocess.Popen[bytes]) -> None:
+        page = f"http://{HOST}:{port}" if empty else latest_runs(store, f"http://{HOST}:{port}")
+        announce(f"MLflow UI over {store.shown}{' (no runs yet)' if empty else ''}: {page} in a few seconds")
+        if open_browser:
+            threading.Thread(target=_open_when_up, args=(port, process, page), daemon=True).start()
+
+    return run_until_stopped(command(store, port), environment, started)
+
+
+def latest_runs(store: Store, address: str) -> str:
+    """Where the UI at ``address`` shows the runs of the newest study; ``address`` itself where there is none."""
+    try:
+        client = store.client(create=False)
+        with translated("looking for the newest study"):
+            found = [e for e in client.search_experiments() if VIEW_TAG in e.tags]
+            newest = client.search_runs([e.experiment_id for e in found], "", max_results=1) if found else []
+    except AutopilotError:  # the server's own message will say more
+        return address
+    return runs_link(address, newest[0].info.experiment_id) if newest else address
 
 
 def command(store: Store, port: int) -> list[str]:
@@ -65,19 +72,7 @@ def command(store: Store, port: int) -> list[str]:
     return line
 
 
-def _check_free(port: int) -> None:
-    if not 0 < port < 65536:
-        raise BadInput(f"port {port} is outside 1..65535.", "Choose another with --port.")
-    with socket.socket() as probe:
-        # As the server does it: a port in TIME_WAIT counts as free.
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((HOST, port))
-        except OSError as exc:
-            raise BadInput(f"port {port} of {HOST} can't be used: {exc.strerror}.", "Choose another: --port.") from exc
-
-
-def _open_when_up(port: int, process: subprocess.Popen[bytes]) -> None:
+def _open_when_up(port: int, process: subprocess.Popen[bytes], page: str) -> None:
     deadline = time.monotonic() + _STARTUP_S
     while process.poll() is None and time.monotonic() < deadline:
         try:
@@ -85,30 +80,5 @@ def _open_when_up(port: int, process: subprocess.Popen[bytes]) -> None:
         except OSError:
             time.sleep(0.2)
             continue
-        webbrowser.open(f"http://{HOST}:{port}")
+        webbrowser.open(page)
         return
-
-
-@contextmanager
-def _ends_on_sigterm() -> Iterator[None]:
-    """Treat a polite kill like Ctrl-C, so that the server doesn't outlive us."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
-def _stop(process: subprocess.Popen[bytes]) -> None:
-    """End the server and its workers: ask, wait, insist."""
-    for number in (signal.SIGTERM, signal.SIGKILL):
-        try:
-            os.killpg(process.pid, number)
-        except (ProcessLookupError, PermissionError):
-            break
-        with suppress(subprocess.TimeoutExpired):
-            process.wait(_STOP_S)
-    process.wait()

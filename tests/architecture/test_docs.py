@@ -65,6 +65,66 @@ def test_links_lead_somewhere(repository: Path, checker: ModuleType) -> None:
     assert wrong == []
 
 
+def test_every_page_and_picture_is_linked(repository: Path, checker: ModuleType) -> None:
+    """What no page links to is found by nobody."""
+    assert checker.unlinked(checker.markdown_files(repository)) == []
+
+
+def test_link_check_finds_what_nobody_links_to(tmp_path: Path, checker: ModuleType) -> None:
+    """A page and a picture are missed; those that a page shows are not."""
+    (tmp_path / "docs").mkdir()
+    for name in ("shown.png", "lost.png", "lost.md", "read.md"):
+        (tmp_path / "docs" / name).write_text("# Page\n", encoding="utf-8")
+    (tmp_path / "README.md").write_text("[a](docs/read.md#page) ![b](docs/shown.png)\n", encoding="utf-8")
+
+    wrong = checker.unlinked(checker.markdown_files(tmp_path), tmp_path)
+
+    assert wrong == ["docs/lost.md: no page links to it", "docs/lost.png: no page links to it"]
+
+
+def test_link_check_finds_a_missing_picture(tmp_path: Path, checker: ModuleType) -> None:
+    """A picture is a link like another."""
+    page = tmp_path / "page.md"
+    page.write_text("![a](gone.png)\n", encoding="utf-8")
+
+    assert checker.broken_links(page, tmp_path) == ["page.md:1: gone.png: no such file"]
+
+
+def _options() -> set[str]:
+    """Every option of every command of autopilot."""
+    import typer.main
+
+    from autopilot.cli.commands import app
+
+    found, waiting = set(), [typer.main.get_command(app)]
+    while waiting:
+        command = waiting.pop()
+        found |= {o for p in command.params for o in (*p.opts, *p.secondary_opts) if o.startswith("-")}
+        waiting += getattr(command, "commands", {}).values()
+    return found | {"--help"}
+
+
+def test_named_options_and_commands_exist(pages: dict[str, str]) -> None:
+    """Every `autopilot COMMAND --option` in the documentation can be typed; the changelog may name what is gone."""
+    import typer.main
+
+    from autopilot.cli.commands import app
+
+    commands = set(typer.main.get_command(app).commands)  # type: ignore[attr-defined]
+    lines = [
+        (page, line)
+        for page, text in pages.items()
+        if page != "CHANGELOG.md"
+        for line in re.findall(r"(?:`|^\$ )(autopilot [a-z][^`\n#]*)", text, re.MULTILINE)
+    ]
+    options = _options()
+
+    assert sorted(f"{p}: {line}" for p, line in lines if line.split()[1] not in commands) == []
+    typed = {(p, o) for p, line in lines for o in re.findall(r"(?<!\S)\[?(--?[a-z][\w-]*)", line)}
+    assert sorted(f"{p}: {o}" for p, o in typed if o not in options) == []
+    assert typed
+
+
 def test_link_check_finds_a_broken_link(tmp_path: Path, checker: ModuleType) -> None:
     """The check itself isn't blind: a missing file, a missing heading and a fenced example are told apart."""
     page = tmp_path / "page.md"
