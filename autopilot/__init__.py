@@ -6,6 +6,7 @@ The names below load on first use, so that ``import autopilot`` and ``autopilot 
 from __future__ import annotations
 
 import importlib
+import warnings
 from typing import Any
 
 __version__ = "0.1.0"
@@ -18,6 +19,8 @@ _HOMES = {
     "load": "autopilot.serving",
     "Runner": "autopilot.serving",
     "load_spec": "autopilot.search",
+    "progress": "autopilot.display.notebook",
+    "add_plugins": "autopilot.plugins",
     "Budget": "autopilot.budget",
     "Limit": "autopilot.budget",
     "Verdict": "autopilot.budget",
@@ -36,7 +39,10 @@ def __getattr__(name: str) -> Any:
     home = _HOMES.get(name)
     if home is None:
         raise AttributeError(f"module 'autopilot' has no attribute {name!r}")
-    return getattr(importlib.import_module(home), name)
+    with warnings.catch_warnings():
+        # tqdm, which optuna loads, asks in every notebook for ipywidgets: nothing here needs them.
+        warnings.filterwarnings("ignore", message="IProgress not found")
+        return getattr(importlib.import_module(home), name)
 
 
 def __dir__() -> list[str]:

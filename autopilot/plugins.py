@@ -1,4 +1,4 @@
-"""The one loader of the plug-in folders and entry points; fails loudly on a broken plug-in."""
+"""The one loader of the plug-in folders, entry points and files; fails loudly on a broken plug-in."""
 
 from __future__ import annotations
 
@@ -6,17 +6,20 @@ import importlib
 import pkgutil
 from functools import cache
 from importlib.metadata import entry_points
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from autopilot.cache.code import code_digest
 from autopilot.contracts import Axis, Meter, Metric, Provider, Technique
 from autopilot.errors import AutopilotError
+from autopilot.plugin_files import forget_file, forget_module, load_file, name_file, named_files
 
 if TYPE_CHECKING:
     from autopilot.spec import Vocabulary
 
 
 def _scan(kind: str, attribute: str) -> dict[str, Any]:
-    """Module name -> declared object, of one folder and of its entry-point group."""
+    """Module name -> declared object, of one folder, of its entry-point group and of the files that are named."""
     found: dict[str, Any] = {}
     package = importlib.import_module(f"autopilot.{kind}")
     for info in pkgutil.iter_modules(package.__path__):
@@ -39,7 +42,45 @@ def _scan(kind: str, attribute: str) -> dict[str, Any]:
                 "Repair or uninstall the package that brings it.",
             ) from exc
         found[entry.name] = getattr(loaded, attribute, loaded)
+    for file in named_files():
+        declared = getattr(load_file(file), attribute, None)
+        if declared is None:
+            continue
+        name = file.stem if isinstance(declared, tuple) else declared.name
+        if name in found:
+            raise AutopilotError(f"two plug-ins in {kind} are called {name!r} ({file}).", "Rename one.")
+        found[name] = declared
     return found
+
+
+def add_plugins(*files: str | Path) -> None:
+    """Use the plug-ins that Python files declare, in this process and in all that it starts.
+
+    Each file declares one or more of TECHNIQUE, PROVIDER, METER and METRICS. Adding a file again after
+    it was edited uses what it says now.
+
+    Raises:
+        BadInput: a file can't be read or run, or declares no plug-in.
+        AutopilotError: a plug-in's name is taken.
+    """
+    for file in (Path(f).resolve() for f in files):
+        forget_module(file)
+        load_file(file)
+        name_file(file)
+        try:
+            _list_anew()
+        except AutopilotError:
+            forget_file(file)
+            _list_anew()
+            raise
+
+
+def _list_anew() -> None:
+    listings = (techniques, providers, meters, metrics)
+    for listing in (*listings, code_digest):
+        listing.cache_clear()
+    for listing in listings:
+        listing()
 
 
 @cache

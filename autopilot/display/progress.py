@@ -31,19 +31,19 @@ def make_observer(quiet: bool, stream: TextIO) -> Observer:
     return PlainObserver(stream)
 
 
-def _outcome(record: FinishedTrial, against_budget: str) -> str:
+def outcome_text(record: FinishedTrial, against_budget: str) -> str:
     """How a trial ended, in one line."""
     if record.failure is not None:
-        return f"failed ({record.failure.value})" + (f": {_one_line(record.reason)}" if record.reason else "")
+        return f"failed ({record.failure.value})" + (f": {one_line(record.reason)}" if record.reason else "")
     if str(record.state) == "duplicate":
         return record.reason or "the same as an earlier trial"
     if str(record.state) == "complete":
         return against_budget or "measured"
-    why = f" ({_one_line(record.reason)})" if record.reason else ""
+    why = f" ({one_line(record.reason)})" if record.reason else ""
     return f"ended early{why}: {against_budget or 'no limit was reached'}"
 
 
-def _one_line(text: str, limit: int = 160) -> str:
+def one_line(text: str, limit: int = 160) -> str:
     flat = " ".join(text.split())
     return flat if len(flat) <= limit else flat[: limit - 1] + "…"
 
@@ -70,18 +70,18 @@ class PlainObserver:
 
     def trial_started(self, number: int, total: int, seconds_left: float, recipe: str, deployment: str) -> None:
         left = format_duration(seconds_left)
-        trying = f"{_one_line(recipe)} on {_one_line(deployment)}"
+        trying = f"{one_line(recipe)} on {one_line(deployment)}"
         self._say(f"trial {number} ({number + 1} of {total}, {left} left): {trying}")
 
     def trial_finished(self, record: FinishedTrial, best: str | None, against_budget: str) -> None:
-        line = f"trial {record.number}: {_outcome(record, against_budget)}"
+        line = f"trial {record.number}: {outcome_text(record, against_budget)}"
         if best != self._best:
             self._best = best
-            line += f"; best so far: {_one_line(best or NOTHING_FITS, 400)}"
+            line += f"; best so far: {one_line(best or NOTHING_FITS, 400)}"
         self._say(line)
 
     def note(self, text: str) -> None:
-        self._say(f"note: {_one_line(text, 400)}")
+        self._say(f"note: {one_line(text, 400)}")
 
     def finished(self) -> None:
         pass
@@ -120,21 +120,21 @@ class RichObserver:
     def trial_started(self, number: int, total: int, seconds_left: float, recipe: str, deployment: str) -> None:
         self._number, self._total, self._done = number, total, number
         self._deadline = self._clock() + seconds_left
-        self._trial = f"{_one_line(recipe)} on {_one_line(deployment)}"
+        self._trial = f"{one_line(recipe)} on {one_line(deployment)}"
         self._phase, self._doing = "", "starting"
         self._draw()
 
     def trial_finished(self, record: FinishedTrial, best: str | None, against_budget: str) -> None:
         self._done = record.number + 1
         self._trial = ""
-        self._last = f"trial {record.number}: {_outcome(record, against_budget)}"
+        self._last = f"trial {record.number}: {outcome_text(record, against_budget)}"
         self._best = best
         self._phase, self._doing = "", "choosing the next trial"
         self._draw()
 
     def note(self, text: str) -> None:
         console = self._live.console if self._live else self._console
-        console.print(Text(f"note: {_one_line(text, 400)}", style="yellow"))
+        console.print(Text(f"note: {one_line(text, 400)}", style="yellow"))
 
     def finished(self) -> None:
         """Take the display away; the terminal is as before. Safe to call again."""
