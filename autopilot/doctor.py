@@ -9,7 +9,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from autopilot.contracts import Provider
+from autopilot.contracts import Provider, facts_of
 from autopilot.errors import AutopilotError
 from autopilot.target import Target
 
@@ -34,11 +34,17 @@ def examine() -> dict[str, Any]:
 
 
 def usable_providers(target: Target, providers: Mapping[str, Provider]) -> dict[str, Any]:
-    """Every provider by name: whether it can run here and, where not, why."""
+    """Every provider by name: whether it can run here and, where not, why; what it has kernels for and is read from."""
     found: dict[str, Any] = {}
     for name, provider in providers.items():
-        reason = provider.usable(target)
-        found[name] = {"usable": reason is None, "reason": reason}
+        reason, facts = provider.usable(target), facts_of(provider)
+        found[name] = {
+            "usable": reason is None,
+            "reason": reason,
+            "precisions": list(facts.precisions),
+            "memory_axes": list(facts.memory_axes),
+            "energy_counters": list(facts.energy_counters),
+        }
     return found
 
 
@@ -87,10 +93,18 @@ def _providers(providers: Mapping[str, Any]) -> Table:
     table = Table(box=None, pad_edge=False, padding=(0, 1), header_style="bold")
     table.add_column("provider", no_wrap=True, min_width=12)
     table.add_column("usable")
-    table.add_column("why not", overflow="fold")
+    table.add_column("why not, or what it has kernels for and is measured by", overflow="fold")
     for name, found in providers.items():
-        table.add_row(Text(name), "yes" if found["usable"] else "no", Text(found["reason"] or ""))
+        table.add_row(Text(name), "yes" if found["usable"] else "no", Text(found["reason"] or _facts(found)))
     return table
+
+
+def _facts(found: Mapping[str, Any]) -> str:
+    memory = [axis.removesuffix("_memory_mb") for axis in found["memory_axes"]]
+    return (
+        f"{', '.join(found['precisions'])}; memory: {', '.join(memory)}; "
+        f"energy: {', '.join(c.upper() for c in found['energy_counters'])} where there is one"
+    )
 
 
 def _measuring(target: Mapping[str, Any], noise: Mapping[str, Any]) -> Table:

@@ -18,19 +18,23 @@ def known_good(space: SearchSpace, target: Target) -> Iterator[Variant]:
     """Recommended variants, the best of each provider in turn: which of them is faster is what has to be found out.
 
     The model as given in its default deployment on the first provider is the baseline and not among them; on
-    every other provider it is.
+    every other provider it is, after the first recipe: a search of few trials is for recipes.
     """
     first, *others = space.providers
     lists = [_on(space, target.running(first))]
     for name in others:
+        best, *rest = (*_on(space, target.running(name)), None)
         given = Variant(Recipe(), space.default_deployment(name))
-        lists.append((given, *_on(space, target.running(name))))
+        lists.append(tuple(v for v in (best, given, *rest) if v is not None))
     for row in zip_longest(*lists):
         yield from (variant for variant in row if variant is not None)
 
 
 def _on(space: SearchSpace, target: Target) -> tuple[Variant, ...]:
     """Variants for ``target.provider``: each technique's best first, then pairs, then each technique's others.
+
+    Of techniques, and of pairs, those that time things while they build come last: the first of them takes as long
+    as several others together, which a short search, or one over several providers, can't spare.
 
     Where requests may be batches, those of a middling size: they gain most of what batching gives.
     Where several instances may serve, also as many as there are cores for.
@@ -51,8 +55,9 @@ def _instances(space: SearchSpace, usual: Deployment) -> Iterator[Variant]:
 def _recipes(space: SearchSpace, target: Target) -> Iterable[Recipe]:
     singles = {name: _preferred(space, name, target) for name in space.techniques}
     precision = [n for n in space.slot(Slot.PRECISION, target.provider) if singles[n]]
+    precision.sort(key=lambda n: space.techniques[n][0].machine_bound)
     graph = [n for n in space.slot(Slot.GRAPH, target.provider) if singles[n]]
-    for name in [*precision, *graph]:
+    for name in sorted([*precision, *graph], key=lambda n: space.techniques[n][0].machine_bound):
         yield Recipe((singles[name][0],))
     for first in graph:
         for second in precision:

@@ -55,10 +55,11 @@ def why_no_tensorrt(target: Target) -> str | None:
     reason = why_not_on_gpu(target)
     if reason is not None:
         return reason
-    if find_library("nvinfer") is None and not _has("tensorrt_libs"):
+    missing = [f"lib{name} 10" for name in ("nvinfer", "nvonnxparser") if find_library(name) is None]
+    if missing and not _has("tensorrt_libs"):
         return (
-            "TensorRT's libraries (libnvinfer 10) are not found; install TensorRT 10 for your CUDA version from "
-            "developer.nvidia.com/tensorrt and put its lib folder on LD_LIBRARY_PATH: "
+            f"TensorRT's libraries are not found ({', '.join(missing)}); install TensorRT 10 for your CUDA version "
+            "from developer.nvidia.com/tensorrt and put its lib folder on LD_LIBRARY_PATH: "
             "export LD_LIBRARY_PATH=/path/to/TensorRT/lib"
         )
     return None

@@ -1,4 +1,4 @@
-"""ONNX Runtime's CUDA provider. Written against its documentation; not yet run on a GPU."""
+"""ONNX Runtime's CUDA provider. Its options are those of onnxruntime-gpu 1.31.1; not yet run on a GPU."""
 
 from __future__ import annotations
 

@@ -1,9 +1,11 @@
-"""ONNX Runtime's TensorRT provider. Written against its documentation; not yet run on a GPU."""
+"""ONNX Runtime's TensorRT provider. Its options are those of onnxruntime-gpu 1.31.1; not yet run on a GPU."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,8 +24,6 @@ PARAMETERS: Mapping[str, Domain] = {
     "device": Choice((0, 1, 2, 3, 4, 5, 6, 7)),
     # What float products may be computed in; TensorRT takes whatever is fastest among them.
     "precision": Choice(("fp16", "fp32", "bf16")),
-    # Needed by explicit QDQ; without QDQ in the file nothing is quantized, since there is no calibration table.
-    "int8": Choice((True, False)),
     # Higher builds longer. 3 is TensorRT's default.
     "builder_level": Choice((3, 5, 2)),
     "io": IO,
@@ -43,14 +43,18 @@ def cache_folder() -> Path:
     return folder.with_name(f"{folder.name}-tensorrt")
 
 
-def provider_options(chosen: Mapping[str, Scalar], cache: Path, engine: str) -> dict[str, Any]:
-    """ONNX Runtime's names and values for ``chosen``; engines under ``cache``/``engine``, timings shared beside it."""
+def provider_options(chosen: Mapping[str, Scalar], cache: Path, engine: str, *, quantized: bool) -> dict[str, Any]:
+    """ONNX Runtime's names and values for ``chosen``; engines under ``cache``/``engine``, timings shared beside it.
+
+    ``quantized``: the model holds QDQ, which TensorRT takes with its int8 flag alone; without QDQ that flag asks
+    for a calibration table that isn't there.
+    """
     flag = {True: "1", False: "0"}
     return {
         "device_id": str(chosen["device"]),
         "trt_fp16_enable": flag[chosen["precision"] == "fp16"],
         "trt_bf16_enable": flag[chosen["precision"] == "bf16"],
-        "trt_int8_enable": flag[bool(chosen["int8"])],
+        "trt_int8_enable": flag[quantized],
         "trt_builder_optimization_level": str(chosen["builder_level"]),
         "trt_cuda_graph_enable": flag[chosen["io"] == GRAPH],
         "trt_engine_cache_enable": "1",
@@ -94,7 +98,7 @@ class TensorrtProvider:
             precisions=("float32", "float16", "bfloat16", "int8"),
             memory_axes=GPU_MEMORY,
             energy_counters=GPU_ENERGY,
-            numerics=("precision", "int8", "builder_level"),
+            numerics=("precision", "builder_level"),
             libraries=("onnxruntime-gpu", "tensorrt"),
             hardware=("gpus",),
             sensible=cuda.sensible,
@@ -125,30 +129,38 @@ class TensorrtProvider:
         from autopilot.artifact import sha256_file
         from autopilot.target import Target
 
+        _load_libraries()
         chosen = with_defaults(dict(deployment.options), self.parameters)
         options = session_options(deployment, {}, None, artifact, profile_to=profile_to)
         here = self.facts.engine_key(Target.detect())
         engine = digest([sha256_file(artifact), here, dict(chosen), deployment.batch])[:16]
         cache = cache_folder()
         (cache / engine).mkdir(parents=True, exist_ok=True)
-        profiles = shape_profiles(_inputs_of(artifact), deployment.batch)
+        inputs, quantized = _seen_in(artifact)
+        profiles = shape_profiles(inputs, deployment.batch)
         device = int(chosen["device"] or 0)
         providers = [
-            (EXECUTION_PROVIDER, provider_options(chosen, cache, engine) | profiles),
+            (EXECUTION_PROVIDER, provider_options(chosen, cache, engine, quantized=quantized) | profiles),
             (cuda.EXECUTION_PROVIDER, {"device_id": str(device)}),
         ]
         return open_on_device(artifact, options, providers, io=str(chosen["io"]), device_id=device)
 
 
-def _inputs_of(artifact: Path) -> list[tuple[str, list[int]]]:
-    """Names and shapes of the model's inputs, read by a session on the CPU that optimizes nothing."""
+def _seen_in(artifact: Path) -> tuple[list[tuple[str, list[int]]], bool]:
+    """Names and shapes of the model's inputs, and whether it holds QDQ: from a CPU session that optimizes nothing."""
     from autopilot.providers._ort import open_session
 
-    plain = Deployment("cpu")
-    session = open_session(
-        artifact, session_options(plain, {"graph_optimization": "disabled"}, None, artifact), ["CPUExecutionProvider"]
-    ).inner
-    return [(i.name, [d if isinstance(d, int) else FREE for d in i.shape]) for i in session.get_inputs()]
+    options = session_options(Deployment("cpu"), {"graph_optimization": "disabled"}, None, artifact)
+    session = open_session(artifact, options, ["CPUExecutionProvider"]).inner
+    inputs = [(i.name, [d if isinstance(d, int) else FREE for d in i.shape]) for i in session.get_inputs()]
+    kinds = {node.op_type for part in session.get_provider_graph_assignment_info() for node in part.get_nodes()}
+    return inputs, "DequantizeLinear" in kinds
+
+
+def _load_libraries() -> None:
+    """Load TensorRT from NVIDIA's wheel where that is installed: ONNX Runtime preloads CUDA's and cuDNN's only."""
+    if find_spec("tensorrt_libs") is not None:
+        import_module("tensorrt_libs")
 
 
 PROVIDER = TensorrtProvider()

@@ -23,7 +23,7 @@ from autopilot.search.hunt import Hunt, Watch
 from autopilot.search.ledger import Ledger
 from autopilot.search.outcome import Outcome
 from autopilot.search.prepare import Setup
-from autopilot.search.proposer import Proposer
+from autopilot.search.proposer import Proposer, known_for
 from autopilot.search.ranking import Ranking
 from autopilot.search.reporting import try_report
 from autopilot.search.sampler import Sampler
@@ -146,7 +146,13 @@ class RunningStudy:
             self.evaluator,
             trials=setup.problem.search.trials,
             deadline=self.evaluator.deadline,
-            proposer=Proposer(candidates, self.ranking, setup.problem.budget.axes, expected_s=expected_s),
+            proposer=Proposer(
+                candidates,
+                self.ranking,
+                setup.problem.budget.axes,
+                known=known_for(len(setup.space.providers)),
+                expected_s=expected_s,
+            ),
             watch=_Watch(self),
         )
         self.ended = hunt.run()

@@ -39,6 +39,8 @@ WORTH = 0.005
 PATIENCE = 3
 # So many of the recommended variants are tried before the model is asked: each technique's best, and a batch.
 KNOWN = 8
+# And so many for each provider beyond the first: its techniques' best and the model as given.
+KNOWN_MORE = 4
 # Before this many trials the model has too little to go by to end a search.
 FEWEST_TRIALS = 12
 # The share of the weighted sum beside the weighted maximum, as in ParEGO.
@@ -63,6 +65,15 @@ class Proposal:
     variant: Variant | None
     reason: str = ""
     gain: float = math.inf
+
+
+def known_for(providers: int) -> int:
+    """How many recommended variants are tried before the model is asked, in a search over so many providers.
+
+    >>> known_for(1), known_for(2)
+    (8, 12)
+    """
+    return KNOWN + KNOWN_MORE * (providers - 1)
 
 
 class Candidates(Protocol):

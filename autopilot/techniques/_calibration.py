@@ -74,8 +74,8 @@ def calibrate(
 def _measure(model: ModelProto, tensors: Sequence[str], count: int, split: Split, threads: int) -> dict[str, Histogram]:
     with tempfile.TemporaryDirectory(prefix="calibrate-") as folder:
         path = Path(folder) / _onnx.MODEL
-        _onnx.save(_exposing(model, tensors), path)
-        runner = _session(path, threads)
+        _onnx.save(exposing(model, tensors), path)
+        runner = plain_session(path, threads)
     wanted = set(tensors)
     outputs = [o.name for o in runner.get_outputs() if o.type == "tensor(float)" and o.name in wanted]
     inputs = [i.name for i in runner.get_inputs() if i.type == "tensor(float)" and i.name in wanted]
@@ -88,7 +88,7 @@ def _measure(model: ModelProto, tensors: Sequence[str], count: int, split: Split
     return found
 
 
-def _exposing(model: ModelProto, tensors: Sequence[str]) -> ModelProto:
+def exposing(model: ModelProto, tensors: Sequence[str]) -> ModelProto:
     """A copy whose outputs include ``tensors``; ONNX Runtime infers their types itself."""
     import onnx
 
@@ -99,7 +99,8 @@ def _exposing(model: ModelProto, tensors: Sequence[str]) -> ModelProto:
     return out
 
 
-def _session(path: Path, threads: int) -> Any:
+def plain_session(path: Path, threads: int) -> Any:
+    """A session that computes every tensor under its own name, on the CPU provider."""
     import onnxruntime as ort
 
     options = ort.SessionOptions()

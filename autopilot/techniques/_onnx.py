@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -31,6 +32,7 @@ __all__ = [
     "MODEL",
     "check_same",
     "difference",
+    "digest_of",
     "drop_unused_domains",
     "ensure_opset",
     "feed_for",
@@ -85,6 +87,11 @@ def save(model: ModelProto, target: Path) -> None:
         onnx.save_model(model, str(target), save_as_external_data=True, location=location, size_threshold=1024)
         return
     target.write_bytes(model.SerializeToString(deterministic=True))
+
+
+def digest_of(model: ModelProto) -> str:
+    """sha256 of the model's bytes, the same for the same model."""
+    return hashlib.sha256(model.SerializeToString(deterministic=True)).hexdigest()
 
 
 def stored_bytes(model: ModelProto) -> int:

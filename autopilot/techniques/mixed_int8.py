@@ -31,7 +31,7 @@ def apply(source: Path, target_folder: Path, params: Mapping[str, Scalar], conte
         Unsupported: what static int8 can't take either, or no group would be left to quantize.
         VariantFailed: BUILD_ERROR, where the quantizer or ONNX Runtime refuses the result.
     """
-    prepared = _static.prepare(source, context)
+    prepared = _static.prepare(source, context, smooth=float(params["smooth"] or 0.0))
     prepared, calibration = _static.measured(prepared, prepared.weighted, _SAMPLES, context)
     keep = int(params["float_groups"] or 0)
     groups = len(_sensitivity.group(prepared.model, prepared.weighted))
@@ -80,6 +80,7 @@ TECHNIQUE = Technique(
         "symmetric": Choice((False, True)),
         "reduce_range": Choice((False, True)),
         "calibration": Choice(("minmax", "percentile")),
+        "smooth": _static.SMOOTH,
     },
     apply=apply,
     summary="static int8 with the k most sensitive groups of layers in float",

@@ -22,10 +22,11 @@ def apply(source: Path, target_folder: Path, params: Mapping[str, Scalar], conte
     Nodes inside If and Loop stay as they are.
 
     Raises:
-        Unsupported: quantized already, nothing to quantize, or too few calibration samples.
-        VariantFailed: BUILD_ERROR, where the quantizer or ONNX Runtime refuses the result.
+        Unsupported: quantized already, nothing to quantize or to smooth, or too few calibration samples.
+        VariantFailed: BUILD_ERROR, where the quantizer or ONNX Runtime refuses the result; WRONG_NUMERICS, where
+            smoothing changes answers.
     """
-    prepared = _static.prepare(source, context)
+    prepared = _static.prepare(source, context, smooth=float(params["smooth"] or 0.0))
     wanted = _static.choose(prepared, str(params["scope"]), embeddings=bool(params["embeddings"]))
     prepared, calibration = _static.measured(prepared, wanted, int(params["samples"] or 0), context)
     chosen = _static.extended(prepared, wanted)
@@ -43,6 +44,7 @@ def prefer(target: Target) -> tuple[Mapping[str, Scalar], ...]:
         *({**other, "per_channel": True} for other in others),
         {**first, "per_channel": False},
         {**first, "per_channel": True, "calibration": "percentile", "percentile": 99.999},
+        {**first, "per_channel": True, "smooth": 0.8},
         {**first, "per_channel": True, "embeddings": True},
     )
 
@@ -87,6 +89,7 @@ TECHNIQUE = Technique(
         # attention: products of two activations too; all: whatever ONNX Runtime can quantize.
         "scope": Choice(("weighted", "attention", "all")),
         "embeddings": Choice((False, True)),
+        "smooth": _static.SMOOTH,
     },
     apply=apply,
     summary="int8 weights and activations in QDQ form, ranges from calibration data",

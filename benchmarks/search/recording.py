@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from autopilot.recipe import Variant
+from autopilot import plugins
+from autopilot.recipe import Recipe, Step, Variant, params_of
 
 Floats = npt.NDArray[np.float64]
 # Percentiles of the requests of each block that are kept.
@@ -61,7 +62,7 @@ class Recorded:
     def from_json(cls, value: Mapping[str, Any]) -> Recorded:
         arrays = {key: np.asarray(value[key], dtype=np.float64) for key in ("own", "beside", "right")}
         return cls(
-            Variant.from_json(value["variant"]),
+            _of_today(Variant.from_json(value["variant"])),
             str(value["artifact"]),
             dict(value["seconds"]),
             dict(value["figures"]),
@@ -69,6 +70,16 @@ class Recorded:
             processes=int(value.get("processes", 1)),
             **arrays,
         )
+
+
+def _of_today(variant: Variant) -> Variant:
+    """``variant`` with what its techniques can do since, at the defaults: as it was recorded."""
+    declared = plugins.techniques()
+    steps = []
+    for step in variant.recipe.steps:
+        defaults = {k: d.default for k, d in declared[step.technique].parameters.items()}
+        steps.append(Step(step.technique, params_of(defaults | dict(step.params))))
+    return Variant(Recipe(tuple(steps)), variant.deployment)
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import yaml
 
 from autopilot import plugins, stats
 from autopilot.artifact import Artifact
@@ -38,6 +39,19 @@ START_S = 0.35
 AXES = {f"latency_p{q:g}_ms": i for i, q in enumerate(PERCENTILES)}
 
 
+def _narrowed(text: str, recording: Recording) -> str:
+    """The space file ``text`` without what techniques can do since: parameters it doesn't name stay as recorded."""
+    raw = yaml.safe_load(text)
+    recorded: dict[str, dict[str, list[Any]]] = {}
+    for step in (s for r in recording.variants for s in r.variant.recipe.steps):
+        values = recorded.setdefault(step.technique, {})
+        for name, value in step.params:
+            if value not in values.setdefault(name, []):
+                values[name].append(value)
+    techniques = {name: recorded.get(name, {}) | told for name, told in raw["techniques"].items()}
+    return yaml.safe_dump(raw | {"techniques": techniques}, sort_keys=False)
+
+
 @dataclass(slots=True)
 class World:
     """What the recording says, as a search would see it with all the time in the world."""
@@ -56,7 +70,7 @@ class World:
         about = recording.about
         limits = tuple(Limit.from_json(axis, raw) for axis, raw in about["budget"].items())
         file = work / f"{recording.name}.yaml"
-        file.write_text(about["space"], encoding="utf-8")
+        file.write_text(_narrowed(about["space"], recording), encoding="utf-8")
         request = SpaceRequest(("cpu",), int(about["baseline"]["threads"]), (1,))
         space = build_space(
             file, request, target=target_of(about), techniques=plugins.techniques(), providers=plugins.providers()

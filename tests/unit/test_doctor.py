@@ -47,10 +47,17 @@ def test_unusable_provider_comes_with_its_reason() -> None:
     """Both for scripts and for people."""
     found = report()
 
-    assert found["providers"]["cpu"] == {"usable": True, "reason": None}
-    assert found["providers"]["cuda"] == {"usable": False, "reason": "no NVIDIA device"}
+    told = {name: (p["usable"], p["reason"]) for name, p in found["providers"].items()}
+    assert told == {"cpu": (True, None), "cuda": (False, "no NVIDIA device")}
     row = next(line for line in shown(found).splitlines() if line.startswith("cuda"))
     assert row.split() == ["cuda", "no", "no", "NVIDIA", "device"]
+
+
+def test_usable_provider_comes_with_its_kernels_and_counters() -> None:
+    """What a figure of it can rest on, before a search is started."""
+    text = " ".join(shown(report()).split())
+
+    assert "cpu yes float32, float16, int8; memory: peak, model, resident; energy: RAPL where there is one" in text
 
 
 def test_noise_and_missing_energy_are_told() -> None:

@@ -17,10 +17,23 @@ from autopilot.providers._ort import open_session, session_options
 from autopilot.providers._ort_bound import MOST_GRAPHS, BoundSession
 from autopilot.recipe import Deployment
 from autopilot.target import Target
+from tests import models
 from tests.integration.bench_support import dense, samples
 
 PLAIN = replace(Target.detect(), gpus=(), versions={"onnxruntime": "1.32.0"})
 ON_GPU = replace(PLAIN, gpus=("NVIDIA H100",))
+# Of the names that `strings` finds in libonnxruntime_providers_cuda.so and _tensorrt.so of the wheel onnxruntime-gpu
+# 1.31.1 (CUDA 13), those that are used here or might be.
+KNOWN_TO_CUDA = {
+    *("device_id", "cudnn_conv_algo_search", "do_copy_in_default_stream", "prefer_nhwc", "use_tf32"),
+    *("enable_cuda_graph", "fuse_conv_bias"),
+}
+KNOWN_TO_TENSORRT = {
+    *("device_id", "trt_fp16_enable", "trt_bf16_enable", "trt_int8_enable", "trt_builder_optimization_level"),
+    *("trt_cuda_graph_enable", "trt_engine_cache_enable", "trt_engine_cache_path", "trt_engine_cache_prefix"),
+    *("trt_timing_cache_enable", "trt_timing_cache_path", "trt_force_timing_cache", "trt_max_workspace_size"),
+    *("trt_profile_min_shapes", "trt_profile_opt_shapes", "trt_profile_max_shapes", "trt_layer_norm_fp32_fallback"),
+}
 READY = replace(ON_GPU, versions={"onnxruntime-gpu": "1.31.1"})
 
 
@@ -85,7 +98,7 @@ def test_cuda_options_are_onnx_runtimes() -> None:
 def test_tensorrt_keeps_engines_apart_and_timings_together() -> None:
     """Timings serve every engine of a device; an engine serves one model in one setting."""
     defaults: dict[str, Any] = {name: domain.default for name, domain in tensorrt.PARAMETERS.items()}
-    found = tensorrt.provider_options(defaults, Path("/c"), "abc")
+    found = tensorrt.provider_options(defaults, Path("/c"), "abc", quantized=True)
 
     assert found["trt_engine_cache_path"] == str(Path("/c") / "abc")
     assert found["trt_timing_cache_path"] == str(Path("/c"))
@@ -107,8 +120,27 @@ def test_shape_profiles_cover_the_batches_of_the_deployment() -> None:
 
 def test_inputs_are_read_without_an_engine(tmp_path: Path) -> None:
     """What the profiles are made of."""
-    assert tensorrt._inputs_of(dense(tmp_path / "model.onnx", width=16)) == [("x", [-1, 16])]
+    assert tensorrt._seen_in(dense(tmp_path / "model.onnx", width=16)) == ([("x", [-1, 16])], False)
 
+
+def test_int8_is_asked_for_where_the_model_holds_qdq(tmp_path: Path) -> None:
+    """TensorRT refuses QDQ without its int8 flag, and wants a calibration table for that flag without QDQ."""
+    path = models.write(models.qdq(), tmp_path / "model.onnx")
+    defaults: dict[str, Any] = {name: domain.default for name, domain in tensorrt.PARAMETERS.items()}
+
+    assert tensorrt._seen_in(path)[1]
+    assert tensorrt.provider_options(defaults, Path("/c"), "abc", quantized=False)["trt_int8_enable"] == "0"
+
+
+def test_every_option_is_one_that_the_shipped_libraries_know() -> None:
+    """A name that ONNX Runtime doesn't know ends a session's start, on a machine that few have."""
+    on_cuda = cuda.provider_options({name: d.default for name, d in cuda.PARAMETERS.items()})
+    on_tensorrt = tensorrt.provider_options(
+        {name: d.default for name, d in tensorrt.PARAMETERS.items()}, Path("/c"), "abc", quantized=True
+    ) | tensorrt.shape_profiles([("x", (-1, 3))], 8)
+
+    assert set(on_cuda) <= KNOWN_TO_CUDA
+    assert set(on_tensorrt) <= KNOWN_TO_TENSORRT
 
 @pytest.mark.parametrize("name", ["cuda", "tensorrt"])
 def test_facts_tell_what_is_measured_on_a_device(name: str) -> None:
