@@ -11,13 +11,16 @@ from autopilot.domain import Choice, Domain, Float, Int, Scalar
 from autopilot.errors import Unsupported
 from autopilot.model import inspect
 from autopilot.recipe import Recipe
-from autopilot.techniques import _torch
+from autopilot.techniques import _prune_latency, _torch
 from autopilot.techniques._rules import already_quantized
 from autopilot.torch_model import missing
-from autopilot.torch_model.prune import Plan, Pruner, parameters
+from autopilot.torch_model.prune import Plan, Pruner
 from autopilot.torch_model.train import Schedule, Trainer
+from autopilot.torch_model.trials import parameters
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from autopilot.target import Target
 
 # Samples on which the change of the answers by each group is measured.
@@ -38,7 +41,7 @@ def apply(source: Path, target_folder: Path, params: Mapping[str, Scalar], conte
     output = inspect(source).outputs[0].name
     trainer = Trainer(split, start.call, context.metric_is_classification, output)
     context.tell("pruning: how much each group of channels matters")
-    pruned = _pruner(trainer).prune(start.module, _plan(params))
+    pruned = _pruned(source, start, trainer, _plan(params), context)
     trainer.settle(pruned)
     share = parameters(pruned) / parameters(start.module)
     epochs = int(str(params["epochs"]))
@@ -48,6 +51,15 @@ def apply(source: Path, target_folder: Path, params: Mapping[str, Scalar], conte
         trainer.fit(pruned, trainer.answers(start.module), schedule, context.tell)
         trainer.settle(pruned)
     _torch.write(pruned, start.call, split, target_folder / "model.onnx")
+
+
+def _pruned(source: Path, start: _torch.Source, trainer: Trainer, plan: Plan, context: BuildContext) -> nn.Module:
+    """A pruned copy of the module, not trained."""
+    pruner = _pruner(trainer)
+    if plan.scope != "latency":
+        return pruner.prune(start.module, plan)
+    trials = pruner.open(start.module, plan)
+    return _prune_latency.pruned_for_latency(trials, start.call, trainer.split, source, context)
 
 
 def _plan(params: Mapping[str, Scalar]) -> Plan:
@@ -91,7 +103,7 @@ def refuses(earlier: Recipe, params: Mapping[str, Scalar]) -> str | None:
 PARAMETERS: Mapping[str, Domain] = {
     "ratio": Float(0.05, 0.8, 0.3),
     "importance": Choice(("taylor", "magnitude", "bn_scale")),
-    "scope": Choice(("global", "isomorphic", "uniform", "sensitive")),
+    "scope": Choice(("global", "isomorphic", "uniform", "sensitive", "latency")),
     # Kernels work on 8 or 16 channels at once: other widths were seen slower than wider ones.
     "round_to": Choice((8, 4, 16, 1)),
     "epochs": Int(0, 30, 3),
@@ -106,8 +118,9 @@ TECHNIQUE = Technique(
     parameters=PARAMETERS,
     apply=apply,
     summary="whole channels removed, then trained towards the model as given (needs torch and data.train)",
-    libraries=("torch", "torch-pruning", "onnx", "onnxscript"),
+    libraries=("torch", "torch-pruning", "onnx", "onnxruntime", "onnxscript"),
     needs_training=True,
+    machine_bound=True,
     on_by_default=False,
     available=available,
     normalise=normalise,
