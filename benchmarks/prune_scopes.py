@@ -2,8 +2,10 @@
 
     python benchmarks/prune_scopes.py SPEC --scopes global latency --ratios 0.2 0.4 --epochs 2
 
-The spec needs a PyTorch or convertible model, ``data.train`` and classes as labels. Every build is the technique's own,
-in this process, one after the other; then all are timed in turns beside the model as given (one sample a request, float).
+The spec needs a PyTorch or convertible model, ``data.train`` and classes as labels. Every build is the technique's
+own, in this process, one after the other; then all are timed in turns beside the model as given, in float, with one
+sample a request. With ``--keep FOLDER`` what was built there before is not built again, so that builds may be made
+while the machine is in use, and timed later when it is quiet.
 """
 
 from __future__ import annotations
@@ -46,7 +48,9 @@ def build(setup: Setup, folder: Path, params: dict[str, Scalar], threads: int, *
     """Write ``folder / "model.onnx"``; the seconds it took, None where the technique can't."""
     technique = plugins.techniques()["prune_channels"]
     defaults: dict[str, Scalar] = {name: d.default for name, d in technique.parameters.items()}
-    folder.mkdir(parents=True)
+    if (folder / "model.onnx").exists():
+        return 0.0
+    folder.mkdir(parents=True, exist_ok=True)
     context = BuildContext(
         calibration=setup.splits.calibration,
         scratch=folder.parent / "scratch",
@@ -75,13 +79,15 @@ def main() -> None:
     parser.add_argument("--round-to", type=int, default=8)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--loud", action="store_true", help="print what the technique tells")
+    parser.add_argument("--keep", type=Path, help="a folder for what is built")
     given = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="prune-scopes-") as root:
-        setup = prepare(load_spec(given.spec, vocabulary()), Path(root) / "work", NullObserver())
+    with tempfile.TemporaryDirectory(prefix="prune-scopes-") as scratch:
+        root = given.keep or Path(scratch)
+        setup = prepare(load_spec(given.spec, vocabulary()), root / "work", NullObserver())
         rows: list[tuple[str, Path, float]] = []
         for scope in given.scopes:
             for ratio in given.ratios:
-                folder = Path(root) / "built" / f"{scope}-{ratio:g}"
+                folder = root / "built" / f"{scope}-{ratio:g}-{given.epochs}"
                 params = {"scope": scope, "ratio": ratio, "epochs": given.epochs, "round_to": given.round_to}
                 took_s = build(setup, folder, params, given.threads, loud=given.loud)
                 if took_s is not None:
