@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import zip_longest
 from typing import TYPE_CHECKING
 
@@ -54,11 +54,16 @@ def _instances(space: SearchSpace, usual: Deployment) -> Iterator[Variant]:
 
 def _recipes(space: SearchSpace, target: Target) -> Iterable[Recipe]:
     singles = {name: _preferred(space, name, target) for name in space.techniques}
-    precision = [n for n in space.slot(Slot.PRECISION, target.provider) if singles[n]]
+    quick, trained = _by_pace(space, target, singles)
+    last = [name for name in quick if space.techniques[name][0].slot in (Slot.GRAPH, Slot.PRECISION)]
+    precision = [name for name in last if space.techniques[name][0].slot is Slot.PRECISION]
     precision.sort(key=lambda n: space.techniques[n][0].machine_bound)
-    graph = [n for n in space.slot(Slot.GRAPH, target.provider) if singles[n]]
-    for name in sorted([*precision, *graph], key=lambda n: space.techniques[n][0].machine_bound):
+    graph = [name for name in last if name not in precision]
+    early = [name for name in quick if name not in last]
+    for name in sorted([*precision, *graph, *early], key=lambda n: space.techniques[n][0].machine_bound):
         yield Recipe((singles[name][0],))
+    for name in trained:
+        yield _topped(space, singles, name, precision)
     for first in graph:
         for second in precision:
             yield Recipe((singles[first][0], singles[second][0]))
@@ -80,6 +85,23 @@ def parents(space: SearchSpace, target: Target) -> list[tuple[Step, ...]]:
         steps = [step for name in space.slot(slot, target.provider) for step in _preferred(space, name, target)]
         found += [(*before, step) for before in [(), *found] for step in steps]
     return found
+
+
+def _by_pace(
+    space: SearchSpace, target: Target, singles: Mapping[str, Sequence[Step]]
+) -> tuple[Sequence[str], Sequence[str]]:
+    """The techniques with something to recommend: those built in seconds, and those that train."""
+    names = [n for slot in Slot for n in space.slot(slot, target.provider) if singles[n]]
+    trained = [n for n in names if space.techniques[n][0].needs_training]
+    return [n for n in names if n not in trained], trained
+
+
+def _topped(space: SearchSpace, singles: Mapping[str, Sequence[Step]], name: str, precision: Sequence[str]) -> Recipe:
+    """A trained step, with the best precision after it where its own slot isn't that one."""
+    step = singles[name][0]
+    if space.techniques[name][0].slot is Slot.PRECISION or not precision:
+        return Recipe((step,))
+    return Recipe((step, singles[precision[0]][0]))
 
 
 def _preferred(space: SearchSpace, name: str, target: Target) -> list[Step]:

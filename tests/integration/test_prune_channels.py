@@ -22,8 +22,9 @@ from autopilot.recipe import params_of  # noqa: E402
 from autopilot.spec import TorchSource  # noqa: E402
 from autopilot.techniques._smoke import check_built  # noqa: E402
 from autopilot.torch_model import export_onnx, from_onnx, load_source  # noqa: E402
-from autopilot.torch_model.prune import Plan, Pruner, parameters  # noqa: E402
+from autopilot.torch_model.prune import Plan, Pruner  # noqa: E402
 from autopilot.torch_model.train import Schedule, Trainer  # noqa: E402
+from autopilot.torch_model.trials import parameters  # noqa: E402
 from tests import models  # noqa: E402
 from tests import torch_nets as nets  # noqa: E402
 
@@ -78,7 +79,7 @@ def build(model: Path, folder: Path, use: BuildContext, **params: Any) -> Path:
 
 
 @pytest.mark.parametrize("own_code", [True, False])
-@pytest.mark.parametrize("scope", ["global", "sensitive"])
+@pytest.mark.parametrize("scope", ["global", "sensitive", "latency"])
 def test_pruned_model_is_smaller_behind_the_same_interface(tmp_path: Path, own_code: bool, scope: str) -> None:
     """From the user's module or from the ONNX file alone; a free batch stays free."""
     model = exported(tmp_path)

@@ -142,6 +142,7 @@ def test_every_option_is_one_that_the_shipped_libraries_know() -> None:
     assert set(on_cuda) <= KNOWN_TO_CUDA
     assert set(on_tensorrt) <= KNOWN_TO_TENSORRT
 
+
 @pytest.mark.parametrize("name", ["cuda", "tensorrt"])
 def test_facts_tell_what_is_measured_on_a_device(name: str) -> None:
     """Memory and energy come from the device's counters too, and an engine is one device's."""
