@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 # Shares of the units at which a table is measured; between them it is linear.
 _SHARES = (0.25, 0.5, 0.75)
-# Medians of so many requests, a turn each, tell models of 10 ms apart to some 1%; slow models get fewer.
+# Medians over turns in which every size answers once, so that the machine's moods hit all alike; big models get fewer.
 _TURNS, _FEWEST_TURNS, _TABLE_S = 60, 7, 20.0
 
 
