@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
 # Shares of the units at which a table is measured; between them it is linear.
 _SHARES = (0.25, 0.5, 0.75)
-# Medians of so many requests, a turn each, tell models of 10 ms apart to some 1%; slow models get fewer.
-_TURNS, _FEWEST_TURNS, _TABLE_S = 60, 7, 20.0
+# Medians over turns in which every size answers once, so that the machine's moods hit all alike; big models get fewer.
+_TURNS, _FEWEST_TURNS, _TABLE_S, _WARM_UP = 60, 7, 20.0, 3
 
 
 def multiplications(graph: Graph, blocks: Sequence[Block]) -> list[Array]:
@@ -51,11 +51,13 @@ def milliseconds(
     """
     kinds = {key: [b for b in blocks if _kind(graph, b) == key] for key in {_kind(graph, b): 0 for b in blocks}}
     points = {key: _points(same[0].units) for key, same in kinds.items()}
-    models = [graph.model]
-    for key, same in kinds.items():
-        models += [cut(graph, same, [np.arange(count) for _ in same]) for count in points[key]]
-    tell(f"pruning: timing {len(models)} sizes of the model")
-    whole, *times = _medians_ms(graph, models, feed, threads)
+    smaller = [(same, count) for key, same in kinds.items() for count in points[key]]
+    tell(f"pruning: timing {len(smaller) + 1} sizes of the model")
+    names = [o.name for o in graph.model.graph.output]
+    sessions = [Session(graph.model, names, threads, optimize=True)]
+    for same, count in smaller:
+        sessions.append(Session(cut(graph, same, [np.arange(count)] * len(same)), names, threads, optimize=True))
+    whole, *times = _medians_ms(sessions, feed)
     tables: dict[Any, Array] = {}
     for key, same in kinds.items():
         mine, times = times[: len(points[key])], times[len(points[key]) :]
@@ -85,11 +87,10 @@ def _table(counts: Array, times_ms: Array, units: int) -> Array:
     return rest
 
 
-def _medians_ms(graph: Graph, models: Sequence[Any], feed: Mapping[str, Array], threads: int) -> list[float]:
-    names = [o.name for o in graph.model.graph.output]
-    sessions = [Session(model, names, threads, optimize=True) for model in models]
+def _medians_ms(sessions: Sequence[Session], feed: Mapping[str, Array]) -> list[float]:
+    """The median milliseconds of each, in turns."""
     for session in sessions:
-        for _ in range(3):
+        for _ in range(_WARM_UP):
             session.run(feed)
     taken: list[list[float]] = [[] for _ in sessions]
     begun = time.perf_counter()

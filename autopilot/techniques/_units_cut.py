@@ -126,7 +126,7 @@ class _Knife:
         given = self.model.graph.node[resize.node].input[resize.index]
         if given in self.graph.stored or given in self.values:
             name = self._private(resize.node, resize.index)
-            self.values[name] = _scaled(self._value(name), resize.entries, units, kept)
+            self.values[name] = scaled(self._value(name), resize.entries, units, kept)
         elif resize.entries is not None:
             self._resize_join(resize, units, kept)
 
@@ -145,7 +145,7 @@ class _Knife:
                 fresh.CopyFrom(join)
                 fresh.name, fresh.output[0] = self._fresh(join.name), self._fresh(join.output[0])
                 fresh.input[index] = self._fresh(piece)
-                self.values[fresh.input[index]] = _scaled(self.graph.stored[piece], (entry,), units, kept)
+                self.values[fresh.input[index]] = scaled(self.graph.stored[piece], (entry,), units, kept)
                 self.joins.setdefault(resize.node, []).append(fresh)
                 node.input[resize.index] = fresh.output[0]
             if entry < length:
@@ -176,8 +176,12 @@ class _Knife:
         return found
 
 
-def _scaled(value: Array, entries: tuple[int, ...] | None, units: int, kept: int) -> Array:
-    """Sizes that are a multiple of the number of units, for fewer; 0, -1 and open ends stay."""
+def scaled(value: Array, entries: tuple[int, ...] | None, units: int, kept: int) -> Array:
+    """Sizes that are a multiple of the number of units, for fewer; 0, -1 and open ends stay.
+
+    Raises:
+        NotUnits: a size that is no multiple.
+    """
     out: Array = value.copy()
     flat = out.reshape(-1)
     for entry in range(flat.size) if entries is None else entries:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 # Ridge towards the old weights, as shares of the inputs' mean square; held-out requests say which.
 _DAMPINGS = (1e-3, 1e-2, 1e-1, 1.0, 10.0)
 _HELD_OUT = 4  # every fourth request
-# Rows for each input of the widest layer: 8 told the sums of all inputs well enough, 16 gave no better answers.
+# Rows for each input of a layer: with fewer a regression begins to fit noise, more take time.
 _ROWS_AN_INPUT = 8
 # Rows that are multiplied at once: few enough for float32 sums, many enough that adding them up costs nothing.
 _ROWS = 2048

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from autopilot.techniques._units import Block, Cut, Graph, NotUnits, Position, Resize, attribute, regrouped
 from autopilot.techniques._units import reading_matrix as reading
+from autopilot.techniques._units_cut import scaled
 
 if TYPE_CHECKING:
     from onnx import NodeProto
@@ -74,6 +75,17 @@ class Walk:
             return False
         self.operand(number, index, Position(axis, at.inner))
         return True
+
+    def check_sizes(self) -> None:
+        """Try the stored sizes that would change.
+
+        Raises:
+            NotUnits: one is no multiple of the units.
+        """
+        for resize in self.resizes:
+            size = self.graph.stored.get(self.graph.node(resize.node).input[resize.index])
+            if size is not None:
+                scaled(size, resize.entries, self.units, 1)
 
     def closed(self, reader: int) -> bool:
         """Whether nothing else sees the units; shapes that are read while running follow by themselves."""
@@ -232,6 +244,7 @@ def _block(graph: Graph, reader: int) -> Block | None:
         walk = Walk(graph, matrix[0] // inner)
         try:
             walk.carry(node.input[0], Position(len(graph.shape(node.input[0])) - 1, inner))
+            walk.check_sizes()
         except NotUnits as exc:
             inner = exc.inner * inner if exc.inner else None
             continue

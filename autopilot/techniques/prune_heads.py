@@ -16,7 +16,8 @@ from autopilot.errors import Unsupported
 from autopilot.recipe import Recipe
 from autopilot.techniques import _gate, _onnx
 from autopilot.techniques._rules import already_quantized
-from autopilot.techniques._units import Block, Graph
+from autopilot.techniques._text import first_line
+from autopilot.techniques._units import Block, Graph, NotUnits
 from autopilot.techniques._units_choice import Options, choose, most_important, rearranged
 from autopilot.techniques._units_cost import milliseconds, multiplications
 from autopilot.techniques._units_cut import cut, mask_name, masked
@@ -51,6 +52,8 @@ def apply(source: Path, target_folder: Path, params: Mapping[str, Scalar], conte
         raise Unsupported(lacking, INSTALL)
     model = _onnx.load(source)
     _onnx.refuse_quantized(model)
+    if _onnx.stored_bytes(model) > _onnx.EXTERNAL_ABOVE_BYTES:
+        raise Unsupported("its weights need a file of their own, which this technique doesn't take apart.")
     samples = _Samples.of(source, context, int(str(params["samples"])))
     graph = graph_of(_onnx.prepare_for_quantization(model), samples.feed(0), context.threads)
     blocks = [b for b in find_blocks(graph) if params["parts"] in ("both", "heads" if b.is_attention else "neurons")]
@@ -59,10 +62,13 @@ def apply(source: Path, target_folder: Path, params: Mapping[str, Scalar], conte
     context.tell(f"pruning: what each unit of {len(blocks)} blocks matters, on {len(samples)} requests")
     network = _network(graph, blocks, source, samples, context)
     felt = network.gradients(samples.labelled(), context.metric_is_classification, [b.inner for b in blocks])
-    kept = _kept(graph, blocks, felt, params, samples.feed(0), context)
+    try:
+        kept = _kept(graph, blocks, felt, params, samples.feed(0), context)
+        pruned = cut(graph, blocks, kept)
+    except NotUnits as exc:
+        raise Unsupported(f"a shape in it doesn't follow the number of heads or neurons ({exc}).") from exc
     if all(len(k) == b.units for k, b in zip(kept, blocks, strict=True)):
         raise Unsupported(f"keeping {params['keep']} of the cost, in steps of {params['round_to']}, removes nothing.")
-    pruned = cut(graph, blocks, kept)
     target = target_folder / _onnx.MODEL
     _onnx.save(pruned, target)
     _check(target, network, [_mask(b, k) for b, k in zip(blocks, kept, strict=True)], samples, context)
@@ -166,7 +172,10 @@ def _same(path: Path, network: Masked, samples: _Samples, context: BuildContext,
     names = _gate.tensor_outputs(runner)
     for number in range(min(count, len(samples))):
         feed = samples.feed(number)
-        answers = network.answers(feed)
+        try:
+            answers = network.answers(feed)
+        except (RuntimeError, ValueError, IndexError, TypeError) as exc:
+            raise Unsupported(f"the converted model doesn't run ({first_line(exc)}).") from exc
         for name, got in zip(names, runner.run(names, _gate.feed_for(runner, feed)), strict=True):
             _gate.difference(name, answers[name], got, RTOL, ATOL)
 

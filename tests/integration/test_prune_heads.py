@@ -23,6 +23,7 @@ from autopilot.techniques._units_fit import Fit, refit  # noqa: E402
 from autopilot.techniques._units_run import Session, graph_of  # noqa: E402
 from autopilot.techniques._units_trace import find_blocks  # noqa: E402
 from autopilot.torch_model import export_onnx, from_onnx  # noqa: E402
+from autopilot.torch_model.quiet import quiet  # noqa: E402
 from tests import models  # noqa: E402
 from tests import torch_nets as nets  # noqa: E402
 
@@ -97,6 +98,33 @@ def test_blocks_are_found_and_masking_is_cutting(name: str, tmp_path: Path) -> N
         masks = [np.repeat(np.isin(np.arange(b.units), k), b.inner) for b, k in zip(blocks, kept, strict=True)]
         expected = Session(masked(graph, blocks, masks), output, 1).run(feed)[0]
         np.testing.assert_allclose(Session(cut(graph, blocks, kept), output, 1).run(feed)[0], expected, atol=1e-5)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.parametrize("dynamo", [True, False])
+def test_free_lengths_stay_free(dynamo: bool, tmp_path: Path) -> None:
+    """Shapes that either exporter leaves to run time follow, for any number of samples and tokens."""
+    ids = torch.arange(14).reshape(2, 7)
+    path = tmp_path / "model.onnx"
+    free: dict[str, Any] = {"dynamic_axes": {"ids": {0: "n", 1: "length"}}, "opset_version": 13}
+    if dynamo:
+        free = {"dynamic_shapes": {"ids": {0: torch.export.Dim("n"), 1: torch.export.Dim("length")}}, "verbose": False}
+    with quiet():
+        torch.onnx.export(nets.seeded(nets.AnyLength), (ids,), str(path), input_names=["ids"], dynamo=dynamo, **free)
+    model = _onnx.prepare_for_quantization(_onnx.load(path))
+    graph = graph_of(model, {"ids": ids[:1].numpy()}, 1)
+    blocks = find_blocks(graph)
+    kept = [np.array([0, 2]), np.arange(3, 30)]
+    masks = [np.repeat(np.isin(np.arange(b.units), k), b.inner) for b, k in zip(blocks, kept, strict=True)]
+
+    pruned, silenced = cut(graph, blocks, kept), masked(graph, blocks, masks)
+
+    assert [(b.is_attention, b.units, b.inner) for b in blocks] == [(True, 4, 4), (False, 32, 1)]
+    output = [model.graph.output[0].name]
+    for shape in ((1, 7), (3, 5), (2, 12)):
+        feed = {"ids": RNG.integers(0, 40, shape)}
+        expected = Session(silenced, output, 1).run(feed)[0]
+        np.testing.assert_allclose(Session(pruned, output, 1).run(feed)[0], expected, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", INPUTS)
