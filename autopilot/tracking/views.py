@@ -29,7 +29,7 @@ def columns(axes: Sequence[str]) -> list[str]:
         keys.append(f"metrics.`{axis}`")
     first = f"metrics.`{axes[0]}_ratio`" if axes else None
     keys += [first] if first else []
-    return [*keys, "params.`provider`", "params.`threads`", "tags.`stage`", "tags.`failure`", "attributes.`Duration`"]
+    return [*keys, "params.`provider`", "params.`threads`", "tags.`failure`", "attributes.`Duration`"]
 
 
 def view_state(goals: Sequence[Goal], axes: Sequence[str], run_id: str) -> str:
