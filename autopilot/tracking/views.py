@@ -25,11 +25,8 @@ def columns(axes: Sequence[str]) -> list[str]:
     ``axes``: the objectives, then the budget's.
     """
     keys = ["tags.`verdict`", "tags.`state`", "params.`recipe`"]
-    for axis in dict.fromkeys(axes):
-        keys.append(f"metrics.`{axis}`")
-    first = f"metrics.`{axes[0]}_ratio`" if axes else None
-    keys += [first] if first else []
-    return [*keys, "params.`provider`", "params.`threads`", "tags.`stage`", "tags.`failure`", "attributes.`Duration`"]
+    keys += [f"metrics.`{axis}`" for axis in dict.fromkeys(axes)]
+    return [*keys, "params.`provider`", "params.`threads`", "tags.`failure`"]
 
 
 def view_state(goals: Sequence[Goal], axes: Sequence[str], run_id: str) -> str:

@@ -19,7 +19,7 @@ from autopilot.errors import AutopilotError, BadInput
 from autopilot.outputs import write_outputs, write_result
 from autopilot.result import MlflowRef, Status, StudyResult
 from autopilot.testing import FAKE_BUDGET, fake_measured, fake_result, unbounded
-from autopilot.tracking import Store, Tracker, load_result, resolve_model
+from autopilot.tracking import Goal, Ruling, Store, Tracker, load_result, resolve_model
 from autopilot.tracking import tracker as tracker_module
 from tests import models
 
@@ -47,7 +47,7 @@ def project(tmp_path: Path, empty_store: Path, monkeypatch: pytest.MonkeyPatch) 
     return tmp_path
 
 
-def start(result: StudyResult, run_id: str | None = None) -> Tracker:
+def start(result: StudyResult, run_id: str | None = None, **more: Any) -> Tracker:
     """A tracker for ``result``'s study."""
     return Tracker.start(
         result.name,
@@ -55,6 +55,7 @@ def start(result: StudyResult, run_id: str | None = None) -> Tracker:
         budget=result.budget,
         environment=result.environment,
         run_id=run_id,
+        **more,
     )
 
 
@@ -113,6 +114,103 @@ def test_study_is_one_parent_run_with_a_nested_run_a_trial(project: Path) -> Non
     assert "energy_mj" not in nested[1].data.metrics
     assert nested[1].data.tags["verdict.size_mb"] == "in"
     assert (nested[2].data.tags["failure"], nested[2].info.status) == ("build_error", "FAILED")
+
+
+def course(run_id: str, metric: str) -> dict[int, list[float]]:
+    """The points of a metric of a run, by step."""
+    points: dict[int, list[float]] = {}
+    for point in client().get_metric_history(run_id, f"across_trials/{metric}"):
+        points.setdefault(point.step, []).append(point.value)
+    return points
+
+
+def test_parent_run_has_a_point_a_trial_while_the_search_goes_on(project: Path) -> None:
+    """The charts can be watched: a trial's point is there with its nested run."""
+    result = fake_result()
+    tracker = start(result, goals=[Goal("latency_p50_ms")])
+
+    tracker.log_trial(result.trials[0])
+    assert course(tracker.run_id, "latency_p50_ms") == {0: [1.0]}
+    assert course(tracker.run_id, "best_latency_p50_ms") == {}
+    tracker.log_trial(result.trials[1])
+    tracker.log_trial(result.trials[2])
+
+    assert course(tracker.run_id, "best_latency_p50_ms") == {1: [0.4], 2: [0.4]}
+    assert course(tracker.run_id, "in_budget") == {0: [0.0], 1: [1.0], 2: [1.0]}
+    assert course(tracker.run_id, "failed")[2] == [1.0]
+
+
+@pytest.mark.parametrize("remembered", [True, False])
+def test_resumed_study_goes_on_with_its_charts_and_draws_no_point_twice(project: Path, remembered: bool) -> None:
+    """Also where the trials of before are known only at the end."""
+    result = fake_result()
+    goals = [Goal("latency_p50_ms")]
+    first = start(result, goals=goals)
+    first.log_trial(result.trials[0])
+    first.log_trial(result.trials[1])
+
+    second = start(result, run_id=first.run_id, goals=goals)
+    if remembered:
+        second.remember(result.trials[:2])
+    second.log_trial(result.trials[2])
+    assert set(course(first.run_id, "in_budget")) == ({0, 1, 2} if remembered else {0, 1})
+    second.finish(result, project)
+
+    assert course(first.run_id, "in_budget") == {0: [0.0], 1: [1.0], 2: [1.0]}
+    assert course(first.run_id, "best_latency_p50_ms") == {1: [0.4], 2: [0.4]}
+
+
+def test_version_has_description_hashes_and_an_input_example(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What, why and verdict for people; the spec's digest for machines; a request that can be sent at once."""
+    import hashlib
+
+    import mlflow
+
+    artifact = Artifact.of([models.write(models.cnn(), project / "m.onnx")])
+    image = models.samples(models.cnn(), 1)["image"]
+    result = write_outputs(fake_result(artifact=artifact), project / "out", artifact)
+
+    ref = start(result).finish(result, project / "out", project / "out" / "best", example={"image": image})
+
+    version = client().get_model_version("fake-study", "1")
+    assert all(word in version.description for word in ("**What:**", "**Why:**", "**Verdict:** in budget"))
+    assert version.tags["spec_sha256"] == hashlib.sha256(b"name: fake-study\n").hexdigest()
+    assert (ref.champion, version.tags["champion"]) == (True, "crowned: no champion to compare with")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{project / 'mlruns' / 'mlflow.db'}")
+    uri = f"models:/{ref.model}@champion"
+    model = mlflow.pyfunc.load_model(uri)
+    example = mlflow.models.Model.load(uri).load_input_example(mlflow.artifacts.download_artifacts(uri))
+    np.testing.assert_array_equal(example["image"], image)
+    assert model.predict(example)["logits"].shape == (1, 4)
+
+
+def test_winner_that_did_not_beat_the_champion_is_a_version_without_alias(project: Path) -> None:
+    """The champion and its ladder stay; the version says why it isn't one."""
+    study(project, seed=0)
+    artifact = Artifact.of([models.write(models.cnn(), project / "slower.onnx")])
+    result = write_outputs(fake_result(artifact=artifact), project / "out", artifact)
+
+    ruling = Ruling(False, "0.99 times that of version 1")
+    ref = start(result).finish(result, project / "out", project / "out" / "best", ruling=ruling)
+
+    assert (ref.version, ref.champion, ref.ruling, ref.fallbacks) == (2, False, "0.99 times that of version 1", ())
+    assert {k: int(v) for k, v in client().get_registered_model("fake-study").aliases.items()} == {"champion": 1}
+    assert client().get_model_version("fake-study", "2").tags["champion"].startswith("not champion: 0.99 times")
+    assert StudyResult.from_json(load_result(ref.run_id)).mlflow == ref
+
+
+def test_same_variant_again_keeps_previous(project: Path) -> None:
+    """``previous`` must lead back to something else."""
+    study(project, seed=0)
+    study(project, seed=1)
+    artifact = Artifact.of([models.write(models.cnn(), project / "again.onnx")])
+    result = write_outputs(fake_result(artifact=artifact), project / "out", artifact)
+
+    ruling = Ruling(True, "the same", keeps_previous=True)
+    start(result).finish(result, project / "out", project / "out" / "best", ruling=ruling)
+
+    aliases = {k: int(v) for k, v in client().get_registered_model("fake-study").aliases.items()}
+    assert aliases == {"champion": 3, "previous": 1}
 
 
 def test_trials_are_found_by_parameter_metric_and_tag(project: Path) -> None:

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import mlflow
 import psutil
 import pytest
 
@@ -91,6 +92,9 @@ def test_server_takes_a_study_and_gives_it_back(
     assert StudyResult.from_json(load_result(ref.run_id)) == replace(result, mlflow=ref)
     fetched = resolve_model(f"models:/{ref.model}@champion", tmp_path / "got")
     assert fetched.read_bytes() == artifact.path.read_bytes()
+    image = models.samples(models.cnn(), 2)["image"]
+    answer = mlflow.pyfunc.load_model(f"models:/{ref.model}@champion").predict({"image": image})
+    assert answer["logits"].shape[0] == 2
     shown = json.loads(get(port, f"api/2.0/mlflow/runs/get?run_id={ref.run_id}"))
     assert shown["run"]["info"]["status"] == "FINISHED"
     assert json.loads(get(port, f"get-artifact?path=result.json&run_uuid={ref.run_id}"))["schema"] == 1
