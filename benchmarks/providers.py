@@ -4,10 +4,10 @@
     python benchmarks/providers.py FOLDER [--providers cpu,openvino] [--seconds 100] [--trials 40] [--json FILE]
 
 FOLDER holds a ``spec.yaml`` (its own target, space and search are replaced). Every search gets the same time and at
-most the same number of trials; with two providers the three searches and two comparisons take some six minutes. The winner of
-a search, or where nothing fits its nearest miss, is then compared with that of the search over all providers:
-fresh pairs of processes, interleaved, on the test data. The goal: the winner of all providers is not certainly slower
-than that of any one of them, and ``autopilot doctor`` has a reason for every provider that is missing.
+most the same number of trials; with two providers the three searches and two comparisons take some six minutes. The
+winner of a search, or where nothing fits its nearest miss, is then compared with that of the search over all
+providers: fresh pairs of processes, interleaved, on the test data. The goal: the winner of all providers is not
+certainly slower than that of any one of them, and ``autopilot doctor`` has a reason for every provider that is missing.
 """
 
 from __future__ import annotations
