@@ -53,11 +53,11 @@ GPU_PYTHON ?= $(if $(WHEELS),.venv-gpu/bin/python,python3)
 GPU := $(if $(WHEELS),.venv-gpu/.ready)
 
 test-gpu: $(GPU)  ## the tests that need a GPU (GPU_PYTHON: an interpreter with onnxruntime-gpu, or WHEELS: a folder)
-	@PYTHONPATH=. timeout 120 $(GPU_PYTHON) -m pytest -q -rs -m gpu $(ARGS)
+	@PYTHONPATH=$(CURDIR) timeout 120 $(GPU_PYTHON) -m pytest -q -rs -m gpu $(ARGS)
 
 bench-gpu: $(GPU)  ## CUDA and TensorRT on the example, into docs/results (GPU_PYTHON or WHEELS)
 	@$(GPU_PYTHON) examples/digits/data.py
-	@timeout 330 $(GPU_PYTHON) benchmarks/gpu.py $(ARGS)
+	@PYTHONPATH=$(CURDIR) timeout 330 $(GPU_PYTHON) benchmarks/gpu.py $(ARGS)
 
 .venv-gpu/.ready:
 	@python3 -m venv --clear .venv-gpu
