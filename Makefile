@@ -11,7 +11,7 @@ DEV := $(VENV)/.dev
 SOURCES := autopilot tests examples benchmarks docs
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test quick lint bench bench-measurement bench-search docs ui clean
+.PHONY: help setup run test quick lint bench bench-measurement bench-search test-gpu bench-gpu docs ui clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-17s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -46,6 +46,24 @@ bench-search: $(DEV)  ## replayed searches, and what a search costs besides its 
 	@$(BIN)/python examples/digits/data.py
 	@$(BIN)/python benchmarks/search/overhead.py $(ARGS)
 
+# On a machine with an NVIDIA device, see docs/providers.md: either everything is there for $(GPU_PYTHON), or WHEELS names
+# a folder with all wheels, onnxruntime-gpu among them and onnxruntime not, from which .venv-gpu is made without a network.
+WHEELS ?=
+GPU_PYTHON ?= $(if $(WHEELS),.venv-gpu/bin/python,python3)
+GPU := $(if $(WHEELS),.venv-gpu/.ready)
+
+test-gpu: $(GPU)  ## the tests that need a GPU (GPU_PYTHON: an interpreter with onnxruntime-gpu, or WHEELS: a folder)
+	@PYTHONPATH=$(CURDIR) timeout 120 $(GPU_PYTHON) -m pytest -q -rs -m gpu $(ARGS)
+
+bench-gpu: $(GPU)  ## CUDA and TensorRT on the example, into docs/results (GPU_PYTHON or WHEELS)
+	@$(GPU_PYTHON) examples/digits/data.py
+	@PYTHONPATH=$(CURDIR) timeout 330 $(GPU_PYTHON) benchmarks/gpu.py $(ARGS)
+
+.venv-gpu/.ready:
+	@python3 -m venv --clear .venv-gpu
+	@.venv-gpu/bin/python -m pip install -qq --no-index --no-deps $(WHEELS)/*.whl
+	@touch $@
+
 docs: $(CORE)  ## check every link and anchor of the documentation
 	@$(BIN)/python docs/check_links.py
 
@@ -53,7 +71,7 @@ ui: $(CORE)  ## the MLflow UI over this folder's runs, on 127.0.0.1
 	@$(BIN)/autopilot ui $(ARGS)
 
 clean:  ## remove .venv, caches and build products; runs/ and mlruns/ stay
-	@rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	@rm -rf $(VENV) .venv-gpu build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 	@find . -name __pycache__ -type d -not -path './.git/*' -prune -exec rm -rf {} +
 
 # Which interpreter: PYTHON if given, else the first of these that is new enough and can make environments.

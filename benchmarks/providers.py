@@ -4,16 +4,17 @@
     python benchmarks/providers.py FOLDER [--providers cpu,openvino] [--seconds 100] [--trials 40] [--json FILE]
 
 FOLDER holds a ``spec.yaml`` (its own target, space and search are replaced). Every search gets the same time and at
-most the same number of trials; with two providers the three searches and two comparisons take some six minutes. The winner of
-a search, or where nothing fits its nearest miss, is then compared with that of the search over all providers:
-fresh pairs of processes, interleaved, on the test data. The goal: the winner of all providers is not certainly slower
-than that of any one of them, and ``autopilot doctor`` has a reason for every provider that is missing.
+most the same number of trials; with two providers the three searches and two comparisons take some six minutes. The
+winner of a search, or where nothing fits its nearest miss, is then compared with that of the search over all
+providers: fresh pairs of processes, interleaved, on the test data. The goal: the winner of all providers is not
+certainly slower than that of any one of them, and ``autopilot doctor`` has a reason for every provider that is missing.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import shutil
 import sys
 import tempfile
@@ -72,6 +73,8 @@ def study(folder: Path, providers: Sequence[str], out: Path, options: argparse.N
 def search(spec: Path) -> Winner | None:
     """Run the study; its winner or nearest miss, None where there is neither."""
     out = spec.parent / "out"
+    # Each pays for its own builds and scores: in a shared cache the first search would pay for the later ones.
+    os.environ["AUTOPILOT_CACHE_DIR"] = str(spec.parent / "cache")
     run_child([*AUTOPILOT, "run", str(spec), "--out", str(out), "--fresh", "--quiet"], spec.parent)
     found = out / "result.json"
     if not found.is_file():
@@ -148,7 +151,7 @@ def main() -> int:
     parser.add_argument("--providers", default="cpu,openvino", help="names with commas between them")
     parser.add_argument("--space", default="openvino", help="the search space, by name or path")
     parser.add_argument("--trials", type=int, default=40, help="of each search, at most")
-    # The control, the baseline and the second measurement of finalists take some 40 s of each search.
+    # Baseline, control and the second measurement of finalists take half of that on a small model.
     parser.add_argument("--seconds", type=float, default=100.0, help="of each search")
     parser.add_argument("--cap-s", type=float, default=30.0, help="seconds a comparison may take")
     parser.add_argument("--json", type=Path, help="also write the comparisons there")

@@ -136,7 +136,7 @@ class TensorrtProvider:
         engine = digest([sha256_file(artifact), here, dict(chosen), deployment.batch])[:16]
         cache = cache_folder()
         (cache / engine).mkdir(parents=True, exist_ok=True)
-        inputs, quantized = _seen_in(artifact)
+        inputs, quantized = seen_in(artifact)
         profiles = shape_profiles(inputs, deployment.batch)
         device = int(chosen["device"] or 0)
         providers = [
@@ -146,7 +146,7 @@ class TensorrtProvider:
         return open_on_device(artifact, options, providers, io=str(chosen["io"]), device_id=device)
 
 
-def _seen_in(artifact: Path) -> tuple[list[tuple[str, list[int]]], bool]:
+def seen_in(artifact: Path) -> tuple[list[tuple[str, list[int]]], bool]:
     """Names and shapes of the model's inputs, and whether it holds QDQ: from a CPU session that optimizes nothing."""
     from autopilot.providers._ort import open_session
 

@@ -14,6 +14,8 @@ _CHANGES_PRECISION = frozenset(
     {"dynamic_int8", "static_int8", "mixed_precision", "mixed_int8", "qat", "weight_only", "float16", "bfloat16"}
 )
 
+_TENSORRT = ("tensorrt", "tensorrt_rtx")
+
 
 def already_quantized(earlier: Recipe) -> str | None:
     """The reason why no precision technique can follow ``earlier``, or None."""
@@ -41,7 +43,7 @@ def integer_forms(target: Target) -> tuple[dict[str, Scalar], ...]:
     - TensorRT wants explicit QDQ with both signed and zero points of 0.
     """
     signed: dict[str, Scalar] = {"activations": "int8", "weights": "int8", "symmetric": True}
-    if target.provider == "tensorrt" or target.machine.lower() in ("aarch64", "arm64"):
+    if target.provider in _TENSORRT or target.machine.lower() in ("aarch64", "arm64"):
         return (signed,)
     narrow = int8_products_saturate(target)
     unsigned: dict[str, Scalar] = {"activations": "uint8", "weights": "int8", "reduce_range": narrow}
@@ -57,6 +59,7 @@ _FLOAT_DYNAMIC = {
     "openvino": "OpenVINO multiplies dynamically quantized products in float",
     "cuda": "ONNX Runtime's CUDA provider has no kernels for dynamically quantized products",
     "tensorrt": "TensorRT takes no dynamically quantized products",
+    "tensorrt_rtx": "TensorRT takes no dynamically quantized products",
 }
 
 
@@ -77,7 +80,7 @@ def sensible_numbers(target: Target) -> dict[str, tuple[Scalar, ...]]:
     CNN), and a reduced range only helps where 8-bit products saturate.
     """
     out: dict[str, tuple[Scalar, ...]] = {}
-    if target.provider == "tensorrt":
+    if target.provider in _TENSORRT:
         out |= {"activations": ("int8",), "symmetric": (True,)}
     elif target.has("avx2") and target.provider != "openvino":
         out["activations"] = ("uint8",)

@@ -40,7 +40,7 @@ def test_answers_are_those_of_the_cpu(name: str, io: str, tmp_path: Path) -> Non
         np.testing.assert_allclose(session.run({"x": x})[0], plain.run({"x": x})[0], rtol=1e-3, atol=1e-4)
 
 
-@pytest.mark.parametrize("name", PROVIDERS)
+@pytest.mark.parametrize("name", [*PROVIDERS, "tensorrt_rtx"])
 def test_nodes_are_where_they_were_asked_for(name: str, tmp_path: Path) -> None:
     """A small dense model fits a device as a whole."""
     needs(name)
@@ -49,6 +49,20 @@ def test_nodes_are_where_they_were_asked_for(name: str, tmp_path: Path) -> None:
 
     wanted = getattr(provider, "execution_provider")  # noqa: B009  # optional in the contract
     assert session.placement().share(wanted) == 1.0
+
+
+@pytest.mark.parametrize("graph", [False, True])
+def test_answers_of_the_rtx_plugin_are_those_of_the_cpu(graph: bool, tmp_path: Path) -> None:
+    """For several runs of one shape and of another, with and without a CUDA graph."""
+    needs("tensorrt_rtx")
+    path = dense(tmp_path / "model.onnx", width=32, layers=2)
+    deployment = Deployment("tensorrt_rtx", batch=4, options=params_of({"cuda_graph": graph}))
+    session = plugins.providers()["tensorrt_rtx"].open(path, deployment)
+    plain = plugins.providers()["cpu"].open(path, Deployment("cpu"))
+
+    for n in (4, 4, 2, 2):
+        x = samples(n, 32, seed=n)
+        np.testing.assert_allclose(session.run({"x": x})[0], plain.run({"x": x})[0], rtol=1e-2, atol=1e-3)
 
 
 def test_engine_of_tensorrt_is_built_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

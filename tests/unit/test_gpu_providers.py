@@ -12,7 +12,7 @@ import pytest
 from autopilot import plugins
 from autopilot.contracts import facts_of
 from autopilot.errors import VariantFailed
-from autopilot.providers import _ort_gpu, cuda, tensorrt
+from autopilot.providers import _ort_gpu, cuda, tensorrt, tensorrt_rtx
 from autopilot.providers._ort import open_session, session_options
 from autopilot.providers._ort_bound import MOST_GRAPHS, BoundSession
 from autopilot.recipe import Deployment
@@ -71,7 +71,7 @@ def test_nothing_is_missing_where_all_is_there(monkeypatch: pytest.MonkeyPatch) 
 
 def test_opening_without_the_provider_is_refused_and_never_runs_on_the_cpu(tmp_path: Path) -> None:
     """ONNX Runtime would, with a line in its log."""
-    for name in ("cuda", "tensorrt"):
+    for name in ("cuda", "tensorrt", "tensorrt_rtx"):
         provider = plugins.providers()[name]
         if provider.usable(Target.detect()) is None:
             pytest.skip(f"{name} is usable here")
@@ -120,7 +120,7 @@ def test_shape_profiles_cover_the_batches_of_the_deployment() -> None:
 
 def test_inputs_are_read_without_an_engine(tmp_path: Path) -> None:
     """What the profiles are made of."""
-    assert tensorrt._seen_in(dense(tmp_path / "model.onnx", width=16)) == ([("x", [-1, 16])], False)
+    assert tensorrt.seen_in(dense(tmp_path / "model.onnx", width=16)) == ([("x", [-1, 16])], False)
 
 
 def test_int8_is_asked_for_where_the_model_holds_qdq(tmp_path: Path) -> None:
@@ -128,7 +128,7 @@ def test_int8_is_asked_for_where_the_model_holds_qdq(tmp_path: Path) -> None:
     path = models.write(models.qdq(), tmp_path / "model.onnx")
     defaults: dict[str, Any] = {name: domain.default for name, domain in tensorrt.PARAMETERS.items()}
 
-    assert tensorrt._seen_in(path)[1]
+    assert tensorrt.seen_in(path)[1]
     assert tensorrt.provider_options(defaults, Path("/c"), "abc", quantized=False)["trt_int8_enable"] == "0"
 
 
@@ -143,7 +143,36 @@ def test_every_option_is_one_that_the_shipped_libraries_know() -> None:
     assert set(on_tensorrt) <= KNOWN_TO_TENSORRT
 
 
-@pytest.mark.parametrize("name", ["cuda", "tensorrt"])
+@pytest.mark.parametrize(
+    ("target", "said"),
+    [
+        (PLAIN, "no NVIDIA device"),
+        (READY, "pip uninstall -y onnxruntime-gpu"),
+        (ON_GPU, "pip install onnxruntime-ep-nv-tensorrt-rtx"),
+    ],
+)
+def test_first_missing_part_of_the_rtx_plugin_is_named(target: Target, said: str) -> None:
+    """It goes with plain onnxruntime, where CUDA's provider goes with the other package."""
+    if tensorrt_rtx.PROVIDER.usable(ON_GPU) is None:
+        pytest.skip("the plug-in is installed here")
+
+    assert said in (tensorrt_rtx.PROVIDER.usable(target) or "")
+
+
+def test_rtx_options_are_the_plugins() -> None:
+    """Names as in the header of its wheel; profiles under its own prefix."""
+    profiles = tensorrt.shape_profiles([("x", (-1, 3))], 8)
+
+    assert tensorrt_rtx.provider_options({"cuda_graph": True}, Path("/c"), profiles) == {
+        "enable_cuda_graph": "1",
+        "nv_runtime_cache_path": str(Path("/c")),
+        "nv_profile_min_shapes": "x:1x3",
+        "nv_profile_opt_shapes": "x:8x3",
+        "nv_profile_max_shapes": "x:8x3",
+    }
+
+
+@pytest.mark.parametrize("name", ["cuda", "tensorrt", "tensorrt_rtx"])
 def test_facts_tell_what_is_measured_on_a_device(name: str) -> None:
     """Memory and energy come from the device's counters too, and an engine is one device's."""
     facts = facts_of(plugins.providers()[name])

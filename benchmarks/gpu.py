@@ -1,0 +1,240 @@
+#!/usr/bin/env python3
+"""What CUDA and TensorRT do to a model, against the better of float32 and float16: one dated result.
+
+    python benchmarks/gpu.py [FOLDER] [--seconds 240] [--out docs/results] [--providers cpu,cuda,tensorrt]
+
+FOLDER holds a ``spec.yaml`` (default: examples/digits). Float32 and float16 in every way of handing arrays over are
+compared with the first row; the fastest of them is the baseline that everything else is then compared with, since
+on NVIDIA devices float16 is what there is to beat. All through the same timed request: host arrays in, host arrays
+out, one sample, fresh processes, interleaved. Writes DATE-gpu-NAME.json and .md; ends with 2 and the doctor's
+reasons where no device can be used. Rows that don't fit into the time are left out and named. Not yet run on a GPU;
+``--providers cpu`` goes the same way without one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from autopilot import plugins
+from autopilot.bench.child import ChildLimits
+from autopilot.bench.compare import Served, compare
+from autopilot.bench.launcher import Server, measure_latency
+from autopilot.contracts import Array, BuildContext
+from autopilot.doctor import usable_providers
+from autopilot.domain import Scalar
+from autopilot.errors import AutopilotError
+from autopilot.observer import NullObserver
+from autopilot.recipe import Deployment, params_of
+from autopilot.search.prepare import Setup, prepare
+from autopilot.spec import load_spec
+from benchmarks.main_job import ROOT, print_table
+
+# An engine of TensorRT may take a minute to build.
+LIMITS = ChildLimits(wall_s=90.0)
+# Seconds of one comparison: some ten pairs of processes.
+CAP_S = 12.0
+# Samples for the quality: all of a small validation split.
+SCORED = 2000
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One way of running the model. ``technique``: "" for the model as given."""
+
+    provider: str
+    technique: str = ""
+    options: Mapping[str, Scalar] = field(default_factory=dict)
+    params: Mapping[str, Scalar] = field(default_factory=dict)
+
+    @property
+    def text(self) -> str:
+        told = [self.technique or "as given", *(f"{k} {v}" for k, v in self.options.items())]
+        return f"{self.provider}: {', '.join(told)}"
+
+    @property
+    def is_plain(self) -> bool:
+        """Float32 or float16: among these the baseline is chosen."""
+        return self.technique in ("", "float16") and self.options.get("precision") != "bf16"
+
+
+HALF: dict[str, Any] = {"technique": "float16", "params": {"scope": "compute"}}
+# In the form that the row's provider multiplies best.
+INT8: dict[str, Any] = {"technique": "static_int8"}
+# The first usable one is what the plain ones are compared with.
+ROWS = (
+    Row("cuda", options={"io": "plain"}),
+    Row("cuda", options={"io": "bound"}),
+    Row("cuda", options={"io": "graph"}),
+    Row("cuda", options={"io": "graph"}, **HALF),
+    Row("tensorrt", options={"precision": "fp16", "io": "graph"}),
+    Row("tensorrt", options={"precision": "fp32", "io": "bound"}),
+    Row("cpu"),
+    Row("tensorrt", options={"precision": "fp16", "io": "graph"}, **INT8),
+    Row("tensorrt", options={"precision": "bf16", "io": "graph"}),
+    Row("cuda", options={"io": "graph", "tf32": False}),
+    Row("cuda", options={"io": "graph", "channels_last": True}, **HALF),
+    Row("cuda", options={"io": "bound", "conv_algorithms": "heuristic"}, **HALF),
+    Row("cpu", **INT8),
+)
+
+
+class Bench:
+    """Builds, scores and compares rows of one study."""
+
+    def __init__(self, setup: Setup, work: Path) -> None:
+        self._setup = setup
+        self._work = work
+        self._built: dict[tuple[str, str], Path] = {}
+        self._context = BuildContext(setup.splits.calibration, work / "scratch", 1, setup.classification)
+        self._split = setup.splits.validation
+        (work / "scratch").mkdir()
+
+    def served(self, row: Row) -> Served:
+        """The row's model file, built at first use, and how it is run."""
+        deployment = Deployment(row.provider, options=params_of(row.options))
+        if not row.technique:
+            return Served(self._setup.model.path, deployment)
+        key = (row.technique, row.provider)
+        if key not in self._built:
+            technique = plugins.techniques()[row.technique]
+            best = next(iter(technique.prefer(self._setup.target.running(row.provider))), {})
+            params = {k: d.default for k, d in technique.parameters.items()} | dict(best) | dict(row.params)
+            folder = self._work / "-".join(key)
+            folder.mkdir()
+            technique.apply(self._setup.model.path, folder, params, self._context)
+            self._built[key] = folder / "model.onnx"
+        return Served(self._built[key], deployment)
+
+    def figures(self, row: Row) -> dict[str, Any]:
+        """Median latency, in a process of its own, and quality."""
+        one = self.served(row)
+        with Server.start(one.artifact, one.deployment, split=self._split, limits=LIMITS) as server:
+            reading, _ = measure_latency(server, None, decided=lambda *_: True, cap_s=2.0, min_s=1.0)
+        return {
+            "latency_p50_ms": float(np.median(reading.latency_s)) * 1e3,
+            "requests": int(reading.latency_s.size),
+            "quality": self._quality(one),
+        }
+
+    def _quality(self, one: Served) -> float | None:
+        labels = self._split.labels
+        if labels is None:
+            return None
+        n = min(SCORED, self._split.n)
+        session = plugins.providers()[one.deployment.provider].open(one.artifact, one.deployment)
+        answers: list[Array] = [session.run(self._split.feed([i]))[0] for i in range(n)]
+        return float(
+            self._setup.metric.score(np.concatenate(answers), np.asarray(labels[:n]), self._setup.metric.options)
+        )
+
+    def ratio(self, row: Row, to: Row) -> dict[str, Any]:
+        """Latency of ``row`` over that of ``to``."""
+        return compare(self.served(row), self.served(to), split=self._split, limits=LIMITS, cap_s=CAP_S).to_json()
+
+
+def measure(bench: Bench, rows: Sequence[Row], until: float) -> list[dict[str, Any]]:
+    """A record a row, plain ones first; each compared with the first, then with the best of the plain ones."""
+    found: list[dict[str, Any]] = []
+    plain = [row for row in rows if row.is_plain]
+    best = first = plain[0]
+    least = 1.0
+    for row in [*plain, *(row for row in rows if not row.is_plain)]:
+        told: dict[str, Any] = {"row": row.text, "plain": row.is_plain}
+        found.append(told)
+        if time.monotonic() > until:
+            told["left_out"] = "no time left"
+            continue
+        try:
+            told |= bench.figures(row)
+            if row is not first:
+                told["over"] = (first if row.is_plain else best).text
+                told["comparison"] = bench.ratio(row, first if row.is_plain else best)
+        except AutopilotError as exc:
+            told["left_out"] = str(exc)
+            continue
+        if row.is_plain and row is not first and (ratio := told["comparison"]["ratio"]["value"]) < least:
+            best, least = row, ratio
+        print(f"{row.text}: {told['latency_p50_ms']:.3f} ms", file=sys.stderr, flush=True)
+    for told in found:
+        told["is_baseline"] = told["row"] == best.text
+    return found
+
+
+def shown(told: Mapping[str, Any]) -> list[str]:
+    """A row of the table."""
+    if "left_out" in told:
+        return [told["row"], "-", "-", f"left out: {told['left_out'][:120]}", ""]
+    ratio = told.get("comparison", {}).get("ratio")
+    text = f"{ratio['value']:.3f} ({ratio['low']:.3f} to {ratio['high']:.3f})" if ratio else "-"
+    quality = "-" if told["quality"] is None else f"{told['quality']:.4f}"
+    over = told.get("over", "") + (" **baseline**" if told["is_baseline"] else "")
+    return [told["row"], f"{told['latency_p50_ms']:.4f}", quality, text, over]
+
+
+HEADER = ["what", "median ms", "quality", "latency over (95%)", "over which"]
+
+
+def write(name: str, rows: Sequence[Mapping[str, Any]], about: Mapping[str, Any], out: Path) -> Path:
+    """The JSON and the Markdown beside it; the path of the latter."""
+    out.mkdir(parents=True, exist_ok=True)
+    stem = f"{about['date']}-gpu-{name}"
+    (out / f"{stem}.json").write_text(json.dumps({**about, "rows": list(rows)}, indent=1) + "\n", encoding="utf-8")
+    lines = [f"# {about['date']}: {name} on a GPU", "", f"{about['gpus']}; {about['versions']}", ""]
+    lines += [f"`{about['command']}`, {about['seconds']:.0f} s. Latencies of one sample, host arrays in and out.", ""]
+    lines += [f"| {' | '.join(cells)} |" for cells in (HEADER, ["---"] * len(HEADER), *(shown(r) for r in rows))]
+    lines += ["", *(f"- {provider}: {reason}" for provider, reason in about["missing"].items())]
+    path = out / f"{stem}.md"
+    path.write_text("\n".join(lines).rstrip() + "\n", encoding="utf-8")
+    return path
+
+
+def main() -> int:
+    """Measure what fits into the time, print and write it; 2 where no device can be used."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser.add_argument("folder", nargs="?", type=Path, default=ROOT / "examples" / "digits", help="with a spec.yaml")
+    parser.add_argument("--seconds", type=float, default=240.0, help="no row begins after this")
+    parser.add_argument("--out", type=Path, default=ROOT / "docs" / "results")
+    parser.add_argument("--providers", default="cpu,cuda,tensorrt", help="names with commas between them")
+    options = parser.parse_args()
+    begun = time.monotonic()
+    problem = load_spec(options.folder / "spec.yaml", plugins.vocabulary())
+    with tempfile.TemporaryDirectory(prefix="autopilot-gpu-") as scratch:
+        setup = prepare(problem, Path(scratch) / "study", NullObserver())
+        told = usable_providers(setup.target, plugins.providers())
+        wanted = options.providers.split(",")
+        missing = {name: found["reason"] for name, found in told.items() if name in wanted and not found["usable"]}
+        usable = [name for name in wanted if name not in missing]
+        for name, reason in missing.items():
+            print(f"{name} can't run here: {reason}", file=sys.stderr)
+        if usable == ["cpu"] and "cuda" in wanted:
+            print("nothing was measured on a GPU and nothing was written", file=sys.stderr)
+            return 2
+        rows = measure(Bench(setup, Path(scratch)), [r for r in ROWS if r.provider in usable], begun + options.seconds)
+    about = {
+        "date": date.today().isoformat(),
+        "gpus": ", ".join(setup.target.gpus) or "no GPU",
+        "versions": ", ".join(f"{k} {v}" for k, v in setup.target.versions.items() if "onnx" in k or "tensorrt" in k),
+        "command": f"python benchmarks/gpu.py {options.folder.name}",
+        "seconds": time.monotonic() - begun,
+        "missing": missing,
+    }
+    print_table([HEADER, *(shown(row) for row in rows)])
+    print(write(problem.name, rows, about, options.out))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,93 @@
+"""The GPU benchmark without a GPU: what is the baseline, what is compared with what, what is written."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from pathlib import Path
+from typing import Any
+
+from autopilot.errors import Unsupported
+from benchmarks import gpu
+
+# Milliseconds of each row of the made-up device.
+FLOAT = gpu.Row("cuda", options={"io": "plain"})
+HALF = gpu.Row("cuda", options={"io": "graph"}, **gpu.HALF)
+INT8 = gpu.Row("tensorrt", **gpu.INT8)
+TIMES = {FLOAT.text: 2.0, HALF.text: 1.0, INT8.text: 0.5}
+
+
+class FakeBench:
+    """Known latencies; ``broken`` rows can't be built."""
+
+    def __init__(self, broken: tuple[str, ...] = ()) -> None:
+        self.broken = broken
+
+    def figures(self, row: gpu.Row) -> dict[str, Any]:
+        """As told."""
+        if row.text in self.broken:
+            raise Unsupported("no kernel for it.")
+        return {"latency_p50_ms": TIMES[row.text], "requests": 10, "quality": 0.9}
+
+    def ratio(self, row: gpu.Row, to: gpu.Row) -> dict[str, Any]:
+        """Without noise."""
+        value = TIMES[row.text] / TIMES[to.text]
+        return {"ratio": {"value": value, "low": value, "high": value}}
+
+
+def measured(bench: FakeBench, until: float = math.inf) -> dict[str, dict[str, Any]]:
+    """Records by row."""
+    return {told["row"]: told for told in gpu.measure(bench, (INT8, FLOAT, HALF), until)}  # type: ignore[arg-type]
+
+
+def test_baseline_is_the_better_of_float32_and_float16() -> None:
+    """int8 is compared with float16 where that is faster: a gain over float32 alone is none on such a device."""
+    found = measured(FakeBench())
+
+    assert [name for name, told in found.items() if told["is_baseline"]] == [HALF.text]
+    assert found[INT8.text]["over"] == HALF.text
+    assert found[INT8.text]["comparison"]["ratio"]["value"] == 0.5
+
+
+def test_row_that_cannot_run_is_named_and_the_others_go_on() -> None:
+    """One missing kernel must not cost the machine's time."""
+    found = measured(FakeBench((HALF.text,)))
+
+    assert "no kernel" in found[HALF.text]["left_out"]
+    assert found[INT8.text]["over"] == FLOAT.text
+
+
+def test_rows_beyond_the_time_are_left_out() -> None:
+    """The machine is lent for minutes."""
+    found = measured(FakeBench(), time.monotonic() - 1)
+
+    assert all(told["left_out"] == "no time left" for told in found.values())
+
+
+def test_result_is_written_for_people_and_for_scripts(tmp_path: Path) -> None:
+    """Dated, with the devices and what was missing."""
+    about = {
+        "date": "2026-01-02", "gpus": "NVIDIA X", "versions": "onnxruntime-gpu 1", "command": "c", "seconds": 3.0,
+        "missing": {"tensorrt": "no libnvinfer"},
+    }  # fmt: skip
+    rows = gpu.measure(FakeBench((INT8.text,)), (FLOAT, HALF, INT8), math.inf)  # type: ignore[arg-type]
+
+    text = gpu.write("digits", rows, about, tmp_path).read_text()
+
+    assert "| 1.0000 | 0.9000 | 0.500 (0.500 to 0.500) |" in text
+    assert "left out: no kernel" in text
+    assert "- tensorrt: no libnvinfer" in text
+    assert json.loads((tmp_path / "2026-01-02-gpu-digits.json").read_text())["rows"] == rows
+
+
+def test_every_row_has_options_that_its_provider_knows() -> None:
+    """Found out here and not on a lent machine."""
+    from autopilot import plugins
+
+    providers, techniques = plugins.providers(), plugins.techniques()
+
+    for row in gpu.ROWS:
+        declared = providers[row.provider].parameters
+        assert all(k in declared and declared[k].contains(v) for k, v in row.options.items()), row.text
+        assert not row.technique or row.technique in techniques
