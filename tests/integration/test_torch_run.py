@@ -76,7 +76,9 @@ def test_starter_spec_runs(tmp_path: Path, form: str) -> None:
     begun = autopilot("init", *given, "--data", "valid.npz", "-o", "new.yaml", cwd=tmp_path)
     assert begun.returncode == 0, begun.stderr
     spec = (tmp_path / "new.yaml").read_text()
-    (tmp_path / "new.yaml").write_text(spec.replace("80% of baseline", "1000").replace("space: cpu", "space: quick"))
+    (tmp_path / "new.yaml").write_text(
+        spec.replace("80% of baseline", "1000").replace("space: cpu   #", "space: quick   #")
+    )
 
     done = autopilot("run", "new.yaml", "--trials", "2", "--out", "out", cwd=tmp_path)
     checked = autopilot("check", *given[:1], "new.yaml", *given[1:], cwd=tmp_path)
