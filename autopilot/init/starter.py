@@ -110,6 +110,6 @@ def _rest(drop: str) -> list[str]:
         "margin: 2%   # safety margin on every limit that sets none of its own",
         "traffic: {scenario: single_stream}   # or offline: whole batches; or {scenario: server, rate_rps: 200}",
         "target: {providers: [cpu], threads: 1}   # autopilot doctor lists the providers usable here",
-        "space: cpu   # quick, cpu or thorough",
+        "space: cpu   # quick, cpu or thorough; train where data.train is given",
         "search: {trials: 40, timeout: 15m, seed: 0}",
     ]

@@ -10,6 +10,7 @@ from autopilot.contracts import BuildContext, Slot, Technique
 from autopilot.domain import Choice, Domain, Float, Int, Scalar
 from autopilot.errors import Unsupported
 from autopilot.model import inspect
+from autopilot.needs import Lack, Need
 from autopilot.recipe import Recipe
 from autopilot.techniques import _prune_latency, _torch
 from autopilot.techniques._rules import already_quantized
@@ -137,6 +138,7 @@ TECHNIQUE = Technique(
     libraries=("torch", "torch-pruning", "onnx", "onnxruntime", "onnxscript"),
     needs_training=True,
     machine_bound=True,
+    needs=(Need(Lack.TRAINING_DATA),),
     on_by_default=False,
     available=available,
     prefer=prefer,

@@ -6,7 +6,7 @@ import itertools
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from autopilot import plugins
@@ -20,6 +20,8 @@ OPTIONS = st.lists(st.tuples(st.integers(-3, 12), st.integers(0, 50)), max_size=
 TECHNIQUE = plugins.techniques()["prune_channels"]
 
 
+# A busy machine is no fault of the strategy.
+@settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(OPTIONS, min_size=1, max_size=4), st.sampled_from([4, 8, 20]))
 def test_choice_costs_least_of_all_that_reach_what_is_wanted(items: list[list[tuple[int, int]]], wanted: int) -> None:
     """As trying every combination does; out of reach, everything that gains is taken."""
@@ -42,6 +44,7 @@ def test_choice_costs_least_of_all_that_reach_what_is_wanted(items: list[list[tu
     assert (gain >= wanted and cost == min(reaching)) if reaching else gain == max(g for g, _ in sums)
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.integers(1, 2048), st.sampled_from([1, 4, 8, 16]))
 def test_candidates_are_narrower_multiples(width: int, round_to: int) -> None:
     """Few, falling, never all channels gone and never the width itself."""

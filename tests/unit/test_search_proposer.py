@@ -17,6 +17,7 @@ from autopilot.result import TrialRecord, TrialState
 from autopilot.search.candidates import MOST, SpaceCandidates
 from autopilot.search.finalists import Ranking
 from autopilot.search.proposer import FEWEST_TRIALS, Proposer
+from autopilot.search.stages import Screen
 from autopilot.space import SearchSpace
 from autopilot.space_walk import walk
 from tests.unit.search_support import BUDGET, SPACE, TARGET, Facts, artifact_of, figures, space_of, technique
@@ -235,3 +236,35 @@ def test_what_should_not_end_in_time_is_not_begun() -> None:
 
 def is_trained(variant: Variant) -> bool:
     return any(step.technique == "trains" for step in variant.recipe.steps)
+
+
+def test_trainings_come_after_what_is_quick_and_end_in_the_best_precision() -> None:
+    """A search of minutes a build first tries what takes seconds, then each training once, then pairs."""
+    space = space_of(
+        technique("distil", Slot.STRUCTURE, needs_training=True),
+        technique("slim", Slot.GRAPH),
+        technique("aware", Slot.PRECISION, needs_training=True),
+        technique("int8", Slot.PRECISION),
+        technique("mixed", Slot.PRECISION),
+    )
+
+    known = [[s.technique for s in v.recipe.steps] for v in space.known_good(TARGET)]
+
+    assert known[:5] == [["int8"], ["mixed"], ["slim"], ["distil", "int8"], ["aware"]]
+    assert known[5:] == [["slim", "int8"], ["slim", "mixed"]]
+
+
+def test_dear_training_needs_more_to_gain_than_a_quick_build() -> None:
+    """Of two unknown techniques alike in all else the one that takes seconds is proposed."""
+    slow = technique("slow", Slot.PRECISION, needs_training=True, work=lambda params: 200.0)
+    space = space_of(slow, technique("quick", Slot.PRECISION), arena=(True,))
+    candidates = SpaceCandidates(space, TARGET, RANKING, seed=0)
+    known = {t.name: t for t, _ in space.techniques.values()}
+    expected_s = {Screen.BUILD: 3.0}
+    asked = Proposer(candidates, RANKING, BUDGET.axes, known=0, expected_s=expected_s, techniques=lambda: known)
+    given = Variant(Recipe(), space.default_deployment())
+
+    found = asked.next([record(0, given, Facts())], lambda v: v.id != given.id)
+
+    assert found.variant is not None
+    assert [s.technique for s in found.variant.recipe.steps] == ["quick"]
