@@ -37,6 +37,8 @@ from autopilot.search.timing import LatencyPass
 
 # A child may overrun the study's time by this much: with less, a build that was nearly done would be lost.
 GRACE_S = 30.0
+# Starting the child that builds, and a technique that doesn't train, on a small model.
+_USUAL_BUILD_S = 3.0
 USUAL_ORDER = (Screen.LOAD, Screen.LATENCY, Screen.ENERGY, Screen.QUALITY)
 
 
@@ -224,6 +226,7 @@ class Evaluator:
     def expected_s(self) -> Mapping[Screen, float]:
         """What stages should cost, from what they cost with the baseline."""
         return {
+            Screen.BUILD: _USUAL_BUILD_S,
             Screen.QUALITY: self.baseline.seconds.get("evaluate", 0.0),
             Screen.LATENCY: SCREENING.precise_s,
         }

@@ -20,7 +20,7 @@ _LEAST_WORK = 0.1
 
 @dataclass(slots=True)
 class BuildPrices:
-    """Seconds by unit of ``Technique.work``, technique by technique; ``usual_s`` for one that wasn't built yet."""
+    """Seconds by unit of ``Technique.work``, technique by technique; ``usual_s`` before any build."""
 
     usual_s: float
     techniques: Techniques = plugins.techniques
@@ -61,6 +61,11 @@ class BuildPrices:
 
     def _unit_s(self, step: Step) -> float:
         seconds, units = self._spent.get(step.technique, (0.0, 0.0))
+        if units:
+            return seconds / units
+        # Of a technique that wasn't seen: what a unit of all others took.
+        seconds = sum(s for s, _ in self._spent.values())
+        units = sum(u for _, u in self._spent.values())
         return seconds / units if units else self.usual_s
 
     def _missing(self, steps: tuple[Step, ...]) -> list[tuple[Step, float]]:
