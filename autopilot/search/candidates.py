@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from autopilot.domain import Choice, Domain, Int, Scalar
 from autopilot.errors import SpecError
@@ -64,10 +64,31 @@ class SpaceCandidates:
             found[variant.id] = variant
         for record in line_up(records, self._ranking)[:BEST]:
             names = self._space.names_of(record.variant)
+            found |= {v.id: v for v in self._continued(names)}
             for _ in range(NEIGHBOURS):
                 variant = self._space.sample(draw.near(names))
                 found[variant.id] = variant
         return [v for v in found.values() if self._space.refusal(v.recipe) is None]
+
+    def _continued(self, names: Mapping[str, Scalar]) -> Iterator[Variant]:
+        """The same with one more rung of training, where the space has it: it goes on from a checkpoint."""
+        for name, value in names.items():
+            if name.partition("@")[0].endswith(f".{EFFORT}") and isinstance(value, int):
+                try:
+                    yield self._space.sample(_replay({**names, name: value + 1}))
+                except KeyError:
+                    continue  # it is the last one
+
+
+def _replay(names: Mapping[str, Scalar]) -> Suggest:
+    """Exactly ``names``; KeyError where the space hasn't such a value."""
+
+    def suggest(name: str, domain: Domain) -> Scalar:
+        if not domain.contains(names[name]):
+            raise KeyError(name)
+        return names[name]
+
+    return suggest
 
 
 def _whole(space: SearchSpace, seed: int) -> Sequence[Variant] | None:
