@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from autopilot.contracts import Array, BuildContext
 from autopilot.errors import ModelError, Unsupported
 from autopilot.techniques import _torch
+from autopilot.torch_model import records
 from autopilot.torch_model.calling import Call, module_call
 from autopilot.torch_model.load import build_module, code_digest
 from autopilot.torch_model.prune import Plan, Pruner
@@ -39,8 +42,8 @@ class Made:
         return None if self.own else context
 
 
-def make(kind: str, keep: float, start: _torch.Source, trainer: Trainer, context: BuildContext) -> Made:
-    """The untrained student of ``start``.
+def make(kind: str, keep: float, start: _torch.Source, trainer: Trainer, *, kept: Path, context: BuildContext) -> Made:
+    """The untrained student of ``start``; how a smaller copy is made is noted as ``kept``, for the next time.
 
     Raises:
         Unsupported: there is none of this kind.
@@ -48,16 +51,28 @@ def make(kind: str, keep: float, start: _torch.Source, trainer: Trainer, context
     if kind == "same":
         return Made(start.module, start.call)
     if kind == "depth":
-        judge = Judge(lambda m: trainer.answers(m, _JUDGED_ON), trainer.shapes, trainer.shapes)
-        module = shallower(start.module, keep, judge)
-        trainer.settle(module)
-        return Made(module, start.call)
+        return Made(_shallower(start, keep, trainer, kept), start.call)
     if kind == "width":
-        return Made(_narrower(start, keep, trainer), start.call)
+        found = records.rebuild(copy.deepcopy(start.module), kept)
+        return Made(found or _narrower(start, keep, trainer, kept), start.call)
     return _own(start, trainer, context)
 
 
-def _narrower(start: _torch.Source, keep: float, trainer: Trainer) -> nn.Module:
+def _shallower(start: _torch.Source, keep: float, trainer: Trainer, kept: Path) -> nn.Module:
+    """A copy with this share of the repeated blocks."""
+    judge = Judge(lambda m: trainer.answers(m, _JUDGED_ON), trainer.shapes, trainer.shapes)
+    try:
+        known = tuple(records.load(kept)[1]["blocks"])
+    except (FileNotFoundError, ValueError):
+        known = ()
+    module, gone = shallower(start.module, keep, judge, known)
+    if not known:
+        records.save(kept, {}, {"blocks": gone})
+    trainer.settle(module)
+    return module
+
+
+def _narrower(start: _torch.Source, keep: float, trainer: Trainer, kept: Path) -> nn.Module:
     """A copy with this share of every group of channels, those that matter least removed."""
     plain, keywords = trainer.call.arguments(trainer.split.feed([0, 1]))
     pruner = Pruner(
@@ -69,6 +84,7 @@ def _narrower(start: _torch.Source, keep: float, trainer: Trainer) -> nn.Module:
     )
     module = pruner.prune(start.module, Plan(1.0 - keep, "taylor", "uniform", _ROUND_TO))
     trainer.settle(module)
+    records.keep(module, kept)
     return module
 
 
@@ -101,6 +117,14 @@ def own_code_digest(context: BuildContext) -> str | None:
     """What the user's own student depends on."""
     source = context.torch_source
     return code_digest(source.student) if source is not None and source.student is not None else None
+
+
+def origin(module: nn.Module, context: BuildContext) -> str:
+    """What a module that isn't the user's student was made from: an ONNX file, or code with this digest."""
+    source = context.torch_source
+    if records.is_graph(module) or source is None or source.code is None:
+        return "onnx"
+    return code_digest(source.code)
 
 
 def tensor(values: Array) -> Tensor:

@@ -45,10 +45,14 @@ def apply(source: Path, target_folder: Path, params: Mapping[str, Scalar], conte
     trainer = Trainer(split, start.call, context.metric_is_classification, output)
     kind, keep = str(params["student"]), float(str(params["keep"]))
     context.tell(f"distill: making the student ({kind})")
-    student = _students.make(kind, keep, start, trainer, context)
+    origin = _students.origin(start.module, context)
+    made_of = digest([_VERSION, sha256_file(source), origin, split.digest, kind, keep])
+    kept = context.scratch / "students" / f"{made_of[:32]}.safetensors"
+    student = _students.make(kind, keep, start, trainer, kept=kept, context=context)
     trainer = Trainer(split, student.call, context.metric_is_classification, output)
     hidden = _hidden(float(str(params["hidden"])), student, trainer, source, context)
-    distiller = _distiller(source, params, trainer, _lesson(output, split, source, context), context)
+    lesson = _lesson(output, split, source, context)
+    distiller = _distiller(source, {**params, "origin": origin}, trainer, lesson, context)
     distiller.train(student.module, int(str(params["effort"])), hidden)
     _torch.write(student.module, student.call, split, target_folder / "model.onnx", student.recorded(context))
 
@@ -102,6 +106,12 @@ def normalise(params: Mapping[str, Scalar]) -> Mapping[str, Scalar]:
     return {**params, **usual}
 
 
+def work(params: Mapping[str, Scalar]) -> float:
+    """Each rung doubles the epochs, and a smaller student takes less for each."""
+    kept = 1.0 if params["student"] in ("same", "code") else float(str(params["keep"]))
+    return 5.0 + 5.0 * kept * 2 ** int(str(params["effort"]))
+
+
 def available(target: Target) -> str | None:
     """None, or which package is missing."""
     return missing("torch", "onnxscript", "safetensors")
@@ -113,6 +123,7 @@ def prefer(target: Target) -> tuple[Mapping[str, Scalar], ...]:
         {"student": "depth", "keep": 0.5, "effort": 1},
         {"student": "width", "keep": 0.5, "effort": 1},
         {"student": "depth", "keep": 0.35, "effort": 1},
+        {"student": "same", "effort": 1},
     )
 
 
@@ -166,4 +177,6 @@ TECHNIQUE = Technique(
     sensible=sensible,
     normalise=normalise,
     refuses=refuses,
+    work=work,
+    continues="effort",
 )

@@ -75,8 +75,10 @@ def dist(scores: Tensor, taught: Tensor, labels: Tensor | None) -> Tensor:
 
 def _apart(a: Tensor, b: Tensor) -> Tensor:
     """One minus Pearson's correlation of rows, shape (n, m), their mean."""
+    from torch.nn import functional
+
     a, b = a - a.mean(-1, keepdim=True), b - b.mean(-1, keepdim=True)
-    return 1.0 - ((a * b).sum(-1) / (a.norm(dim=-1) * b.norm(dim=-1) + _TINY)).mean()
+    return 1.0 - functional.cosine_similarity(a, b, dim=-1, eps=_TINY).mean()
 
 
 def mse(scores: Tensor, taught: Tensor, labels: Tensor | None) -> Tensor:

@@ -17,11 +17,10 @@ _LONGEST = 8
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """What follows ``start`` up to and with ``end``, both names of nodes; ``last``: the last layer in it."""
+    """What follows ``start`` up to and with ``end``, both names of nodes."""
 
     start: str
     end: str
-    last: str
 
     def take_out(self, module: Any) -> None:
         """Let what reads ``end`` read ``start``, in place."""
@@ -51,7 +50,7 @@ def repeated(module: Any, run: Callable[[nn.Module], object]) -> Sequence[Segmen
         return []
     covered, _, period, start = best[0], best[1], -best[2], best[3]
     bounds = chain[start : start + covered + 1 : period]
-    return [Segment(a.name, b.name, _last_layer(module, a, b)) for a, b in itertools.pairwise(bounds)]
+    return [Segment(a.name, b.name) for a, b in itertools.pairwise(bounds)]
 
 
 def _shapes(module: Any, run: Callable[[nn.Module], object]) -> dict[str, tuple[Any, ...]]:
@@ -144,8 +143,3 @@ def _repeats(marks: Sequence[Any], start: int, period: int) -> int:
     while marks[start : start + period] == marks[start + count * period : start + (count + 1) * period]:
         count += 1
     return count
-
-
-def _last_layer(module: GraphModule, start: Node, end: Node) -> str:
-    layers = [str(n.target) for n in _between(module, start, end) if n.op == "call_module"]
-    return layers[-1] if layers else ""

@@ -22,12 +22,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """One block that can be taken out: ``last`` is the layer whose output is the block's.
+    """One block that can be taken out: ``take_out(copy)`` removes it from a copy of the module, in place."""
 
-    ``take_out(copy)`` removes it from a copy of the module, in place.
-    """
-
-    last: str
+    name: str
     take_out: Callable[[nn.Module], None]
 
 
@@ -44,8 +41,13 @@ class Judge:
     run: Callable[[nn.Module], object]
 
 
-def shallower(module: nn.Module, share: float, judge: Judge) -> nn.Module:
+def shallower(
+    module: nn.Module, share: float, judge: Judge, known: Sequence[str] = ()
+) -> tuple[nn.Module, tuple[str, ...]]:
     """A copy with about ``share`` of its repeated blocks, at least one, neither trained nor settled.
+
+    Also the names of the blocks that went, in that order; ``known`` are those of an earlier call, which spares the
+    measuring.
 
     Raises:
         Unsupported: there are no repeated blocks, or ``share`` of them is all of them.
@@ -56,18 +58,22 @@ def shallower(module: nn.Module, share: float, judge: Judge) -> nn.Module:
         raise Unsupported("it has no repeated blocks whose inputs and outputs have one shape.", "Use another student.")
     if left >= len(blocks):
         raise Unsupported(f"{share:.0%} of its {len(blocks)} repeated blocks is all of them.", "Keep a smaller share.")
-    reference, shapes = judge.answers(module), judge.shapes(module)
-    out = module
-    for _ in range(len(blocks) - left):
-        out = _without_one(out, judge, reference, shapes)
-    return out
+    out, gone = copy.deepcopy(module), list(known)
+    for name in known:
+        next(block for block in _blocks(out, judge) if block.name == name).take_out(out)
+    if not known:
+        reference, shapes = judge.answers(module), judge.shapes(module)
+        for _ in range(len(blocks) - left):
+            name, out = _without_one(out, judge, reference, shapes)
+            gone.append(name)
+    return out, tuple(gone)
 
 
-def _without_one(module: nn.Module, judge: Judge, reference: Tensor, shapes: Any) -> nn.Module:
-    """A copy without the block that the answers miss least."""
+def _without_one(module: nn.Module, judge: Judge, reference: Tensor, shapes: Any) -> tuple[str, nn.Module]:
+    """The name of the block that the answers miss least, and a copy without it."""
     import torch
 
-    best: tuple[float, nn.Module] | None = None
+    best: tuple[float, str, nn.Module] | None = None
     for block in _blocks(module, judge):
         trial = copy.deepcopy(module)
         try:
@@ -78,15 +84,15 @@ def _without_one(module: nn.Module, judge: Judge, reference: Tensor, shapes: Any
         except (RuntimeError, ValueError, IndexError, TypeError, KeyError, AttributeError):
             continue  # its code counts its blocks
         if torch.isfinite(torch.tensor(apart)) and (best is None or apart < best[0]):
-            best = (apart, trial)
+            best = (apart, block.name, trial)
     if best is None:
         raise Unsupported("none of its repeated blocks can be left out: it fails without, or answers in another shape.")
-    return best[1]
+    return best[1:]
 
 
 def _blocks(module: nn.Module, judge: Judge) -> Sequence[Block]:
     if is_graph(module):
-        return [Block(s.last, s.take_out) for s in segments.repeated(module, judge.run)]
+        return [Block(s.end, s.take_out) for s in segments.repeated(module, judge.run)]
     return _children(module, judge.run)
 
 
