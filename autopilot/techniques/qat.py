@@ -112,11 +112,10 @@ def _train(source: Path, fake: Fake, trainer: Trainer, params: Mapping[str, Scal
     Raises:
         Unsupported: either doesn't take the training samples in batches.
     """
-    import torch
+    from autopilot.torch_model.fake_quant import as_targets
 
-    torch.set_num_threads(context.threads)
     epochs, minutes, rate = (float(str(params[k])) for k in ("epochs", "minutes", "learning_rate"))
-    targets = torch.from_numpy(_answers(source, trainer, trainer.split.n, context))
+    targets = as_targets(_answers(source, trainer, trainer.split.n, context), context.threads)
     if len(targets) != trainer.split.n:
         raise Unsupported("its answers are not one a training sample; it trains on samples in batches.")
     try:

@@ -75,6 +75,12 @@ class FakeWeight(nn.Module):  # type: ignore[misc]
         return _rounded(w, scale, 0, (-self.largest, self.largest))
 
 
+def as_targets(values: Array, threads: int) -> Tensor:
+    """``values`` (any shape) as a tensor; torch computes on ``threads`` threads from now on."""
+    torch.set_num_threads(threads)
+    return torch.from_numpy(values)
+
+
 def _rounded(x: Tensor, scale: Tensor, zero_point: int, bounds: tuple[int, int]) -> Tensor:
     held = (x / scale + zero_point).clamp(*bounds)
     return (held + (held.round() - held).detach() - zero_point) * scale
