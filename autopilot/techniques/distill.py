@@ -109,7 +109,7 @@ def normalise(params: Mapping[str, Scalar]) -> Mapping[str, Scalar]:
 def work(params: Mapping[str, Scalar]) -> float:
     """Each rung doubles the epochs, and a smaller student takes less for each."""
     kept = 1.0 if params["student"] in ("same", "code") else float(str(params["keep"]))
-    return 5.0 + 5.0 * kept * 2 ** int(str(params["effort"]))
+    return 5.0 + 5.0 * kept * 2.0 ** int(str(params["effort"]))
 
 
 def available(target: Target) -> str | None:
