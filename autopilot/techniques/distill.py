@@ -153,7 +153,7 @@ def refuses(earlier: Recipe, params: Mapping[str, Scalar]) -> str | None:
 
 
 PARAMETERS: Mapping[str, Domain] = {
-    "student": Choice(("same", "depth", "width", "code")),
+    "student": Choice(("depth", "width", "same", "code")),
     "keep": Float(0.1, 0.9, 0.5),
     "loss": Choice(tuple(LOSSES)),
     "hidden": Float(0.0, 10.0, 0.0),

@@ -48,8 +48,8 @@ def apply(source: Path, target_folder: Path, params: Mapping[str, Scalar], conte
     lacking = missing("torch", "onnxscript")
     if lacking is not None:
         raise Unsupported(lacking, INSTALL)
+    prepared = _static.prepare(source, context)  # first: it refuses what is quantized already
     split = _torch.training_data(context)
-    prepared = _static.prepare(source, context)
     wanted = _static.choose(prepared, str(params["scope"]))
     prepared, calibration = _static.measured(prepared, wanted, int(str(params["samples"])), context)
     chosen = _static.extended(prepared, wanted)

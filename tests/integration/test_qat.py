@@ -119,7 +119,7 @@ def test_same_input_gives_the_same_bytes(tmp_path: Path) -> None:
 
 
 def test_refuses_what_it_cant_train(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No training data, a recurrent model, integers already, no torch: each with its reason."""
+    """No training data, integers already, no torch: each with its reason."""
     model = models.cnn()
     source, use = models.write(model, tmp_path / "source.onnx"), context(model, tmp_path)
     with pytest.raises(Unsupported, match="no training data"):
