@@ -13,7 +13,7 @@ import numpy as np
 from autopilot.contracts import Feed
 from autopilot.techniques import _gate
 
-# Single requests in many rounds: with four times as many processes as cores, the shares of eight files differed by
+# Single requests in many rounds: with more processes than cores, the shares of eight files differed by
 # 0.2% between repeats so, by 7% with as many requests in blocks of sixteen, which the scheduler cuts into.
 _FEWEST_ROUNDS, _MOST_ROUNDS = 9, 301
 _WARM_UP = 3
