@@ -53,13 +53,17 @@ def integer_forms(target: Target) -> tuple[dict[str, Scalar], ...]:
 
 
 # What comes of QDQ (static) and of MatMulInteger (dynamic) where no integer kernels take them.
-_FLOAT_QDQ = {"cuda": "ONNX Runtime's CUDA provider has no int8 kernels: it would multiply in float, after converting"}
+_FLOAT_QDQ = {
+    "cuda": "ONNX Runtime's CUDA provider has no int8 kernels: it would multiply in float, after converting",
+    "torch_compile": "torch_compile takes models in float: quantized operators don't become PyTorch's",
+}
 _FLOAT_DYNAMIC = {
     # An encoder: 11.5 ms on OpenVINO 2026.4 against 7.8 ms in float32, and 3.9 ms on the CPU provider.
     "openvino": "OpenVINO multiplies dynamically quantized products in float",
     "cuda": "ONNX Runtime's CUDA provider has no kernels for dynamically quantized products",
     "tensorrt": "TensorRT takes no dynamically quantized products",
     "tensorrt_rtx": "TensorRT takes no dynamically quantized products",
+    "torch_compile": "torch_compile takes models in float: quantized operators don't become PyTorch's",
 }
 
 

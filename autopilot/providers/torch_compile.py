@@ -1,0 +1,108 @@
+"""torch.compile (inductor) on the host's cores: the artifact becomes a PyTorch module, compiled with g++."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from autopilot.contracts import ProviderFacts
+from autopilot.domain import Choice, Domain, Scalar
+from autopilot.errors import Unsupported
+from autopilot.providers._ort import with_defaults
+from autopilot.recipe import Deployment, digest
+from autopilot.torch_model import INSTALL, missing
+from autopilot.torch_model.compiled import NAME, CompiledSession, Settings, open_session
+
+if TYPE_CHECKING:
+    from autopilot.target import Target
+
+# The first value is the default.
+PARAMETERS: Mapping[str, Domain] = {
+    "mode": Choice(("default", "max-autotune-no-cudagraphs")),
+    # Weights become constants of the compiled program: layouts and folding are settled beforehand.
+    "freezing": Choice((True, False)),
+    # fixed: compiled anew for every set of shapes that comes; dynamic: once, for all of them.
+    "shapes": Choice(("fixed", "dynamic")),
+}
+
+
+def sensible(target: Target) -> Mapping[str, tuple[Scalar, ...]]:
+    """No autotuning unless a space asks: it compiles and times many kernels at each start."""
+    return {"mode": ("default",)}
+
+
+def compiler() -> str:
+    """The C++ compiler that inductor takes: what CXX names, else g++."""
+    return os.environ.get("CXX") or "g++"
+
+
+def cache_folder() -> Path:
+    """Where inductor keeps what it compiled: beside the cache that runs share, since it writes there by itself."""
+    from autopilot.cache.folder import cache_folder as shared
+
+    folder = shared()
+    return folder.with_name(f"{folder.name}-inductor")
+
+
+@dataclass(frozen=True, slots=True)
+class TorchCompileProvider:
+    """Runs on the host's cores; usable where torch and a C++ compiler are installed."""
+
+    name: str = "torch_compile"
+    execution_provider: str = NAME
+    parameters: Mapping[str, Domain] = field(default_factory=lambda: dict(PARAMETERS))
+    thread_choices: bool = True
+    facts: ProviderFacts = field(
+        default_factory=lambda: ProviderFacts(
+            precisions=("float32",),
+            libraries=("torch",),
+            sensible=sensible,
+            unaudited="inductor's kernels don't tell which operators of the ONNX file they come from",
+        )
+    )
+
+    def usable(self, target: Target) -> str | None:
+        """None, or that torch or the C++ compiler is missing."""
+        lacking = missing("torch")
+        if lacking is not None:
+            return f"{lacking} {INSTALL}"
+        if shutil.which(compiler()) is None:
+            return f"inductor needs the C++ compiler {compiler()}, which is not there; run apt-get install g++"
+        return None
+
+    def open(
+        self,
+        artifact: Path,
+        deployment: Deployment,
+        *,
+        optimized_model: Path | None = None,
+        profile_to: Path | None = None,
+    ) -> CompiledSession:
+        """Load ``artifact``; what was compiled before for the same model, options and threads is taken again.
+
+        Raises:
+            VariantFailed: PROVIDER_MISSING, or BUILD_ERROR for a file that is no model.
+            Unsupported: an unknown option, ``profile_to``, or an operator that can't become PyTorch's.
+        """
+        from autopilot.target import Target
+
+        chosen = with_defaults(dict(deployment.options), self.parameters)
+        if profile_to is not None:
+            raise Unsupported("inductor's kernels can't be timed by operator.")
+        here = self.facts.engine_key(Target.detect())
+        settings = Settings(
+            threads=deployment.threads,
+            mode=str(chosen["mode"]),
+            freezing=bool(chosen["freezing"]),
+            fixed=chosen["shapes"] == "fixed",
+            cache=cache_folder(),
+            key=digest([here, dict(chosen), deployment.threads]),
+        )
+        return open_session(artifact, settings)
+
+
+PROVIDER = TorchCompileProvider()
