@@ -223,4 +223,6 @@ def normalise_numbers(params: Mapping[str, Scalar]) -> dict[str, Scalar]:
         out["weights"] = "int8"
     if out.get("activations") == "uint8" and "symmetric" in out:
         out["symmetric"] = False
+    if "smooth" in out:
+        out["smooth"] = float(out["smooth"] or 0.0)  # a space file may say 0
     return out

@@ -153,6 +153,13 @@ def test_smoothing_mul_stays_in_float(tmp_path: Path) -> None:
     assert not added & _static.extended(ready, _static.choose(ready, "all"))
 
 
+def test_strength_of_nothing_is_one_recipe() -> None:
+    """A space file that says 0 and one that says 0.0 build the same."""
+    found = static_int8.TECHNIQUE.normalise({"smooth": 0})["smooth"]
+
+    assert repr(found) == "0.0"
+
+
 def test_model_without_products_is_refused(tmp_path: Path) -> None:
     """Convolutions aren't smoothed: a recipe that asks for it is no other variant."""
     w = Weights()
