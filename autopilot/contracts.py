@@ -102,6 +102,8 @@ class Technique:
     ``on_by_default`` tells which technique a space that names none includes;
     ``machine_bound`` that ``apply`` times things, so that its result is kept for this kind of machine only.
     ``needs_training`` that what it builds depends on the training data, the model as given and its PyTorch code.
+    ``build_s(params)``: about how many seconds a build takes where that is minutes, so that a search weighs it
+    before the first one; 0 where it takes no longer than others.
     """
 
     name: str
@@ -122,6 +124,7 @@ class Technique:
     sensible: Callable[[Target], Mapping[str, tuple[Scalar, ...]]] = lambda target: {}
     refuses: Callable[[Recipe, Mapping[str, Scalar]], str | None] = lambda earlier, params: None
     normalise: Callable[[Mapping[str, Scalar]], Mapping[str, Scalar]] = lambda params: params
+    build_s: Callable[[Mapping[str, Scalar]], float] = lambda params: 0.0
 
 
 class Session(Protocol):

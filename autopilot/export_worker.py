@@ -17,7 +17,10 @@ if TYPE_CHECKING:
 
 
 def handle(request: Mapping[str, Any]) -> dict[str, Any]:
-    """Write ``request["target"]`` from ``request["source"]``; ``request["example"]`` is an .npz of real inputs."""
+    """Write ``request["target"]`` from ``request["source"]``; ``request["example"]`` is an .npz of real inputs.
+
+    Without a target the model is described instead.
+    """
     import numpy as np
     import torch
 
@@ -25,6 +28,8 @@ def handle(request: Mapping[str, Any]) -> dict[str, Any]:
     from autopilot.torch_model import export_onnx, load_source
 
     torch.set_num_threads(int(request["threads"]))
+    if "target" not in request:
+        return tell(request)
     target = Path(request["target"])
     with np.load(request["example"]) as stored:
         feed = {name: stored[name] for name in request["inputs"]}
@@ -36,6 +41,21 @@ def handle(request: Mapping[str, Any]) -> dict[str, Any]:
     progress("checking the export")
     check(target, exported, per_sample)
     return {"batch": exported.batch, "note": exported.note}
+
+
+def tell(request: Mapping[str, Any]) -> dict[str, Any]:
+    """What ``request["source"]`` takes and answers; the latter of code after a run on ``request["example"]``."""
+    import numpy as np
+
+    from autopilot.spec import TorchSource
+    from autopilot.torch_model import load_source
+    from autopilot.torch_model.describe import describe
+
+    model = load_source(TorchSource.from_json(request["source"]))
+    if request["example"] is None:
+        return describe(model, None)
+    with np.load(request["example"]) as stored:
+        return describe(model, {name: stored[name] for name in request["inputs"]})
 
 
 def check(target: Path, exported: Exported, per_sample: tuple[str, ...]) -> None:

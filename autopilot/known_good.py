@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import zip_longest
 from typing import TYPE_CHECKING
 
@@ -32,6 +32,9 @@ def known_good(space: SearchSpace, target: Target) -> Iterator[Variant]:
 def _on(space: SearchSpace, target: Target) -> tuple[Variant, ...]:
     """Variants for ``target.provider``: each technique's best first, then pairs, then each technique's others.
 
+    What trains comes after all that takes seconds has been tried once, and before the pairs: with the fastest precision
+    on top, since a network that was pruned in float is quantized in the end.
+
     Where requests may be batches, those of a middling size: they gain most of what batching gives.
     Where several instances may serve, also as many as there are cores for.
     """
@@ -50,16 +53,37 @@ def _instances(space: SearchSpace, usual: Deployment) -> Iterator[Variant]:
 
 def _recipes(space: SearchSpace, target: Target) -> Iterable[Recipe]:
     singles = {name: _preferred(space, name, target) for name in space.techniques}
-    precision = [n for n in space.slot(Slot.PRECISION, target.provider) if singles[n]]
-    graph = [n for n in space.slot(Slot.GRAPH, target.provider) if singles[n]]
-    for name in [*precision, *graph]:
+    quick, trained = _by_pace(space, target, singles)
+    last = [name for name in quick if space.techniques[name][0].slot in (Slot.GRAPH, Slot.PRECISION)]
+    precision = [name for name in last if space.techniques[name][0].slot is Slot.PRECISION]
+    graph = [name for name in last if name not in precision]
+    for name in [*precision, *graph, *(n for n in quick if n not in last)]:
         yield Recipe((singles[name][0],))
+    for name in trained:
+        yield _topped(space, singles, name, precision)
     for first in graph:
         for second in precision:
             yield Recipe((singles[first][0], singles[second][0]))
-    for name in [*precision, *graph]:
+    for name in [*precision, *graph, *trained]:
         for step in singles[name][1:]:
             yield Recipe((step,))
+
+
+def _by_pace(
+    space: SearchSpace, target: Target, singles: Mapping[str, Sequence[Step]]
+) -> tuple[Sequence[str], Sequence[str]]:
+    """The techniques with something to recommend: those built in seconds, and those that train."""
+    names = [n for slot in Slot for n in space.slot(slot, target.provider) if singles[n]]
+    trained = [n for n in names if space.techniques[n][0].needs_training]
+    return [n for n in names if n not in trained], trained
+
+
+def _topped(space: SearchSpace, singles: Mapping[str, Sequence[Step]], name: str, precision: Sequence[str]) -> Recipe:
+    """A trained step, with the best precision after it where its own slot isn't that one."""
+    step = singles[name][0]
+    if space.techniques[name][0].slot is Slot.PRECISION or not precision:
+        return Recipe((step,))
+    return Recipe((step, singles[precision[0]][0]))
 
 
 def _preferred(space: SearchSpace, name: str, target: Target) -> list[Step]:

@@ -73,7 +73,7 @@ def export_torch(
     Raises:
         ModelError: torch is missing, the model can't be loaded or exported, or the export answers otherwise.
     """
-    _check_installed(source)
+    check_installed(source)
     content = {name: [str(v.dtype), list(v.shape)] for name, v in sorted(example.feed.items())}
     versions = {name: metadata.version(name) for name in _LIBRARIES}
     key = digest([_VERSION, source_digest(source), content, list(example.per_sample), versions])
@@ -93,7 +93,12 @@ def export_torch(
     return TorchExport(home / _MODEL, str(answer["note"]))
 
 
-def _check_installed(source: TorchSource) -> None:
+def check_installed(source: TorchSource) -> None:
+    """Refuse a PyTorch model where what reads it is missing.
+
+    Raises:
+        ModelError: with the command that installs it.
+    """
     needed = ["torch", "onnxscript"]
     if source.weights is not None and source.weights.suffix == ".safetensors":
         needed.append("safetensors")

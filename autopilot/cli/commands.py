@@ -29,6 +29,11 @@ app.add_typer(cache_app, name="cache", short_help="Show or clear what runs share
 
 Spec = Annotated[Path, typer.Argument(metavar="SPEC", help="The YAML file that says model, data, metric and budget.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else on stdout.")]
+MODELS = "an ONNX file, a .pt2 file, or model.py:build with --weights"
+Weights = Annotated[
+    Path | None,
+    typer.Option("--weights", metavar="FILE", help="Weights of a model given as code: .safetensors, .pt or .pth."),
+]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress on stderr.")]
 # main() looks for it before anything is parsed; it is declared so that it is accepted and documented.
 Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks.")]
@@ -101,8 +106,9 @@ def run(
 
 @app.command(epilog=EPILOG, short_help="Measure one model against a budget: a gate for CI.")
 def check(
-    model: Annotated[Path, typer.Argument(metavar="MODEL", help="An ONNX file, or a bundle such as runs/NAME/best.")],
+    model: Annotated[str, typer.Argument(metavar="MODEL", help=f"{MODELS}, or a bundle such as runs/NAME/best.")],
     spec: Spec,
+    weights: Weights = None,
     samples: Annotated[
         Path | None, typer.Option("--samples", metavar="FILE", help="Write all raw readings to FILE.npz.")
     ] = None,
@@ -113,14 +119,14 @@ def check(
     """Measure one model against the budget of SPEC, without a search: a gate for CI."""
     from autopilot.plugins import vocabulary
     from autopilot.spec import load_spec
+    from autopilot.spec.given_model import given_model
 
-    if not model.exists():
-        raise BadInput(f"the model {model} does not exist.", "The order is: autopilot check MODEL SPEC.")
+    given = given_model(model, weights, order="autopilot check MODEL SPEC")
     problem = load_spec(spec, vocabulary())
     with watching(quiet) as observer:
         from autopilot.search import check_model
 
-        result = check_model(model, problem, observer=observer, samples=samples)
+        result = check_model(given, problem, observer=observer, samples=samples)
     if as_json:
         print_json(result.to_json())
     else:
@@ -132,7 +138,8 @@ def check(
 
 @app.command(short_help="Write a commented starter spec for a model.")
 def init(
-    model: Annotated[Path, typer.Argument(metavar="MODEL", help="The ONNX file to optimize.")],
+    model: Annotated[str, typer.Argument(metavar="MODEL", help=f"The model to optimize: {MODELS}.")],
+    weights: Weights = None,
     data: Annotated[Path | None, typer.Option(metavar="FILE", help="Validation samples: .npz or .parquet.")] = None,
     output: Annotated[Path, typer.Option("-o", "--output", metavar="SPEC", help="The file to write.")] = Path(
         "spec.yaml"
@@ -142,8 +149,10 @@ def init(
 ) -> int:
     """Look at a model's inputs (and the data) and write a commented starter spec."""
     from autopilot.init import write_starter
+    from autopilot.spec.given_model import given_model
 
-    for remark in write_starter(model, data, output, force=force):
+    given = given_model(model, weights, order="autopilot init MODEL")
+    for remark in write_starter(given, data, output, force=force):
         typer.echo(f"note: {remark}", err=True)
     typer.echo(f"wrote {output}; next: autopilot run {output}")
     return 0

@@ -75,6 +75,13 @@ def study(info: ModelInfo, source: Source) -> Findings:
     return found
 
 
+def without_data(info: ModelInfo) -> Findings:
+    """What a model alone tells."""
+    wanted = "; ".join(described(t) for t in info.inputs)
+    remark = f"the spec needs samples: save {wanted} and the labels as valid.npz, or run init again with --data FILE"
+    return Findings(metric_comment="classes: argmax over the last axis; without labels: agreement", remarks=[remark])
+
+
 def _sample_count(info: ModelInfo, headers: dict[str, Header]) -> int:
     named = [headers[t.name].shape[0] for t in info.inputs if t.name in headers and headers[t.name].shape]
     return max(named or [h.shape[0] for h in headers.values() if h.shape] or [0])
@@ -106,6 +113,8 @@ def _array_for(tensor: TensorInfo, free: dict[str, Header], info: ModelInfo, bat
     by_case = [name for name in free if name.lower() == tensor.name.lower()]
     if by_case:
         return by_case[0]
+    if not tensor.dtype:  # nothing is known of it but its name
+        return None
     taken = {t.name for t in info.inputs}
     wanted = tensor.shape[1:] if batched else tensor.shape
     fitting = [n for n, h in free.items() if n not in taken and len(h.shape) > 0 and fits(h.shape[1:], wanted)]
@@ -114,8 +123,9 @@ def _array_for(tensor: TensorInfo, free: dict[str, Header], info: ModelInfo, bat
 
 def _unmatched(tensor: TensorInfo) -> Match:
     sizes = [d if isinstance(d, int) else 1 for d in tensor.shape]
-    example = f"{{constant: 0, shape: {sizes}, dtype: {tensor.dtype}}}"
-    return Match(f"{{from: FILL_IN, dtype: {tensor.dtype}}}", f"or, the same for every sample: {example}")
+    dtype = tensor.dtype or "float32"
+    example = f"{{constant: 0, shape: {sizes}, dtype: {dtype}}}"
+    return Match(f"{{from: FILL_IN, dtype: {dtype}}}", f"or, the same for every sample: {example}")
 
 
 def _mapping(tensor: TensorInfo, header: Header, source: Source) -> Match:
@@ -200,6 +210,9 @@ def _spread(source: Source, name: str) -> float:
 
 
 def described(tensor: TensorInfo) -> str:
+    """Name, type and shape; the name alone of an input that code names without saying what it takes."""
+    if not tensor.dtype:
+        return tensor.name
     return f"{tensor.name} ({tensor.dtype}[{', '.join('?' if d is None else str(d) for d in tensor.shape)}])"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from pathlib import Path
@@ -9,14 +10,16 @@ from typing import TYPE_CHECKING
 
 from autopilot.data.sources import open_source
 from autopilot.errors import BadInput
-from autopilot.init.match import Findings, described, study, word
+from autopilot.init.match import Findings, described, study, without_data, word
+from autopilot.init.torch_starter import torch_starter
 from autopilot.model import inspect
+from autopilot.spec import TorchSource
 
 if TYPE_CHECKING:
     from autopilot.model import ModelInfo
 
 
-def write_starter(model: Path, data: Path | None, output: Path, *, force: bool = False) -> list[str]:
+def write_starter(model: Path | TorchSource, data: Path | None, output: Path, *, force: bool = False) -> list[str]:
     """Write a starter spec to ``output``; returns what the user has to look at, as sentences.
 
     Raises:
@@ -28,8 +31,11 @@ def write_starter(model: Path, data: Path | None, output: Path, *, force: bool =
         raise BadInput(f"{output} exists already.", "Choose another with -o, or overwrite it with --force.")
     if not output.absolute().parent.is_dir():
         raise BadInput(f"the folder {output.parent} of -o does not exist.", "Make it first.")
-    info = inspect(model)
-    found = study(info, open_source(data)) if data is not None else _without_data(info)
+    if isinstance(model, TorchSource):
+        info, found = torch_starter(model, data)
+    else:
+        info = inspect(model)
+        found = study(info, open_source(data)) if data is not None else without_data(info)
     text = spec_text(info, model, data, output, found)
     try:
         part = output.with_name(output.name + ".part")
@@ -38,12 +44,6 @@ def write_starter(model: Path, data: Path | None, output: Path, *, force: bool =
     except OSError as exc:
         raise BadInput(f"{output} can't be written: {exc.strerror}.", "Choose another place with -o.") from exc
     return found.remarks
-
-
-def _without_data(info: ModelInfo) -> Findings:
-    wanted = "; ".join(described(t) for t in info.inputs)
-    remark = f"the spec needs samples: save {wanted} and the labels as valid.npz, or run init again with --data FILE"
-    return Findings(metric_comment="classes: argmax over the last axis; without labels: agreement", remarks=[remark])
 
 
 def _name(model: Path) -> str:
@@ -61,13 +61,26 @@ def _relative(path: Path, output: Path) -> str:
         return path.absolute().as_posix()
 
 
-def spec_text(info: ModelInfo, model: Path, data: Path | None, output: Path, found: Findings) -> str:
+def _model(model: Path | TorchSource, output: Path) -> str:
+    """What follows ``model:``."""
+    if not isinstance(model, TorchSource):
+        return word(_relative(model, output))
+    if model.program is not None:
+        return word(_relative(model.program, output))
+    assert model.code is not None
+    assert model.weights is not None
+    function = model.code.rpartition(":")[2]
+    code = json.dumps(f"{_relative(model.path, output)}:{function}", ensure_ascii=False)
+    return f"{{code: {code}, weights: {json.dumps(_relative(model.weights, output), ensure_ascii=False)}}}"
+
+
+def spec_text(info: ModelInfo, model: Path | TorchSource, data: Path | None, output: Path, found: Findings) -> str:
     """The starter spec."""
     validation = word(_relative(data, output)) if data is not None else "valid.npz"
     lines = [
         f"# autopilot run {output.name}   (docs/spec.md says what every key means)",
-        f"name: {word(_name(model))}",
-        f"model: {word(_relative(model, output))}",
+        f"name: {word(_name(model.path if isinstance(model, TorchSource) else model))}",
+        f"model: {_model(model, output)}",
         "data:",
         f"  validation: {validation}   # .npz or .parquet; the first dimension counts the samples",
         "  # test: test.npz     # for the last verification only; without it a third of validation is held back",
@@ -97,6 +110,6 @@ def _rest(drop: str) -> list[str]:
         "margin: 2%   # safety margin on every limit that sets none of its own",
         "traffic: {scenario: single_stream}   # or offline: whole batches; or {scenario: server, rate_rps: 200}",
         "target: {providers: [cpu], threads: 1}   # autopilot doctor lists the providers usable here",
-        "space: cpu   # quick, cpu or thorough",
+        "space: cpu   # quick, cpu or thorough; train where data.train is given",
         "search: {trials: 40, timeout: 15m, seed: 0}",
     ]

@@ -7,8 +7,9 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from autopilot.domain import Choice, Domain, Int, Scalar
 from autopilot.errors import SpecError
-from autopilot.recipe import Variant
+from autopilot.recipe import Step, Variant
 from autopilot.result import TrialRecord
+from autopilot.search.build_costs import EFFORT
 from autopilot.search.finalists import line_up
 from autopilot.search.ranking import Ranking
 from autopilot.space import SearchSpace, Suggest
@@ -46,6 +47,10 @@ class SpaceCandidates:
     def names_of(self, variant: Variant) -> Mapping[str, Scalar]:
         """The variant's choices by name."""
         return self._space.names_of(variant)
+
+    def declared_s(self, step: Step) -> float:
+        """About how many seconds the step's technique says that it takes; 0 for those that are quick."""
+        return self._space.techniques[step.technique][0].build_s(dict(step.params))
 
     def pool(self, records: Sequence[TrialRecord]) -> Sequence[Variant]:
         """Variants that make sense, tried ones among them."""

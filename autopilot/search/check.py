@@ -21,9 +21,9 @@ from autopilot.result import Status
 from autopilot.result.jsonable import measured_to_json, plain, verdict_to_json
 from autopilot.search.evaluator import Evaluator
 from autopilot.search.outcome import RETRIED, VERIFYING, Outcome
-from autopilot.search.prepare import Setup, prepare
+from autopilot.search.prepare import Setup, prepare, resolve_model
 from autopilot.search.samples import save_check
-from autopilot.spec import Problem
+from autopilot.spec import Problem, TorchSource
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,22 +68,26 @@ class CheckResult:
         }
 
 
-def check_model(model: Path, problem: Problem, *, observer: Observer, samples: Path | None = None) -> CheckResult:
+def check_model(
+    model: Path | TorchSource, problem: Problem, *, observer: Observer, samples: Path | None = None
+) -> CheckResult:
     """Measure ``model`` beside the spec's own model, on the held-back data.
 
-    ``model`` is an ONNX file, or a bundle: a folder with ``variant.json``, which is then run in its
-    own deployment. Relative limits and the loss of quality are against the spec's model. A model that
-    crashes, hangs, runs out of memory or answers with what is no number doesn't meet the budget: it gets
-    no verdict, but its ``failure``. ``samples``: a file that all readings are written to.
+    ``model`` is an ONNX file, a PyTorch model, which is exported with the spec's data first, or a bundle: a folder
+    with ``variant.json``, which is then run in its own deployment. Relative limits and the loss of quality are
+    against the spec's model. A model that crashes, hangs, runs out of memory or answers with what is no number
+    doesn't meet the budget: it gets no verdict, but its ``failure``. ``samples``: a file that all readings are
+    written to.
 
     Raises:
         BadInput: the model can't be loaded or doesn't take the spec's inputs, or spec or data are wrong.
     """
     if samples is not None and (samples.suffix != ".npz" or not samples.parent.is_dir()):
         raise BadInput(f"readings can't be written to {samples}.", "Name a file FILE.npz in a folder that exists.")
-    path, deployment = _open(model)
-    info = inspect(path)
     with tempfile.TemporaryDirectory(prefix="autopilot-check-") as folder:
+        path, deployment = _open(model, problem, Path(folder))
+        shown = model.path if isinstance(model, TorchSource) else path
+        info = inspect(path)
         setup = prepare(problem, Path(folder), observer)
         _same_inputs(info, setup.info)
         chosen = deployment or setup.space.default_deployment()
@@ -97,7 +101,9 @@ def check_model(model: Path, problem: Problem, *, observer: Observer, samples: P
             try:
                 outcome = _measure(evaluator, Variant(Recipe(), chosen), artifact)
             except VariantFailed as exc:
-                return _failed(exc, CheckResult(Status.NO_FIT, path, artifact.sha256, chosen, {}, None, problem.budget))
+                return _failed(
+                    exc, CheckResult(Status.NO_FIT, shown, artifact.sha256, chosen, {}, None, problem.budget)
+                )
             verdict = evaluator.verdict(outcome)
             if samples is not None:
                 save_check(samples, evaluator, outcome, verdict)
@@ -106,7 +112,7 @@ def check_model(model: Path, problem: Problem, *, observer: Observer, samples: P
         warnings = tuple(dict.fromkeys([*setup.splits.warnings, *outcome.warnings]))
         return CheckResult(
             _STATUS[verdict.overall],
-            path,
+            shown,
             artifact.sha256,
             chosen,
             outcome.measured,
@@ -156,8 +162,10 @@ _STATUS = {
 }
 
 
-def _open(model: Path) -> tuple[Path, Deployment | None]:
-    """Model file and, for a bundle, its own deployment."""
+def _open(model: Path | TorchSource, problem: Problem, work: Path) -> tuple[Path, Deployment | None]:
+    """Model file (the export of a PyTorch model, under ``work``) and, for a bundle, its own deployment."""
+    if isinstance(model, TorchSource):
+        return resolve_model(replace(problem, model=model), work), None
     if not model.is_dir():
         return model, None
     described = model / "variant.json"

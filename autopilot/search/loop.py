@@ -143,7 +143,13 @@ class RunningStudy:
             self.evaluator,
             trials=setup.problem.search.trials,
             deadline=self.evaluator.deadline,
-            proposer=Proposer(candidates, self.ranking, setup.problem.budget.axes, expected_s=expected_s),
+            proposer=Proposer(
+                candidates,
+                self.ranking,
+                setup.problem.budget.axes,
+                expected_s=expected_s,
+                declared_s=candidates.declared_s,
+            ),
             watch=_Watch(self),
         )
         self.ended = hunt.run()

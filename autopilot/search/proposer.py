@@ -19,8 +19,9 @@ from autopilot.budget import Judgement
 from autopilot.domain import Scalar
 from autopilot.errors import Failure
 from autopilot.profile import Interval
-from autopilot.recipe import Variant
+from autopilot.recipe import Step, Variant
 from autopilot.result import TrialRecord, TrialState
+from autopilot.search.build_costs import BuildCosts
 from autopilot.search.ranking import Ranking
 from autopilot.search.stages import Screen, stage_costs
 from autopilot.search.surrogate import Observations, Prediction, Surrogate, Table
@@ -81,7 +82,7 @@ class Proposer:
     """Proposes variants for one study.
 
     ``limits``: the budget's axes. ``known``: how many recommended variants are tried before the model is asked.
-    ``expected_s``: what stages should cost before any trial told.
+    ``expected_s``: what stages should cost before any trial told; ``declared_s``: what a step's build is said to take.
     """
 
     candidates: Candidates
@@ -89,6 +90,7 @@ class Proposer:
     limits: Sequence[str]
     known: int = KNOWN
     expected_s: Mapping[Screen, float] = field(default_factory=dict)
+    declared_s: Callable[[Step], float] = lambda step: 0.0
     _questions: Questions = field(default_factory=dict)
     _poor: int = 0
     _table: tuple[Table, Mapping[str, int]] | None = None
@@ -132,26 +134,14 @@ class Proposer:
         """Seconds that a trial of each variant should take: what was built or scored before costs nothing again."""
         prices = {c.stage: c.price_s for c in stage_costs(records) if c.price_s is not None}
         price = {s: prices.get(s.value, self.expected_s.get(s, 0.0)) for s in Screen}
-        builds: dict[str, list[float]] = {}
-        built: set[str] = set()
-        scored: set[str] = set()
-        for r in records:
-            recipe = r.variant.recipe
-            built.add(recipe.digest)
-            if "evaluate" in r.seconds:
-                scored.add(recipe.digest)
-            took_s = r.seconds.get("build", 0.0) + r.seconds.get("build_saved", 0.0)
-            if recipe.steps and took_s > 0.05:
-                builds.setdefault(recipe.steps[-1].technique, []).append(took_s)
-        build_s = {name: sum(seen) / len(seen) for name, seen in builds.items()}
+        scored = {r.variant.recipe.digest for r in records if "evaluate" in r.seconds}
+        builds = BuildCosts.of(records, self.declared_s)
         always_s = price[Screen.LOAD] + price[Screen.LATENCY]
         out = []
         for variant in pool:
-            recipe, seconds = variant.recipe, always_s
-            if recipe.digest not in scored:
+            seconds = always_s + builds.seconds(variant.recipe, price[Screen.BUILD])
+            if variant.recipe.digest not in scored:
                 seconds += price[Screen.QUALITY]
-            if recipe.steps and recipe.digest not in built:
-                seconds += build_s.get(recipe.steps[-1].technique, price[Screen.BUILD])
             out.append(max(seconds, 0.1))
         return np.array(out)
 

@@ -14,8 +14,8 @@ from autopilot.spec.problem import TorchSource
 from autopilot.spec.source import KeyPath, nearest, short
 
 _URI = re.compile(r"(?:models|runs):/+[^/\s].*")
-_WEIGHTS = (".safetensors", ".pt", ".pth")
-_TORCHSCRIPT = frozenset({".torchscript", ".ptl", ".jit"})
+WEIGHTS = (".safetensors", ".pt", ".pth")
+TORCHSCRIPT = frozenset({".torchscript", ".ptl", ".jit"})
 _AT: KeyPath = ("model",)
 _CODE = "model: {code: model.py:build, weights: model.safetensors}"
 
@@ -44,9 +44,9 @@ class ModelParser(Context):
             return raw
         path = self.file(_AT, raw)
         suffix = path.suffix.lower()
-        if suffix in _TORCHSCRIPT or (suffix in _WEIGHTS and is_torchscript(path)):
+        if suffix in TORCHSCRIPT or (suffix in WEIGHTS and is_torchscript(path)):
             raise self.torchscript(raw)
-        if suffix in _WEIGHTS:
+        if suffix in WEIGHTS:
             what = f"model is {short(raw)}: weights of PyTorch without the code that they belong to"
             raise ModelError(
                 f"{self.source.where(_AT)}: {what}.",
@@ -66,10 +66,10 @@ class ModelParser(Context):
                 what = f"model.{key} is missing" if value is None else f"model.{key} should be text, not {short(value)}"
                 raise self.error((*_AT, key), what, f"Write {_CODE}.")
         weights = self.file((*_AT, "weights"), raw["weights"])
-        if weights.suffix.lower() in _TORCHSCRIPT or is_torchscript(weights):
+        if weights.suffix.lower() in TORCHSCRIPT or is_torchscript(weights):
             raise self.torchscript(raw["weights"])
-        if weights.suffix.lower() not in _WEIGHTS:
-            message = f"model.weights: {short(raw['weights'])} is none of {', '.join(_WEIGHTS)}"
+        if weights.suffix.lower() not in WEIGHTS:
+            message = f"model.weights: {short(raw['weights'])} is none of {', '.join(WEIGHTS)}"
             raise self.error((*_AT, "weights"), message, "Save them with safetensors.torch.save_file.")
         student = self.hook((*_AT, "student"), raw["student"]) if "student" in raw else None
         return TorchSource(code=self.hook((*_AT, "code"), raw["code"]), weights=weights, student=student)

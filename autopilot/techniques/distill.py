@@ -11,6 +11,7 @@ from autopilot.contracts import BuildContext, Slot, Technique
 from autopilot.domain import Choice, Domain, Float, Int, Scalar
 from autopilot.errors import Unsupported
 from autopilot.model import inspect
+from autopilot.needs import Lack, Need
 from autopilot.recipe import Recipe, digest
 from autopilot.techniques import _students, _teacher, _torch
 from autopilot.techniques._rules import already_quantized
@@ -106,6 +107,11 @@ def normalise(params: Mapping[str, Scalar]) -> Mapping[str, Scalar]:
     return {**params, **usual}
 
 
+def build_s(params: Mapping[str, Scalar]) -> float:
+    """A guess until the first was seen: a minute an epoch, and one for the student and its teacher's answers."""
+    return 60.0 * (1.0 + 2.0 ** int(str(params["effort"])))
+
+
 def available(target: Target) -> str | None:
     """None, or which package is missing."""
     return missing("torch", "onnxscript", "safetensors")
@@ -164,10 +170,12 @@ TECHNIQUE = Technique(
     summary="a smaller copy, or what pruning left, learns from the model as given (needs torch and data.train)",
     libraries=("torch", "torch-pruning", "safetensors", "onnx", "onnxscript", "onnxruntime"),
     needs_training=True,
+    needs=(Need(Lack.TRAINING_DATA),),
     on_by_default=False,
     available=available,
     prefer=prefer,
     sensible=sensible,
     normalise=normalise,
     refuses=refuses,
+    build_s=build_s,
 )

@@ -10,18 +10,24 @@ from autopilot.contracts import BuildContext, Slot, Technique
 from autopilot.domain import Choice, Domain, Float, Int, Scalar
 from autopilot.errors import Unsupported
 from autopilot.model import inspect
+from autopilot.needs import Lack, Need
 from autopilot.recipe import Recipe
-from autopilot.techniques import _torch
+from autopilot.techniques import _prune_latency, _torch
 from autopilot.techniques._rules import already_quantized
 from autopilot.torch_model import missing
-from autopilot.torch_model.prune import Plan, Pruner, parameters
+from autopilot.torch_model.prune import Plan, Pruner
 from autopilot.torch_model.train import Schedule, Trainer
+from autopilot.torch_model.trials import parameters
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from autopilot.target import Target
 
 # Samples on which the change of the answers by each group is measured.
 _JUDGED_ON = 256
+# Before any training, for a small CNN on one core: a table of widths, and one pass over the groups.
+_MEASURING_S, _JUDGING_S = 45.0, 10.0
 
 
 def apply(source: Path, target_folder: Path, params: Mapping[str, Scalar], context: BuildContext) -> None:
@@ -38,7 +44,7 @@ def apply(source: Path, target_folder: Path, params: Mapping[str, Scalar], conte
     output = inspect(source).outputs[0].name
     trainer = Trainer(split, start.call, context.metric_is_classification, output)
     context.tell("pruning: how much each group of channels matters")
-    pruned = _pruner(trainer).prune(start.module, _plan(params))
+    pruned = _pruned(source, start, trainer, _plan(params), context)
     trainer.settle(pruned)
     share = parameters(pruned) / parameters(start.module)
     epochs = int(str(params["epochs"]))
@@ -48,6 +54,15 @@ def apply(source: Path, target_folder: Path, params: Mapping[str, Scalar], conte
         trainer.fit(pruned, trainer.answers(start.module), schedule, context.tell)
         trainer.settle(pruned)
     _torch.write(pruned, start.call, split, target_folder / "model.onnx", context)
+
+
+def _pruned(source: Path, start: _torch.Source, trainer: Trainer, plan: Plan, context: BuildContext) -> nn.Module:
+    """A pruned copy of the module, not trained."""
+    pruner = _pruner(trainer)
+    if plan.scope != "latency":
+        return pruner.prune(start.module, plan)
+    trials = pruner.open(start.module, plan)
+    return _prune_latency.pruned_for_latency(trials, start.call, trainer.split, source, context)
 
 
 def _plan(params: Mapping[str, Scalar]) -> Plan:
@@ -77,6 +92,23 @@ def normalise(params: Mapping[str, Scalar]) -> Mapping[str, Scalar]:
     return {**params, "minutes": PARAMETERS["minutes"].default, "learning_rate": PARAMETERS["learning_rate"].default}
 
 
+def prefer(target: Target) -> tuple[Mapping[str, Scalar], ...]:
+    """A third of the milliseconds first: what a small CNN gave up and got back within an epoch or two."""
+    first: Mapping[str, Scalar] = {"scope": "latency", "importance": "taylor", "round_to": 16}
+    return tuple({**first, "ratio": ratio} for ratio in (0.3, 0.5))
+
+
+def sensible(target: Target) -> Mapping[str, tuple[Scalar, ...]]:
+    """Batch norms are folded away in most files; int8 kernels, which come after, work on 16 channels at once."""
+    return {"importance": ("taylor", "magnitude"), "round_to": (16, 8)}
+
+
+def build_s(params: Mapping[str, Scalar]) -> float:
+    """The minutes that training may take, and what finding out about groups takes before."""
+    trained_s = 60.0 * float(str(params["minutes"])) if int(str(params["epochs"])) else 0.0
+    return trained_s + (_MEASURING_S if params["scope"] == "latency" else _JUDGING_S)
+
+
 def available(target: Target) -> str | None:
     """None, or which package is missing."""
     return missing("torch", "torch_pruning", "onnxscript")
@@ -91,7 +123,7 @@ def refuses(earlier: Recipe, params: Mapping[str, Scalar]) -> str | None:
 PARAMETERS: Mapping[str, Domain] = {
     "ratio": Float(0.05, 0.8, 0.3),
     "importance": Choice(("taylor", "magnitude", "bn_scale")),
-    "scope": Choice(("global", "isomorphic", "uniform", "sensitive")),
+    "scope": Choice(("global", "isomorphic", "uniform", "sensitive", "latency")),
     # Kernels work on 8 or 16 channels at once: other widths were seen slower than wider ones.
     "round_to": Choice((8, 4, 16, 1)),
     "epochs": Int(0, 30, 3),
@@ -106,10 +138,15 @@ TECHNIQUE = Technique(
     parameters=PARAMETERS,
     apply=apply,
     summary="whole channels removed, then trained towards the model as given (needs torch and data.train)",
-    libraries=("torch", "torch-pruning", "onnx", "onnxscript"),
+    libraries=("torch", "torch-pruning", "onnx", "onnxruntime", "onnxscript"),
     needs_training=True,
+    machine_bound=True,
+    needs=(Need(Lack.TRAINING_DATA),),
     on_by_default=False,
     available=available,
+    prefer=prefer,
+    sensible=sensible,
+    build_s=build_s,
     normalise=normalise,
     refuses=refuses,
 )

@@ -12,6 +12,7 @@ import numpy as np
 from autopilot.errors import Unsupported
 from autopilot.torch_model.messages import first_line
 from autopilot.torch_model.quiet import quiet
+from autopilot.torch_model.trials import Known, Trials, parameters
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -20,29 +21,24 @@ if TYPE_CHECKING:
 LARGEST_RATIO = 0.9
 # A divergence of nothing would ask for all channels of a group.
 _LEAST_DIVERGENCE = 1e-6
+# Scopes that give every group a ratio of its own.
+APART = ("sensitive", "latency")
+NOTHING = "it has no channels that can be removed without changing its inputs or outputs."
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What to prune: ``ratio`` of all channels on average.
+    """What to prune: ``ratio`` of all channels on average (of the latency, where that is the scope).
 
     ``importance``: taylor, magnitude or bn_scale. ``scope``: uniform (the ratio in every group), global
-    (channels of all groups in one ranking), isomorphic (one ranking a kind of group) or sensitive (more where
-    the answers change less). Channels left are a multiple of ``round_to``.
+    (channels of all groups in one ranking), isomorphic (one ranking a kind of group) sensitive (more where
+    the answers change less) or latency (each group as it was measured). Channels left are a multiple of ``round_to``.
     """
 
     ratio: float
     importance: str
     scope: str
     round_to: int
-
-
-@dataclass(frozen=True, slots=True)
-class _Known:
-    """What holds for every copy: ``groups`` of layers by the first one's name, ``gradients`` by parameter."""
-
-    groups: Mapping[str, set[str]]
-    gradients: Mapping[str, Tensor]
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,24 +56,30 @@ class Pruner:
     settle: Callable[[nn.Module], None]
     gradients: Callable[[nn.Module], None]
 
+    def open(self, module: nn.Module, plan: Plan) -> Trials:
+        """Copies of ``module`` to be cut as ``plan`` says.
+
+        Raises:
+            Unsupported: no group of channels can be removed, or Torch-Pruning can't trace the module.
+        """
+        if not any(isinstance(m, _prunable()) for m in module.modules()):
+            raise Unsupported(NOTHING)
+        known = Known(self._groups(module), self._gradients(module, plan))
+        return Trials(self, module, plan, known, self.answers(module), self.shapes(module))
+
     def prune(self, module: nn.Module, plan: Plan) -> nn.Module:
         """A pruned copy of ``module``, neither trained nor with settled statistics.
 
         Raises:
             Unsupported: no group of channels can be removed, or none is left to remove at this rounding.
         """
-        reason = "it has no channels that can be removed without changing its inputs or outputs."
-        if not any(isinstance(m, _prunable()) for m in module.modules()):
-            raise Unsupported(reason)
-        known = _Known(self._groups(module), self._gradients(module, plan))
-        sensitivity = self._sensitivity(module, plan, known)
+        trials = self.open(module, plan)
+        sensitivity = _sensitivity(trials)
         if not sensitivity:
-            raise Unsupported(reason)
+            raise Unsupported(NOTHING)
         out = copy.deepcopy(module)
-        before = parameters(out)
-        ratios = _ratios(sensitivity, plan)
-        self._step(out, plan, ratios, known)
-        if parameters(out) == before:
+        self.step(out, plan, _ratios(sensitivity, plan), trials.known)
+        if parameters(out) == parameters(module):
             raise Unsupported(f"a ratio of {plan.ratio:g} removes no {plan.round_to} channels of any layer.")
         out.zero_grad(set_to_none=True)
         return out
@@ -89,31 +91,6 @@ class Pruner:
         self.gradients(module)
         found = {name: p.grad.clone() for name, p in module.named_parameters() if p.grad is not None}
         module.zero_grad(set_to_none=True)
-        return found
-
-    def _sensitivity(self, module: nn.Module, plan: Plan, known: _Known) -> dict[str, float]:
-        """How far the answers move, by the name of a group's first layer, when that group alone is pruned.
-
-        Divergence is the mean squared change over the answers' own variance, after statistics were settled.
-        Groups whose removal breaks the network or changes its outputs are left out.
-        """
-        import torch
-
-        reference, shapes = self.answers(module), self.shapes(module)
-        spread = max(float(reference.float().var()), 1e-12)
-        found: dict[str, float] = {}
-        for name in known.groups:
-            trial = copy.deepcopy(module)
-            before = parameters(trial)
-            try:
-                self._step(trial, plan, {name: plan.ratio}, known)
-                same_shapes = self.shapes(trial) == shapes
-                self.settle(trial)
-                got = self.answers(trial)
-            except (RuntimeError, ValueError, IndexError, AssertionError, TypeError, KeyError):
-                continue  # a fixed size somewhere: an attention's heads, a reshape
-            if same_shapes and parameters(trial) < before and bool(torch.isfinite(got).all()):
-                found[name] = float(((got - reference) ** 2).mean()) / spread
         return found
 
     def _groups(self, module: nn.Module) -> dict[str, set[str]]:
@@ -137,7 +114,7 @@ class Pruner:
             found[names[group[0].dep.target.module]] = {names[m] for m in along if m in names}
         return found
 
-    def _step(self, module: nn.Module, plan: Plan, ratios: Mapping[str, float], known: _Known) -> None:
+    def step(self, module: nn.Module, plan: Plan, ratios: Mapping[str, float], known: Known) -> None:
         """Prune ``module``, a fresh copy, in place: the groups of ``ratios`` only."""
         import torch_pruning
 
@@ -155,7 +132,7 @@ class Pruner:
                 global_pruning=plan.scope in ("global", "isomorphic"),
                 isomorphic=plan.scope == "isomorphic",
                 pruning_ratio=plan.ratio,
-                pruning_ratio_dict={} if plan.scope != "sensitive" else {layers[n]: r for n, r in ratios.items()},
+                pruning_ratio_dict={layers[n]: r for n, r in ratios.items()} if plan.scope in APART else {},
                 max_pruning_ratio=LARGEST_RATIO,
                 round_to=plan.round_to if plan.round_to > 1 else None,
                 ignored_layers=ignored,
@@ -186,6 +163,20 @@ def _importance(kind: str, module: nn.Module) -> Any:
     return torch_pruning.importance.BNScaleImportance()
 
 
+def _sensitivity(trials: Trials) -> dict[str, float]:
+    """How far the answers move, by the name of a group's first layer, when that group alone is pruned.
+
+    Groups whose removal breaks the network or changes its outputs are left out.
+    """
+    found: dict[str, float] = {}
+    for name in trials.groups:
+        trial = trials.cut({name: trials.plan.ratio})
+        moved = None if trial is None else trials.divergence(trial)
+        if moved is not None:
+            found[name] = moved
+    return found
+
+
 def _ratios(sensitivity: Mapping[str, float], plan: Plan) -> dict[str, float]:
     """The share to remove of each group: one for all, or more where pruning changes the answers less.
 
@@ -209,8 +200,3 @@ def _ratios(sensitivity: Mapping[str, float], plan: Plan) -> dict[str, float]:
             break
         shares = fresh
     return {n: float(s) for n, s in zip(names, shares, strict=True)}
-
-
-def parameters(module: nn.Module) -> int:
-    """The number of a module's trainable values."""
-    return sum(int(p.numel()) for p in module.parameters())

@@ -22,8 +22,9 @@ from autopilot.recipe import params_of  # noqa: E402
 from autopilot.spec import TorchSource  # noqa: E402
 from autopilot.techniques._smoke import check_built  # noqa: E402
 from autopilot.torch_model import export_onnx, from_onnx, load_source  # noqa: E402
-from autopilot.torch_model.prune import Plan, Pruner, parameters  # noqa: E402
+from autopilot.torch_model.prune import Plan, Pruner  # noqa: E402
 from autopilot.torch_model.train import Schedule, Trainer  # noqa: E402
+from autopilot.torch_model.trials import parameters  # noqa: E402
 from tests import models  # noqa: E402
 from tests import torch_nets as nets  # noqa: E402
 
@@ -78,7 +79,7 @@ def build(model: Path, folder: Path, use: BuildContext, **params: Any) -> Path:
 
 
 @pytest.mark.parametrize("own_code", [True, False])
-@pytest.mark.parametrize("scope", ["global", "sensitive"])
+@pytest.mark.parametrize("scope", ["global", "sensitive", "latency"])
 def test_pruned_model_is_smaller_behind_the_same_interface(tmp_path: Path, own_code: bool, scope: str) -> None:
     """From the user's module or from the ONNX file alone; a free batch stays free."""
     model = exported(tmp_path)
@@ -217,3 +218,36 @@ def test_recipe_records_every_parameter() -> None:
 
     assert dict(step.params)["minutes"] == TECHNIQUE.parameters["minutes"].default
     assert set(dict(step.params)) == set(TECHNIQUE.parameters)
+
+
+def test_measured_widths_are_kept_for_the_next_build(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A second build times nothing, tells the same table and writes the same bytes."""
+    from autopilot.techniques import _prune_latency
+
+    told: list[str] = []
+    model, use = exported(tmp_path), context(tmp_path, tell=told.append)
+    first = build(model, tmp_path / "a", use, scope="latency", epochs=0).read_bytes()
+    table = [line for line in told if "saves" in line and "channels:" in line]
+    monkeypatch.setattr(_prune_latency, "time_against", lambda *args, **more: pytest.fail("timed again"))
+    told.clear()
+
+    second = build(model, tmp_path / "b", use, scope="latency", epochs=0).read_bytes()
+
+    assert first == second
+    assert table
+    assert [line for line in told if "saves" in line and "channels:" in line] == table
+
+
+def test_timing_file_answers_as_the_module_does(tmp_path: Path) -> None:
+    """What is timed is the network that will be written, whichever exporter wrote it."""
+    from autopilot.torch_model.quick_export import export_for_timing
+
+    net = nets.seeded(nets.Cnn)
+    image = dict(labelled(1).arrays)
+
+    export_for_timing(net, image, from_call(), tmp_path / "t.onnx")
+
+    runner = ort.InferenceSession(str(tmp_path / "t.onnx"), providers=["CPUExecutionProvider"])
+    with torch.no_grad():
+        expected = net(torch.from_numpy(image["image"])).numpy()
+    np.testing.assert_allclose(runner.run(None, image)[0], expected, atol=1e-5)

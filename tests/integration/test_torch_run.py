@@ -59,3 +59,30 @@ def test_code_that_fails_is_bad_input(tmp_path: Path) -> None:
     assert "no such layer" in done.stderr
     assert "Traceback" not in done.stderr
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("form", ["code", "program"])
+def test_starter_spec_runs(tmp_path: Path, form: str) -> None:
+    """init, run and check take the same model; the user only sets a limit that this machine can judge."""
+    write_torch_study(tmp_path)
+    given = [f"{nets.__file__}:cnn", "--weights", "w.pt"]
+    if form == "program":
+        image = torch.zeros(2, 1, 8, 8)
+        free = ({0: torch.export.Dim("batch")},)
+        torch.export.save(
+            torch.export.export(nets.seeded(nets.Cnn), (image,), dynamic_shapes=free), tmp_path / "net.pt2"
+        )
+        given = ["net.pt2"]
+    begun = autopilot("init", *given, "--data", "valid.npz", "-o", "new.yaml", cwd=tmp_path)
+    assert begun.returncode == 0, begun.stderr
+    spec = (tmp_path / "new.yaml").read_text()
+    (tmp_path / "new.yaml").write_text(
+        spec.replace("80% of baseline", "1000").replace("space: cpu   #", "space: quick   #")
+    )
+
+    done = autopilot("run", "new.yaml", "--trials", "2", "--out", "out", cwd=tmp_path)
+    checked = autopilot("check", *given[:1], "new.yaml", *given[1:], cwd=tmp_path)
+
+    assert done.returncode == 0, done.stderr
+    assert result_of(tmp_path / "out")["baseline"]["measured"]["quality"]["value"] == 1.0
+    assert checked.returncode == 0, checked.stderr

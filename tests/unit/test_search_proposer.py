@@ -12,7 +12,7 @@ import pytest
 from autopilot.budget import Judgement
 from autopilot.contracts import Slot
 from autopilot.domain import Choice, Float
-from autopilot.recipe import Variant
+from autopilot.recipe import Recipe, Variant
 from autopilot.result import TrialRecord, TrialState
 from autopilot.search.candidates import MOST, SpaceCandidates
 from autopilot.search.finalists import Ranking
@@ -161,3 +161,34 @@ def test_large_space_is_drawn_from_and_the_neighbours_of_the_best_are_in(wanted:
     assert len(pool) > 300
     near = [v for v in pool if any(dict(s.params)["level"] in level for s in v.recipe.steps)]
     assert len(near) >= 4  # the same level by chance alone: hardly one
+
+
+def test_trainings_come_after_what_is_quick_and_end_in_the_best_precision() -> None:
+    """A search of minutes a build first tries what takes seconds, then each training once, then pairs."""
+    minutes = {"needs_training": True, "build_s": lambda params: 200.0}
+    space = space_of(
+        technique("distil", Slot.STRUCTURE, **minutes),
+        technique("slim", Slot.GRAPH),
+        technique("aware", Slot.PRECISION, **minutes),
+        technique("int8", Slot.PRECISION),
+        technique("mixed", Slot.PRECISION),
+    )
+
+    known = [[s.technique for s in v.recipe.steps] for v in space.known_good(TARGET)]
+
+    assert known[:5] == [["int8"], ["mixed"], ["slim"], ["distil", "int8"], ["aware"]]
+    assert known[5:] == [["slim", "int8"], ["slim", "mixed"]]
+
+
+def test_dear_training_needs_more_to_gain_than_a_quick_build() -> None:
+    """Of two unknown techniques alike in all else the one that takes seconds is proposed."""
+    slow = technique("slow", Slot.PRECISION, needs_training=True, build_s=lambda params: 600.0)
+    space = space_of(slow, technique("quick", Slot.PRECISION), arena=(True,))
+    candidates = SpaceCandidates(space, TARGET, RANKING, seed=0)
+    asked = Proposer(candidates, RANKING, BUDGET.axes, known=0, declared_s=candidates.declared_s)
+    given = Variant(Recipe(), space.default_deployment())
+
+    found = asked.next([record(0, given, Facts())], lambda v: v.id != given.id)
+
+    assert found.variant is not None
+    assert [s.technique for s in found.variant.recipe.steps] == ["quick"]
