@@ -53,7 +53,7 @@ def apply(source: Path, target_folder: Path, params: Mapping[str, Scalar], conte
     trainer = Trainer(split, student.call, context.metric_is_classification, output)
     hidden = _hidden(float(str(params["hidden"])), student, trainer, source, context)
     lesson = _lesson(output, split, source, context)
-    distiller = _distiller(source, {**params, "origin": origin}, trainer, lesson, context)
+    distiller = _distiller(source, {**params, "layout": _students.layout(student.module)}, trainer, lesson, context)
     distiller.train(student.module, int(str(params["effort"])), hidden)
     _torch.write(student.module, student.call, split, target_folder / "model.onnx", student.recorded(context))
 
