@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from autopilot.contracts import Array, BuildContext
 from autopilot.errors import ModelError, Unsupported
+from autopilot.recipe import digest
 from autopilot.techniques import _torch
 from autopilot.torch_model import records
 from autopilot.torch_model.calling import Call, module_call
@@ -125,6 +126,11 @@ def origin(module: nn.Module, context: BuildContext) -> str:
     if records.is_graph(module) or source is None or source.code is None:
         return "onnx"
     return code_digest(source.code)
+
+
+def layout(module: nn.Module) -> str:
+    """A digest of the names and shapes of a module's weights: what a checkpoint has to fit."""
+    return digest([[name, list(value.shape)] for name, value in module.state_dict().items()])
 
 
 def tensor(values: Array) -> Tensor:

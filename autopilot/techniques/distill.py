@@ -11,6 +11,7 @@ from autopilot.contracts import BuildContext, Slot, Technique
 from autopilot.domain import Choice, Domain, Float, Int, Scalar
 from autopilot.errors import Unsupported
 from autopilot.model import inspect
+from autopilot.needs import Lack, Need
 from autopilot.recipe import Recipe, digest
 from autopilot.techniques import _students, _teacher, _torch
 from autopilot.techniques._rules import already_quantized
@@ -52,7 +53,7 @@ def apply(source: Path, target_folder: Path, params: Mapping[str, Scalar], conte
     trainer = Trainer(split, student.call, context.metric_is_classification, output)
     hidden = _hidden(float(str(params["hidden"])), student, trainer, source, context)
     lesson = _lesson(output, split, source, context)
-    distiller = _distiller(source, {**params, "origin": origin}, trainer, lesson, context)
+    distiller = _distiller(source, {**params, "layout": _students.layout(student.module)}, trainer, lesson, context)
     distiller.train(student.module, int(str(params["effort"])), hidden)
     _torch.write(student.module, student.call, split, target_folder / "model.onnx", student.recorded(context))
 
@@ -171,6 +172,7 @@ TECHNIQUE = Technique(
     summary="a smaller copy, or what pruning left, learns from the model as given (needs torch and data.train)",
     libraries=("torch", "torch-pruning", "safetensors", "onnx", "onnxscript", "onnxruntime"),
     needs_training=True,
+    needs=(Need(Lack.TRAINING_DATA),),
     on_by_default=False,
     available=available,
     prefer=prefer,

@@ -44,7 +44,8 @@ class Builder:
     def name(self, wanted: str) -> str:
         """An identifier like ``wanted`` that nothing else has."""
         base = re.sub(r"\W", "_", wanted).strip("_") or "x"
-        base = f"m_{base}" if base[0].isdigit() else base
+        # PyTorch's exporter calls its own values val_1, val_2 …, and fails where a stored one has such a name.
+        base = f"m_{base}" if base[0].isdigit() or re.fullmatch(r"val_\d+", base) else base
         found, count = base, 1
         while found in self._names or hasattr(self.root, found):
             count += 1

@@ -125,15 +125,14 @@ def _between(module: GraphModule, start: Node, end: Node) -> list[Node]:
 
 def _mark(module: GraphModule, start: Node, end: Node) -> tuple[Any, ...]:
     """What a stretch is made of: equal for stretches that differ in their weights' values only."""
-    return tuple(_kind(module, node) for node in _between(module, start, end))
+    # A stored value stands where it is first read, in one of the stretches that share it.
+    return tuple(_kind(module, node) for node in _between(module, start, end) if node.op != "get_attr")
 
 
 def _kind(module: GraphModule, node: Node) -> tuple[Any, ...]:
     if node.op == "call_module":
         layer = module.get_submodule(str(node.target))
         return (type(layer).__name__, tuple(tuple(p.shape) for p in layer.parameters()))
-    if node.op == "get_attr":
-        return (node.op,)
     return (node.op, str(node.target) if isinstance(node.target, str) else getattr(node.target, "__name__", ""))
 
 
