@@ -1,8 +1,11 @@
 # Everything happens in .venv, which `make setup` makes and the other targets make for themselves.
-# Variables: PYTHON (the interpreter to make .venv with, 3.11 or newer), VENV, ARGS (passed on).
+# Variables: PYTHON (the interpreter to make .venv with, 3.11 or newer), VENV, ARGS (passed on),
+# JOBS (test processes; 0 runs all in one, for a debugger).
 
 VENV ?= .venv
 PYTHON ?=
+# Two: studies under test leave a core idle most of the time, and more of them at once would disturb each other's timing.
+JOBS ?= 2
 BIN := $(VENV)/bin
 # -qq: errors only. What a failed installation says still comes through.
 INSTALL := $(BIN)/python -m pip install -qq --disable-pip-version-check --no-input -c constraints.txt
@@ -23,7 +26,7 @@ run: $(CORE)  ## optimize the embedded example, examples/digits
 	@$(BIN)/autopilot run examples/digits/spec.yaml $(ARGS)
 
 test: $(DEV)  ## run all tests (but those that need a GPU)
-	@$(BIN)/python -m pytest -m "not gpu" $(ARGS)
+	@$(BIN)/python -m pytest -m "not gpu" -n $(JOBS) --no-loadscope-reorder $(ARGS)
 
 quick: $(DEV)  ## run the fast tests only
 	@$(BIN)/python -m pytest -q -m "not integration and not slow and not gpu" $(ARGS)

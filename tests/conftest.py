@@ -8,6 +8,7 @@ import os
 import shutil
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -21,6 +22,26 @@ _CACHE = tempfile.mkdtemp(prefix="autopilot-test-cache-")
 atexit.register(shutil.rmtree, _CACHE, ignore_errors=True)
 os.environ["AUTOPILOT_CACHE_DIR"] = str(Path(_CACHE) / "cache")
 os.environ.pop("AUTOPILOT_CACHE_SIZE", None)
+
+
+# Modules of tests/integration that compare times: one after the other where tests run in several processes.
+CLOCKED = frozenset(
+    ("test_bench", "test_bench_faults", "test_bench_process", "test_energy_run", "test_traffic", "test_traffic_oracles")
+)
+
+
+# Optional, so that tests run without pytest-xdist too. Not by its --dist loadgroup, whose marks pytest 9.2 doesn't see.
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Where tests run in several processes, a module stays in one: its tests share what took long to make."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByModule(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file = Path(nodeid.split("::")[0])
+            return "clocked" if file.parent.name == "integration" and file.stem in CLOCKED else str(file)
+
+    return ByModule(config, log)
 
 
 @pytest.fixture(scope="session")

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import CLOCKED
+
 # Put together here, so that this file doesn't hold what it looks for.
 MACHINE_WORDS = re.compile(
     "|".join(["/wo" + "rk/", "/fa" + "rm/", "/ro" + "ot/", "/opt/(wh" + "eels|pypi)", "/home/[a-z]+/"])
@@ -105,3 +107,10 @@ def test_secrets_and_stores_are_ignored(repository: Path) -> None:
         pytest.skip("not a git checkout")
 
     assert done.stdout.split() == ["runs/digits/result.json", "mlruns/mlflow.db", "examples/digits/train.npz"]
+
+
+def test_modules_that_compare_times_exist(repository: Path) -> None:
+    """A module that is renamed isn't left out of those that run one after the other."""
+    there = {path.stem for path in (repository / "tests").glob("integration/test_*.py")}
+
+    assert there >= CLOCKED

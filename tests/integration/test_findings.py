@@ -18,7 +18,7 @@ from autopilot.result import Fallback, MlflowRef, StudyResult
 from autopilot.testing import fake_candidate, fake_measured, fake_result, fake_trial, fake_variant
 from autopilot.tracking import Store, Tracker
 from tests import models
-from tests.integration.run_support import autopilot, result_of, write_study
+from tests.integration.run_support import UNTIMED, autopilot, result_of, write_study
 
 pytestmark = pytest.mark.integration
 
@@ -53,7 +53,7 @@ def test_relaxation_that_a_study_names_makes_it_succeed(tmp_path: Path) -> None:
 
 def test_study_of_several_objectives_ends_with_a_verified_front(tmp_path: Path) -> None:
     """Every member with figures of all objectives; the winner among them; tables and files know of it."""
-    write_study(tmp_path, objective=["latency_p50_ms", "quality", "size_mb"])
+    write_study(tmp_path, **UNTIMED | {"objective": ["latency_p50_ms", "quality", "size_mb"]})
 
     done = autopilot("run", "spec.yaml", cwd=tmp_path)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.integration.kill_support import KINDS, problems, run_under_kills
-from tests.integration.run_support import environment, write_study
+from tests.integration.run_support import UNTIMED, environment, write_study
 
 pytestmark = pytest.mark.integration
 
@@ -18,7 +18,7 @@ def study(folder: Path) -> None:
     """A small study whose verdict doesn't hang on the machine's mood."""
     folder.mkdir(exist_ok=True)
     search = {"trials": TRIALS, "timeout": "200s", "seed": 0}
-    write_study(folder, search=search, budget={"quality_drop": 0.5, "size_mb": 50}, objective="latency_p50_ms")
+    write_study(folder, search=search, **UNTIMED)
 
 
 def test_run_under_kills_loses_nothing_and_repeats_nothing(tmp_path: Path) -> None:

@@ -9,7 +9,6 @@ import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -18,13 +17,11 @@ from autopilot.result import TrialRecord, TrialState
 from autopilot.search.ledger import Ledger
 from autopilot.search.worker import Worker
 from tests.integration.postgres_support import PASSWORD, postgres
-from tests.integration.run_support import autopilot, environment, result_of, write_study
+from tests.integration.run_support import UNTIMED, autopilot, environment, result_of, write_study
 
 pytestmark = pytest.mark.integration
 
 TRIALS = 8
-# Two runs on one machine disturb each other's timing, which is not what this is about: no limit on a time.
-EASY: dict[str, Any] = {"budget": {"quality_drop": 0.5, "size_mb": 50}, "objective": "latency_p50_ms"}
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +69,7 @@ def check_shared(folder: Path, ended: Mapping[str, tuple[int, str]]) -> None:
 
 def test_two_runs_share_one_study_on_a_server(server: str, tmp_path: Path) -> None:
     """Trials are shared, no variant is measured twice, both end with the same trials; nobody sees the password."""
-    write_study(tmp_path, search={"trials": TRIALS, "timeout": "200s", "seed": 0}, **EASY)
+    write_study(tmp_path, search={"trials": TRIALS, "timeout": "200s", "seed": 0}, **UNTIMED)
     runs = {out: start(tmp_path, out, server) for out in ("a", "b")}
     said = {out: run.communicate(timeout=280) for out, run in runs.items()}
 
@@ -136,7 +133,7 @@ def test_wrong_password_is_bad_input_and_stays_hidden(server: str, tmp_path: Pat
 
 def test_run_that_joins_takes_over_what_a_killed_one_left(tmp_path: Path) -> None:
     """On one file: the second run sees the first's trials, and the one that was running is tried again."""
-    write_study(tmp_path, search={"trials": 4, "timeout": "150s", "seed": 0}, **EASY)
+    write_study(tmp_path, search={"trials": 4, "timeout": "150s", "seed": 0}, **UNTIMED)
     url = f"sqlite:///{tmp_path / 'shared.db'}"
     first = start(tmp_path, "a", url)
     assert first.stderr is not None

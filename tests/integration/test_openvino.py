@@ -29,8 +29,8 @@ from autopilot.recipe import Deployment, Recipe, Step, params_of
 from autopilot.target import Target
 from tests import models
 from tests.integration.bench_support import LIMITS, dense, samples, write_split
+from tests.integration.run_support import UNTIMED, result_of, write_study
 from tests.integration.run_support import autopilot as command
-from tests.integration.run_support import result_of, write_study
 
 REASON = openvino.PROVIDER.usable(Target.detect())
 pytestmark = [pytest.mark.integration, pytest.mark.skipif(REASON is not None, reason=f"openvino: {REASON}")]
@@ -183,6 +183,7 @@ def test_search_over_providers_tries_each_and_its_winner_loads_again(tmp_path: P
         target={"providers": providers, "threads": 1},
         space="openvino",
         search={"trials": 6, "timeout": "200s", "seed": 0},
+        **UNTIMED,
     )
 
     done = command("run", str(spec), "--out", "out", cwd=tmp_path, timeout=280)
@@ -208,6 +209,7 @@ def test_study_on_openvino_alone_needs_no_other_provider(tmp_path: Path) -> None
         target={"providers": ["openvino"], "threads": 1},
         space="openvino",
         search={"trials": 3, "timeout": "200s", "seed": 0},
+        **UNTIMED,
     )
 
     done = command("run", str(spec), "--out", "out", cwd=tmp_path, timeout=280)

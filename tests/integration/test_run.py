@@ -16,8 +16,17 @@ import numpy as np
 import onnxruntime as ort
 import pytest
 
+import autopilot as package
 from tests import models
-from tests.integration.run_support import autopilot, environment, labelled, result_of, write_study
+from tests.integration.run_support import (
+    UNTIMED,
+    autopilot,
+    environment,
+    labelled,
+    result_of,
+    shared_store,
+    write_study,
+)
 
 pytestmark = pytest.mark.integration
 
@@ -26,7 +35,7 @@ pytestmark = pytest.mark.integration
 def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.CompletedProcess[str]]:
     """One finished run that several tests look at."""
     folder = tmp_path_factory.mktemp("study")
-    write_study(folder)
+    write_study(folder, **UNTIMED)
     return folder, autopilot("run", "spec.yaml", cwd=folder, own_store=True)
 
 
@@ -46,7 +55,7 @@ def test_run_leaves_the_files_of_the_contract(finished: tuple[Path, subprocess.C
 
     assert result["schema"] == 1
     assert result["status"] == "in_budget"
-    assert result["best"]["verdict"] == {"latency_p50_ms": "in", "quality_drop": "in"}
+    assert result["best"]["verdict"] == {"quality_drop": "in", "size_mb": "in"}
     assert {"value", "low", "high", "n"} <= set(result["best"]["measured"]["latency_p50_ms"])
     assert {"value", "low", "high"} == set(result["best"]["speedup"])
     model = out / result["best"]["artifact"]
@@ -136,8 +145,6 @@ def test_check_passes_the_winner_and_reads_its_deployment(
 
 def test_load_runs_the_winner(finished: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
     """autopilot.load gives a callable in the winner's own deployment."""
-    import autopilot as package
-
     folder = finished[0]
     stored = np.load(folder / "valid.npz")
     runner = package.load(folder / "runs/small/best")
@@ -203,7 +210,7 @@ def _wait_for_trial(run: subprocess.Popen[str], number: int) -> None:
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
 def test_run_goes_on_after_it_was_ended(tmp_path: Path, how: signal.Signals) -> None:
     """No finished trial is lost or run twice, and the same command ends with a verdict."""
-    write_study(tmp_path, search={"trials": 5, "timeout": "120s", "seed": 0})
+    write_study(tmp_path, search={"trials": 5, "timeout": "120s", "seed": 0}, **UNTIMED)
     first = _start(tmp_path)
     _wait_for_trial(first, 3)
     first.send_signal(how)
@@ -223,7 +230,7 @@ def test_run_goes_on_after_it_was_ended(tmp_path: Path, how: signal.Signals) -> 
 
 def test_killed_run_leaves_no_process(tmp_path: Path) -> None:
     """Children of a killed parent end by themselves."""
-    write_study(tmp_path)
+    write_study(tmp_path, **UNTIMED)
     run = _start(tmp_path)
     _wait_for_trial(run, 2)
     run.kill()
@@ -252,7 +259,7 @@ def _processes_in(folder: Path) -> list[str]:
 
 def test_changed_spec_starts_anew_and_says_so(tmp_path: Path) -> None:
     """An interrupted run is not continued under another question."""
-    write_study(tmp_path, search={"trials": 5, "timeout": "120s"})
+    write_study(tmp_path, search={"trials": 5, "timeout": "120s"}, **UNTIMED)
     first = _start(tmp_path)
     _wait_for_trial(first, 2)
     first.kill()
@@ -279,18 +286,19 @@ KINDS = {
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_run_takes_models_of_many_kinds(tmp_path: Path, kind: str) -> None:
+def test_run_takes_models_of_many_kinds(tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Any ONNX model gets a verdict."""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", shared_store())
     model = KINDS[kind]()
-    write_study(
-        tmp_path, model, search={"trials": 3, "timeout": "90s"}, budget={"quality_drop": 0.9, "latency_p50_ms": 1000}
+    spec = write_study(
+        tmp_path, model, **UNTIMED | {"search": {"trials": 3, "timeout": "90s"}, "budget": {"quality_drop": 0.9}}
     )
     if kind == "external data":
         models.write(model, tmp_path / "model.onnx", external=True)
 
-    done = autopilot("run", "spec.yaml", "--out", "out", cwd=tmp_path)
+    study = package.run(spec, out=tmp_path / "out")
 
-    assert done.returncode == 0, done.stderr
+    assert study.result.exit_code == 0
     result = result_of(tmp_path / "out")
     assert result["status"] == "in_budget"
     crashed = [t["log"] for t in result["trials"] if t["failure"] in ("crash", "build_error")]
@@ -320,10 +328,11 @@ def test_run_takes_state_and_sampling_rate_as_constants(tmp_path: Path) -> None:
         "model": "model.onnx",
         "data": {"validation": "valid.npz", "inputs": mapping},
         "metric": {"name": "roc_auc"},
-        "budget": {"quality_drop": 0.5, "latency_p50_ms": 1000},
+        "budget": {"quality_drop": 0.5},
+        "objective": "latency_p50_ms",
         "target": {"providers": ["cpu"], "threads": 1},
         "space": "quick",
-        "search": {"trials": 3, "timeout": "60s", "measure_cap": "1s"},
+        "search": {"trials": 3, "timeout": "60s", "measure_cap": "0.2s"},
     }
     import yaml
 
@@ -338,7 +347,7 @@ def test_offline_traffic_searches_batch_sizes(tmp_path: Path) -> None:
     """Throughput is the objective and batches are tried."""
     write_study(
         tmp_path,
-        budget={"throughput_rps": 1, "quality_drop": 0.9},
+        budget={"quality_drop": 0.9},
         objective="throughput_rps",
         traffic={"scenario": "offline"},
         search={"trials": 5, "timeout": "120s"},

@@ -75,10 +75,12 @@ class Case:
             "model": "model.onnx",
             "data": {role: f"{role}{self.suffix}" for role in scores} | dict(self.data),
             "metric": self.metric,
-            "budget": {"latency_p50_ms": 1000, "quality_drop": 5.0},
+            # No limit on a time: the verdict is the same on the busiest machine.
+            "budget": {"size_mb": 1000, "quality_drop": 5.0},
+            "objective": "latency_p50_ms",
             "target": {"providers": ["cpu"], "threads": 1},
             "space": "quick",
-            "search": {"trials": 3, "timeout": "90s", "seed": 0, "measure_cap": "1s"},
+            "search": {"trials": 3, "timeout": "90s", "seed": 0, "measure_cap": "0.2s"},
         }
         (folder / "spec.yaml").write_text(yaml.safe_dump(spec | changes))
         return scores
