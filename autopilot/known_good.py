@@ -62,7 +62,7 @@ def _recipes(space: SearchSpace, target: Target) -> Iterable[Recipe]:
     early = [name for name in quick if name not in last]
     for name in sorted([*precision, *graph, *early], key=lambda n: space.techniques[n][0].machine_bound):
         yield Recipe((singles[name][0],))
-    for name in trained:
+    for name in sorted(trained, key=lambda n: space.techniques[n][0].work(dict(singles[n][0].params))):
         yield _topped(space, singles, name, precision)
     for first in graph:
         for second in precision:
@@ -82,9 +82,14 @@ def parents(space: SearchSpace, target: Target) -> list[tuple[Step, ...]]:
     for slot in Slot:
         if slot is Slot.GRAPH:
             break
-        steps = [step for name in space.slot(slot, target.provider) for step in _preferred(space, name, target)]
+        steps = preferred(space, slot, target)
         found += [(*before, step) for before in [(), *found] for step in steps]
     return found
+
+
+def preferred(space: SearchSpace, slot: Slot, target: Target) -> list[Step]:
+    """What plug-ins recommend for one slot."""
+    return [step for name in space.slot(slot, target.provider) for step in _preferred(space, name, target)]
 
 
 def _by_pace(

@@ -18,6 +18,7 @@ from autopilot.errors import Failure, VariantFailed
 from autopilot.profile import Measurement
 from autopilot.recipe import Recipe, Variant
 from autopilot.result import TrialRecord, TrialState
+from autopilot.search.dead_ends import DeadEnds
 from autopilot.search.finalists import line_up
 from autopilot.search.outcome import Outcome
 from autopilot.search.ranking import Ranking
@@ -86,7 +87,7 @@ class Book:
         self._by_variant: dict[str, TrialRecord] = {}
         self._by_artifact: dict[tuple[str, str], TrialRecord] = {}
         self._by_recipe: dict[str, TrialRecord] = {}  # out by what was built alone (its size)
-        self._dead: dict[str, str] = {}
+        self._dead = DeadEnds()
 
     def recover(self) -> None:
         """Take over what is finished; queue again what an interrupted run left half-done."""
@@ -163,11 +164,7 @@ class Book:
 
     def dead_end(self, recipe: Recipe) -> str | None:
         """Why ``recipe`` can't be built: some trial found that its first steps don't apply to this model."""
-        for n in range(1, len(recipe.steps) + 1):
-            reason = self._dead.get(Recipe(recipe.steps[:n]).digest)
-            if reason is not None:
-                return reason
-        return None
+        return self._dead.reason(recipe)
 
     def same_variant(self, variant: Variant) -> TrialRecord | None:
         """The trial that measured ``variant`` already, or that ended before its deployment mattered."""
@@ -300,7 +297,7 @@ class Book:
             self._by_recipe.setdefault(record.variant.recipe.digest, record)
         if record.failure is Failure.UNSUPPORTED and record.stage == Stage.BUILD:
             # What a provider doesn't support says nothing about the recipe on another one.
-            self._dead[record.variant.recipe.digest] = record.reason
+            self._dead.learn(record)
         if record.artifact is not None:
             self._by_artifact.setdefault((record.artifact.sha256, deployment_text(record.variant)), record)
 

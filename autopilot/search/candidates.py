@@ -9,7 +9,7 @@ from autopilot.budget import Judgement
 from autopilot.contracts import Slot
 from autopilot.domain import Choice, Domain, Int, Scalar
 from autopilot.errors import SpecError
-from autopilot.known_good import parents
+from autopilot.known_good import parents, preferred
 from autopilot.recipe import Recipe, Step, Variant
 from autopilot.result import TrialRecord
 from autopilot.search.finalists import line_up
@@ -79,10 +79,10 @@ class SpaceCandidates:
             variant = self._space.sample(draw)
             found[variant.id] = variant
         for record in missed:
-            found |= {v.id: v for v in self._continued(record.variant)}
+            found |= {v.id: v for v in self._taught(record.variant)}
         for record in best:
             names = self._space.names_of(record.variant)
-            for variant in (*self._grafted(record.variant), *self._continued(record.variant)):
+            for variant in (*self._grafted(record.variant), *self._taught(record.variant)):
                 found[variant.id] = variant
             for _ in range(NEIGHBOURS):
                 variant = self._space.sample(draw.near(names))
@@ -94,6 +94,17 @@ class SpaceCandidates:
         kept = tuple(s for s in good.recipe.steps if self._space.techniques[s.technique][0].slot not in _EARLY)
         for before in parents(self._space, self._target.running(good.deployment.provider)):
             yield Variant(Recipe((*before, *kept)), good.deployment)
+
+    def _taught(self, variant: Variant) -> Iterator[Variant]:
+        """``variant`` with more training: one level further, or with the recommended one after its structure."""
+        yield from self._continued(variant)
+        slots = [self._space.techniques[s.technique][0].slot for s in variant.recipe.steps]
+        if Slot.STRUCTURE not in slots or Slot.TRAINING in slots:
+            return
+        until = slots.index(Slot.STRUCTURE) + 1
+        before, after = variant.recipe.steps[:until], variant.recipe.steps[until:]
+        for step in preferred(self._space, Slot.TRAINING, self._target.running(variant.deployment.provider)):
+            yield Variant(Recipe((*before, step, *after)), variant.deployment)
 
     def _continued(self, good: Variant) -> Iterator[Variant]:
         """``good`` with each of its trainings taken one level further."""

@@ -125,6 +125,7 @@ def prefer(target: Target) -> tuple[Mapping[str, Scalar], ...]:
         {"student": "width", "keep": 0.5, "effort": 1},
         {"student": "depth", "keep": 0.35, "effort": 1},
         {"student": "same", "effort": 1},
+        {"student": "same", "effort": 3},
     )
 
 

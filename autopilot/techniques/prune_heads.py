@@ -217,4 +217,6 @@ TECHNIQUE = Technique(
     available=available,
     prefer=lambda target: ({"keep": 0.75}, {"keep": 0.85}),
     refuses=refuses,
+    # Gradients of hundreds of requests, timing of parts, a refit of each block.
+    work=lambda params: 12.0,
 )

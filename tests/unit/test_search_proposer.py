@@ -207,6 +207,26 @@ def test_training_is_continued_whether_it_kept_the_limits_or_not(drop: float) ->
     assert variant_of(further).id in {v.id for v in pool}
 
 
+def test_pruned_variant_that_missed_is_taught_further() -> None:
+    """Where what pruning left broke a limit, the recommended training after it is a candidate."""
+    teach = replace(training("teach"), slot=Slot.TRAINING)
+    space = space_of(technique("prune", Slot.STRUCTURE), teach, training_int8())
+    pruned, int8 = Step("prune", params_of({"kind": "b"})), Step("int8", params_of({"kind": "c", "level": 0.123}))
+    deployment = SPACE.default_deployment()
+
+    tried = record(0, Variant(Recipe((pruned, int8)), deployment), Facts(0.3, 0.05))
+    pool = SpaceCandidates(space, TARGET, RANKING, seed=0).pool([tried])
+
+    taught = Step("teach", params_of({"effort": 0, "kept": 0.5}))
+    assert Variant(Recipe((pruned, taught, int8)), deployment).id in {v.id for v in pool}
+
+
+def training_int8() -> Technique:
+    """int8 with so many settings that the space is drawn from."""
+    kinds = Choice(("a", "b", "c"))
+    return technique("int8", Slot.PRECISION, parameters={"kind": kinds, "level": Float(0.0, 1.0, 0.5)})
+
+
 def test_what_should_not_end_in_time_is_not_begun() -> None:
     """With ten seconds left no training of minutes is proposed."""
     space = space_of(training(), technique("int8", Slot.PRECISION))
