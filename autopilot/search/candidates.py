@@ -66,10 +66,8 @@ class SpaceCandidates:
         return self._drawn[1]
 
     def _almost(self, records: Sequence[TrialRecord]) -> Sequence[TrialRecord]:
-        """Trained variants that broke a limit, by the least first: more training may bring them inside."""
-        out = [
-            r for r in records if r.verdict and r.verdict.overall is Judgement.OUT and any(self._continued(r.variant))
-        ]
+        """Variants changed early that broke a limit, by the least first: more training may bring them inside."""
+        out = [r for r in records if r.verdict and r.verdict.overall is Judgement.OUT and any(self._taught(r.variant))]
         return sorted(out, key=lambda r: r.verdict.worst if r.verdict else 0.0)[:BEST]
 
     def _draw_pool(self, best: Sequence[TrialRecord], missed: Sequence[TrialRecord], turn: int) -> Sequence[Variant]:
