@@ -15,6 +15,7 @@ from autopilot.recipe import Recipe
 from autopilot.techniques import _prune_latency, _torch
 from autopilot.techniques._rules import already_quantized
 from autopilot.torch_model import missing
+from autopilot.torch_model.heldout import divide
 from autopilot.torch_model.prune import Plan, Pruner
 from autopilot.torch_model.train import Schedule, Trainer
 from autopilot.torch_model.trials import parameters
@@ -40,7 +41,8 @@ def apply(source: Path, target_folder: Path, params: Mapping[str, Scalar], conte
     split = _torch.training_data(context)
     start = _torch.module_of(source, context, "torch_pruning")
     output = inspect(source).outputs[0].name
-    trainer = Trainer(split, start.call, context.metric_is_classification, output)
+    # Not with what is held out from a distillation after it, which would find the answers too good to get better.
+    trainer = Trainer(split, start.call, context.metric_is_classification, output, divide(split)[0])
     context.tell("pruning: how much each group of channels matters")
     pruned = _pruned(source, start, trainer, _plan(params), context)
     trainer.settle(pruned)
@@ -131,7 +133,7 @@ PARAMETERS: Mapping[str, Domain] = {
 TECHNIQUE = Technique(
     name="prune_channels",
     slot=Slot.STRUCTURE,
-    version=1,
+    version=2,
     parameters=PARAMETERS,
     apply=apply,
     summary="whole channels removed, then trained towards the model as given (needs torch and data.train)",

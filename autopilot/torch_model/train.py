@@ -42,12 +42,14 @@ class Trainer:
     """Trains on ``split`` (its labels where it has any), calling networks as ``call`` says.
 
     ``classes``: answers are scores of classes over the last axis. ``output``: the one that is compared.
+    ``train``: int64, the samples that ``fit`` trains with; None for all.
     """
 
     split: Split
     call: Call
     classes: bool
     output: str
+    train: npt.NDArray[np.int64] | None = None
 
     def answer(self, module: nn.Module, indices: Any) -> Tensor:
         """The compared output for some samples."""
@@ -148,11 +150,12 @@ class Trainer:
         rng = np.random.default_rng(_SEED)
         optimizer = torch.optim.AdamW(module.parameters(), lr=schedule.learning_rate, weight_decay=1e-4)
         begun, steps = time.monotonic(), 0
-        total = max(1, schedule.epochs * math.ceil(self.split.n / BATCH))
+        chosen = np.arange(self.split.n) if self.train is None else self.train
+        total = max(1, schedule.epochs * math.ceil(len(chosen) / BATCH))
         module.train()
         for epoch in range(schedule.epochs):
             last = 0.0
-            for batch in self.batches(rng.permutation(self.split.n)):
+            for batch in self.batches(rng.permutation(chosen)):
                 spent = (time.monotonic() - begun) / schedule.seconds
                 if spent >= 1.0:
                     module.eval()

@@ -19,7 +19,7 @@ from autopilot.torch_model.calling import Call  # noqa: E402
 from autopilot.torch_model.distil import RESERVE_S, Distiller, Lesson, Plan, epochs_of  # noqa: E402
 from autopilot.torch_model.hidden import Hidden  # noqa: E402
 from autopilot.torch_model.students import Judge, shallower  # noqa: E402
-from autopilot.torch_model.train import Trainer  # noqa: E402
+from autopilot.torch_model.train import Schedule, Trainer  # noqa: E402
 
 N = 240
 
@@ -261,3 +261,22 @@ def test_nothing_to_take_out_is_unsupported(share: float) -> None:
         shallower(Blocks(), share, judge())
     with pytest.raises(Unsupported, match="no repeated blocks"):
         shallower(nn.Linear(4, 3), 0.5, judge())
+
+
+def test_training_before_keeps_off_what_is_held_out_later(tmp_path: Path) -> None:
+    """A trainer that is told its samples trains with no others."""
+    seen: set[int] = set()
+
+    class Watched(Split):
+        def feed(self, indices: Any) -> dict[str, Any]:
+            seen.update(int(i) for i in indices)
+            return super().feed(indices)
+
+    rng = np.random.default_rng(0)
+    split: Any = Watched(rng.standard_normal((N, 4)).astype(np.float32), np.arange(N) % 3)
+    allowed = np.arange(0, N, 2)
+    trainer = Trainer(split, Call(("x",), ("x",), 1), True, "output", allowed)
+
+    trainer.fit(network(), torch.zeros(N, 3), Schedule(epochs=2, seconds=60.0, learning_rate=1e-3))
+
+    assert seen == set(allowed.tolist())
