@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,8 @@ from autopilot.torch_model.losses import LOSSES
 from autopilot.torch_model.train import Trainer
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from autopilot.data import Split
     from autopilot.target import Target
 
@@ -33,7 +36,7 @@ _VERSION = 1
 def apply(source: Path, target_folder: Path, params: Mapping[str, Scalar], context: BuildContext) -> None:
     """Write the trained student.
 
-    ``params``: student, keep, loss, hidden, effort, learning_rate, batch; see ``PARAMETERS``.
+    ``params``: student, keep, loss, hidden, mixup, effort, learning_rate, batch; see ``PARAMETERS``.
 
     Raises:
         Unsupported: torch or training data are missing, the model can't be converted or exported, or there is no such
@@ -54,6 +57,8 @@ def apply(source: Path, target_folder: Path, params: Mapping[str, Scalar], conte
     hidden = _hidden(float(str(params["hidden"])), student, trainer, source, context)
     lesson = _lesson(output, split, source, context)
     distiller = _distiller(source, {**params, "layout": _students.layout(student.module)}, trainer, lesson, context)
+    if params["mixup"]:
+        distiller = replace(distiller, teacher=_mixing_teacher(trainer, source, context))
     distiller.train(student.module, int(str(params["effort"])), hidden)
     _torch.write(student.module, student.call, split, target_folder / "model.onnx", student.recorded(context))
 
@@ -80,6 +85,18 @@ def _hidden(
     return hidden
 
 
+def _mixing_teacher(trainer: Trainer, source: Path, context: BuildContext) -> nn.Module:
+    """The model as given, to be asked about samples that nobody has.
+
+    Raises:
+        Unsupported: an input is of whole numbers, between which there is nothing.
+    """
+    plain, keywords = trainer.call.arguments(trainer.split.feed([0]))
+    if not all(value.is_floating_point() for value in (*plain, *keywords.values())):
+        raise Unsupported("it has inputs of whole numbers, which can't be mixed.", "Leave mixup at 0.")
+    return _torch.module_of(context.model or source, context).module.eval()
+
+
 def _distiller(
     source: Path, params: Mapping[str, Scalar], trainer: Trainer, lesson: Lesson, context: BuildContext
 ) -> Distiller:
@@ -93,6 +110,7 @@ def _distiller(
         float(str(params["learning_rate"])),
         int(str(params["batch"])),
         float(str(params["hidden"])),
+        float(str(params["mixup"])),
     )
     path = context.scratch / "distill" / key[:32]
     return Distiller(trainer, lesson, plan, path, lambda: context.left_s, context.tell)
@@ -137,6 +155,7 @@ def sensible(target: Target) -> Mapping[str, tuple[Scalar, ...]]:
         "effort": tuple(range(HIGHEST)),
         "loss": tuple(LOSSES),
         "hidden": (0.0, 1.0),
+        "mixup": (0.0, 0.5),
         "batch": (64,),
         "learning_rate": (3e-4, 1e-3),
     }
@@ -159,6 +178,7 @@ PARAMETERS: Mapping[str, Domain] = {
     "keep": Float(0.1, 0.9, 0.5),
     "loss": Choice(tuple(LOSSES)),
     "hidden": Float(0.0, 10.0, 0.0),
+    "mixup": Float(0.0, 2.0, 0.0),
     "effort": Int(0, HIGHEST, 1),
     "learning_rate": Float(1e-5, 1e-2, 5e-4, log=True),
     "batch": Int(8, 512, 64),

@@ -42,12 +42,16 @@ _SEED = 1
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """``loss`` is a name of ``losses.LOSSES``; ``batch`` in samples; ``hidden`` the weight of hidden states."""
+    """``loss`` is a name of ``losses.LOSSES``; ``batch`` in samples; ``hidden`` the weight of hidden states.
+
+    ``mixup``: the Beta distribution's parameter for mixing samples; 0 for none.
+    """
 
     loss: str
     learning_rate: float
     batch: int
     hidden: float = 0.0
+    mixup: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +79,7 @@ class Distiller:
     """Trains students on ``trainer``'s split.
 
     ``checkpoints``: a path to which the rung is added. ``left_s()``: seconds until all has to be over.
+    ``teacher``: the module that says the answers to mixed samples; without one nothing is mixed.
     """
 
     trainer: Trainer
@@ -83,6 +88,7 @@ class Distiller:
     checkpoints: Path
     left_s: Callable[[], float] = lambda: math.inf
     tell: Callable[[str], None] = lambda text: None
+    teacher: nn.Module | None = None
 
     def train(self, module: nn.Module, effort: int, hidden: Hidden | None = None) -> float:
         """Train ``module`` in place up to rung ``effort``; its score on the held-out samples (NaN without any).
@@ -197,8 +203,7 @@ class Distiller:
         module.train()
         if hidden is not None:
             hidden.attach(module)
-        scores = self.trainer.answer(module, batch)
-        loss = self._loss(scores, self.lesson.taught[batch].float(), self.trainer.labels(batch))
+        loss = self._of_mixed(module, rung, step, batch) if self.plan.mixup else self._of_samples(module, batch)
         if hidden is not None:
             loss = loss + self.plan.hidden * hidden.distance(lambda teacher: self.trainer.answer(teacher, batch))
         optimizer.zero_grad(set_to_none=True)
@@ -206,6 +211,28 @@ class Distiller:
         torch.nn.utils.clip_grad_norm_([p for g in optimizer.param_groups for p in g["params"]], _CLIP)
         optimizer.step()
         return float(loss.detach())
+
+    def _of_samples(self, module: nn.Module, batch: list[int]) -> Tensor:
+        scores = self.trainer.answer(module, batch)
+        return self._loss(scores, self.lesson.taught[batch].float(), self.trainer.labels(batch))
+
+    def _of_mixed(self, module: nn.Module, rung: int, step: int, batch: list[int]) -> Tensor:
+        """The loss on inputs between pairs of samples, where the teacher is asked anew.
+
+        Zhang et al. 2018 (mixup), for distillation Beyer et al. 2022 (a good teacher is patient and consistent): both
+        see the very same input, and few samples make many.
+        """
+        import torch
+
+        assert self.teacher is not None
+        rng = np.random.default_rng([_SEED, rung, step, 1])
+        share, order = float(rng.beta(self.plan.mixup, self.plan.mixup)), rng.permutation(len(batch)).tolist()
+        plain, keywords = self.trainer.call.arguments(self.trainer.split.feed(batch))
+        plain = tuple(_between(value, order, share) for value in plain)
+        keywords = {name: _between(value, order, share) for name, value in keywords.items()}
+        with torch.no_grad():
+            taught = self.trainer.respond(self.teacher, plain, keywords)
+        return self._loss(self.trainer.respond(module, plain, keywords), taught.float(), None)
 
     def _loss(self, scores: Tensor, taught: Tensor, labels: Tensor | None) -> Tensor:
         loss: Loss = LOSSES[self.plan.loss] if self.trainer.classes else mse
@@ -259,6 +286,13 @@ class Distiller:
                 if moments:
                     optimizer.state[value] = moments
         return state
+
+
+def _between(value: Tensor, order: list[int], share: float) -> Tensor:
+    """Points between samples and others of the same batch; whole numbers can't be mixed, and a constant needn't be."""
+    if not value.is_floating_point() or value.shape[:1] != (len(order),):
+        return value
+    return share * value + (1.0 - share) * value[order]
 
 
 def epochs_of(rung: int) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -53,9 +53,12 @@ class Trainer:
 
     def answer(self, module: nn.Module, indices: Any) -> Tensor:
         """The compared output for some samples."""
+        return self.respond(module, *self.call.arguments(self.split.feed(indices)))
+
+    def respond(self, module: nn.Module, plain: Sequence[Tensor], keywords: Mapping[str, Tensor]) -> Tensor:
+        """The compared output for inputs as ``Call.arguments`` gives them."""
         from autopilot.torch_model.calling import named_outputs
 
-        plain, keywords = self.call.arguments(self.split.feed(indices))
         return named_outputs(module(*plain, **keywords))[self.output]
 
     def shapes(self, module: nn.Module) -> dict[str, tuple[int, ...]]:

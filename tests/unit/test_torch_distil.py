@@ -280,3 +280,33 @@ def test_training_before_keeps_off_what_is_held_out_later(tmp_path: Path) -> Non
     trainer.fit(network(), torch.zeros(N, 3), Schedule(epochs=2, seconds=60.0, learning_rate=1e-3))
 
     assert seen == set(allowed.tolist())
+
+
+def test_mixed_training_asks_the_teacher_about_what_the_student_sees(tmp_path: Path) -> None:
+    """Student and teacher get the very same points between samples, and the student learns from them."""
+    teacher, seen, asked = network(seed=1), list[Any](), list[Any]()
+    student = network()
+    teacher.register_forward_pre_hook(lambda module, given: asked.append(given[0].detach().clone()))
+    student.register_forward_pre_hook(lambda module, given: seen.append(given[0].detach().clone()))
+    plan = Plan("ce_kd", 1e-2, 32, mixup=0.5)
+    made = distiller(tmp_path, plan=plan, teacher=teacher)
+    samples = {tuple(row.tolist()) for row in torch.from_numpy(made.trainer.split.feed(range(N))["x"])}
+
+    made.train(student, 0)
+
+    taught = [value for value in seen if any(value.shape == a.shape and torch.equal(value, a) for a in asked)]
+    assert len(taught) == len(asked) == 7
+    assert any(tuple(row.tolist()) not in samples for row in asked[0])
+
+
+def test_mixed_training_is_continued_like_any_other(tmp_path: Path) -> None:
+    """What is mixed follows rung and step, so that rungs taken apart give the same weights."""
+    straight, stepped = network(), network()
+    plan, teacher = Plan("ce_kd", 1e-2, 32, mixup=0.5), network(seed=1)
+
+    distiller(tmp_path / "a", plan=plan, teacher=teacher).train(straight, 2)
+    for effort in range(3):
+        stepped = network()
+        distiller(tmp_path / "b", plan=plan, teacher=teacher).train(stepped, effort)
+
+    assert equal(straight, stepped)
