@@ -126,9 +126,10 @@ def normalise(params: Mapping[str, Scalar]) -> Mapping[str, Scalar]:
 
 
 def work(params: Mapping[str, Scalar]) -> float:
-    """Each rung doubles the epochs, and a smaller student takes less for each."""
+    """Each rung doubles the epochs; a smaller student takes less for each, asking the teacher on the way more."""
     kept = 1.0 if params["student"] in ("same", "code") else float(str(params["keep"]))
-    return 5.0 + 5.0 * kept * 2.0 ** int(str(params["effort"]))
+    asked = 0.5 if params["mixup"] else 0.0
+    return 5.0 + 5.0 * (kept + asked) * 2.0 ** int(str(params["effort"]))
 
 
 def available(target: Target) -> str | None:
