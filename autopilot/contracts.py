@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from autopilot.domain import Domain, Scalar
-from autopilot.needs import Need
+from autopilot.needs import Ask, Need
 from autopilot.profile import Kernel, Measurement, OperatorCost, Placement, Profile
 from autopilot.recipe import Deployment, Recipe, digest
 
@@ -90,7 +90,8 @@ class Technique:
     for the same input changes. ``libraries`` are the distributions whose versions matter likewise.
     ``claims_int8`` marks techniques whose output is audited for what really runs in int8.
     ``needs`` are libraries, training data or a torch model that it can't do without: where one is missing the
-    technique is left out, and the result says so;
+    technique is left out, and the result says so; ``asks`` what a provider must take to run its files, by
+    parameter where that decides: values are left out on a provider whose facts don't have it;
     ``available(target)`` gives None or another reason why this machine can't use it; ``prefer(target)``
     gives known-good parameter sets for this machine, best first (they warm-start the search);
     ``sensible(target)`` gives, for some parameters, the values worth trying on this machine; a search
@@ -120,6 +121,7 @@ class Technique:
     on_by_default: bool = True
     machine_bound: bool = False
     needs: tuple[Need, ...] = ()
+    asks: tuple[Ask, ...] = ()
     available: Callable[[Target], str | None] = lambda target: None
     prefer: Callable[[Target], tuple[Mapping[str, Scalar], ...]] = lambda target: ({},)
     sensible: Callable[[Target], Mapping[str, tuple[Scalar, ...]]] = lambda target: {}
@@ -161,7 +163,8 @@ class ProviderFacts:
     """What a provider declares beyond running models; the defaults are those of ONNX Runtime on the CPU.
 
     ``formats`` and ``precisions``: the artifacts it takes, by file ending and by the types that it has kernels
-    for. ``memory_axes`` and ``energy_counters``: what its memory and energy are read from on this hardware.
+    for; ``operators``: the sets of operators that it takes beside ONNX's own.
+    ``memory_axes`` and ``energy_counters``: what its memory and energy are read from on this hardware.
     ``numerics``: options that change answers, so that quality is scored again for each of their values; None where
     all may, but those that are known to every provider as harmless.
     ``libraries``: distributions whose versions belong to every figure taken with it.
@@ -173,6 +176,7 @@ class ProviderFacts:
 
     formats: tuple[str, ...] = (".onnx",)
     precisions: tuple[str, ...] = ("float32", "float16", "int8")
+    operators: tuple[str, ...] = ("com.microsoft",)
     memory_axes: tuple[str, ...] = ("peak_memory_mb", "model_memory_mb", "resident_memory_mb")
     energy_counters: tuple[str, ...] = ("rapl",)
     numerics: tuple[str, ...] | None = None
@@ -180,6 +184,10 @@ class ProviderFacts:
     hardware: tuple[str, ...] = ("cpu", "cpu_flags")
     sensible: Callable[[Target], Mapping[str, tuple[Scalar, ...]]] = lambda target: {}
     unaudited: str = ""
+
+    def takes(self, what: str) -> bool:
+        """Whether files with ``what`` run, a type or a set of operators; see ``Ask``."""
+        return what in self.precisions or what in self.operators
 
     def engine_key(self, target: Target) -> str:
         """A digest of what an engine built on ``target`` depends on: library builds, driver, device."""

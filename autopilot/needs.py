@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from importlib.util import find_spec
 from typing import Any
+
+from autopilot.domain import Choice, Domain, Scalar
 
 _COMMAND = re.compile(r"pip install (?:'[^']*'|\"[^\"]*\"|\S+)")
 
@@ -33,6 +35,19 @@ class Need:
     lack: Lack
     name: str = ""
     install: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """What the files of a technique ask of a provider, beside float32 and ONNX's own operators.
+
+    ``what``: a type that is computed in, or a set of operators (``com.microsoft``); with ``parameter`` only where
+    that has one of ``values``.
+    """
+
+    what: str
+    parameter: str = ""
+    values: tuple[Scalar, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +92,28 @@ def unmet(technique: str, needs: Iterable[Need], lacks: Mapping[Lack, str]) -> N
         elif need.lack in lacks:
             return NotTried("technique", technique, need.lack, lacks[need.lack], need.install)
     return None
+
+
+def taken(
+    domains: Mapping[str, Domain], asks: Iterable[Ask], takes: Callable[[str], bool]
+) -> tuple[dict[str, Domain], str]:
+    """``domains`` without values whose files a provider can't take; and what it lacks where none would be left.
+
+    >>> taken({"method": Choice(("big", "small"))}, [Ask("com.microsoft", "method", ("big",))], lambda what: False)
+    ({'method': Choice(values=('small',))}, '')
+    >>> taken({}, [Ask("com.microsoft")], lambda what: False)
+    ({}, 'com.microsoft')
+    """
+    left = dict(domains)
+    for ask in asks:
+        if takes(ask.what):
+            continue
+        domain = left.get(ask.parameter)
+        values = tuple(v for v in domain.values if v not in ask.values) if isinstance(domain, Choice) else ()
+        if not values:
+            return left, ask.what
+        left[ask.parameter] = Choice(values)
+    return left, ""
 
 
 def refused(kind: str, name: str, reason: str) -> NotTried:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -11,17 +10,16 @@ from typing import Any
 
 import yaml
 
+from autopilot import space_deployment
 from autopilot.contracts import Provider, Slot, Technique, facts_of
 from autopilot.domain import Choice, Domain, Scalar, narrow
 from autopilot.errors import SpecError
 from autopilot.known_good import known_good
-from autopilot.needs import Lack, NotTried, refused, unmet
+from autopilot.needs import Lack, NotTried, refused, taken, unmet
 from autopilot.recipe import Deployment, Recipe, Step, Variant, params_of
 from autopilot.target import Target
 
 NONE = "none"
-# Waiting for a batch to fill, in milliseconds: none, and what a request of some milliseconds can spare.
-DELAYS_MS = (0.0, 1.0, 2.0, 5.0)
 
 # Asks somebody (a sampler, a test) for a value of a named domain.
 Suggest = Callable[[str, Domain], Scalar]
@@ -265,10 +263,10 @@ def build_space(
     _known(wanted, tuple(techniques), f"{path}: techniques")
     sensible_only = bool(raw.get("sensible_only", True))
     deployment = _mapping(raw.get("deployment"), f"{path}: deployment")
-    threads = _threads(deployment.pop("threads", "auto"), request.threads, str(path))
-    batches = _batches(deployment.pop("batch", None), request.batches, str(path))
-    delays_ms = _delays_ms(deployment.pop("max_delay_ms", None), str(path))
-    instances = _instances(deployment.pop("instances", "auto"), request.threads, str(path))
+    threads = space_deployment.threads(deployment.pop("threads", "auto"), request.threads, str(path))
+    batches = space_deployment.batches(deployment.pop("batch", None), request.batches, str(path))
+    delays_ms = space_deployment.delays_ms(deployment.pop("max_delay_ms", None), str(path))
+    instances = space_deployment.instances(deployment.pop("instances", "auto"), request.threads, str(path))
     if not request.serving:
         delays_ms, instances = (0.0,), (1,)
     threads = tuple(t for t in threads if fitting(instances, t, request.threads))
@@ -286,6 +284,7 @@ def build_space(
         where = f"{path}: deployment.{name}"
         worth = facts_of(provider).sensible(target) if sensible_only else {}
         options[name] = _narrowed(provider.parameters, _worth(worth, _mapping(deployment.get(name), where)), where)
+    fits = {name: facts_of(p).takes for name, p in usable.items()}
     irrelevant = {name: f for name, p in usable.items() if (f := getattr(p, "irrelevant", None)) is not None}
     space = SearchSpace({}, options, threads, batches, not_tried, delays_ms, instances, request.threads, irrelevant)
     for name, settings in wanted.items():
@@ -294,7 +293,7 @@ def build_space(
         if (gap := unmet(name, techniques[name].needs, request.lacks)) is not None:
             space = replace(space, not_tried=(*space.not_tried, gap))
             continue
-        space = _with(space, techniques[name], told, target=target, sensible_only=sensible_only, where=where)
+        space = _with(space, techniques[name], told, fits=fits, target=target, sensible_only=sensible_only, where=where)
     return space
 
 
@@ -320,11 +319,12 @@ def _with(
     technique: Technique,
     settings: Mapping[str, Any],
     *,
+    fits: Mapping[str, Callable[[str], bool]],
     target: Target,
     sensible_only: bool,
     where: str,
 ) -> SearchSpace:
-    """``space`` with ``technique`` on those of its providers that it is of use on."""
+    """``space`` with ``technique`` on those of its providers that it is of use on; ``fits``: what each takes."""
     found: dict[str, Mapping[str, Domain]] = {}
     reasons: dict[str, str] = {}
     for provider in space.providers:
@@ -333,7 +333,12 @@ def _with(
             reasons[provider] = reason
             continue
         worth = technique.sensible(there) if sensible_only else {}
-        found[provider] = _narrowed(technique.parameters, _worth(worth, settings), where)
+        domains = _narrowed(technique.parameters, _worth(worth, settings), where)
+        domains, lacking = taken(domains, technique.asks, fits[provider])
+        if lacking:
+            reasons[provider] = f"it makes files with {lacking}, which {provider} doesn't take"
+        else:
+            found[provider] = domains
     name = technique.name
     if not found:
         gap = refused("technique", name, next(iter(reasons.values())))
@@ -356,44 +361,3 @@ def _worth(sensible: Mapping[str, tuple[Scalar, ...]], settings: Mapping[str, An
 def _narrowed(declared: Mapping[str, Domain], settings: Mapping[str, Any], where: str) -> dict[str, Domain]:
     _known(settings, tuple(declared), where)
     return {k: narrow(d, settings[k], f"{where}.{k}") if k in settings else d for k, d in declared.items()}
-
-
-def _threads(wanted: Any, most: int, where: str) -> tuple[int, ...]:
-    """Thread counts to try, the target's own first: it is the default deployment's."""
-    if wanted == "auto":
-        powers = [1 << i for i in range(most.bit_length()) if 1 << i < most]
-        return (most, *reversed(powers))
-    counts = _counts(wanted, f"{where}: deployment.threads should be auto or a list of counts")
-    return tuple(sorted((v for v in counts if v <= most), reverse=True)) or (most,)
-
-
-def _batches(wanted: Any, allowed: tuple[int, ...], where: str) -> tuple[int, ...]:
-    if wanted is None:
-        return allowed
-    counts = _counts(wanted, f"{where}: deployment.batch should be a list of batch sizes")
-    return allowed if len(allowed) == 1 else tuple(sorted(counts))
-
-
-def _counts(wanted: Any, right: str) -> set[int]:
-    values = wanted if isinstance(wanted, list) else [wanted]
-    if not values or not all(isinstance(v, int) and not isinstance(v, bool) and v >= 1 for v in values):
-        raise SpecError(f"{right}, not {wanted!r}.")
-    return set(values)
-
-
-def _delays_ms(wanted: Any, where: str) -> tuple[float, ...]:
-    """How long the oldest waiting request may wait for others, in milliseconds, ascending."""
-    if wanted is None:
-        return DELAYS_MS
-    values = wanted if isinstance(wanted, list) else [wanted]
-    good = all(isinstance(v, (int, float)) and not isinstance(v, bool) and 0 <= v < math.inf for v in values)
-    if not values or not good:
-        raise SpecError(f"{where}: deployment.max_delay_ms should be a list of milliseconds, not {wanted!r}.")
-    return tuple(sorted({float(v) for v in values}))
-
-
-def _instances(wanted: Any, most: int, where: str) -> tuple[int, ...]:
-    """Copies of the model in one server, ascending."""
-    if wanted == "auto":
-        return tuple(1 << i for i in range(most.bit_length()))
-    return tuple(sorted(_counts(wanted, f"{where}: deployment.instances should be auto or a list of counts")))

@@ -80,7 +80,7 @@ def _code(technique: Technique) -> str:
     module = getattr(technique.apply, "__module__", None) or type(technique.apply).__module__
     if not module.startswith("autopilot."):
         return code_digest(module)
-    more = ("autopilot.torch_model",) if technique.needs_training else ()
+    more = ("autopilot.torch_model",) if technique.needs_training or "torch" in technique.libraries else ()
     return code_digest("autopilot.techniques", "autopilot.model", *more)
 
 

@@ -59,6 +59,7 @@ class TorchCompileProvider:
     facts: ProviderFacts = field(
         default_factory=lambda: ProviderFacts(
             precisions=("float32",),
+            operators=(),
             libraries=("torch",),
             sensible=sensible,
             unaudited="inductor's kernels don't tell which operators of the ONNX file they come from",

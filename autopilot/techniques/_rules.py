@@ -11,7 +11,17 @@ if TYPE_CHECKING:
     from autopilot.target import Target
 
 _CHANGES_PRECISION = frozenset(
-    {"dynamic_int8", "static_int8", "mixed_precision", "mixed_int8", "qat", "weight_only", "float16", "bfloat16"}
+    {
+        "dynamic_int8",
+        "static_int8",
+        "mixed_precision",
+        "mixed_int8",
+        "qat",
+        "neural_compressor",
+        "weight_only",
+        "float16",
+        "bfloat16",
+    }
 )
 
 _TENSORRT = ("tensorrt", "tensorrt_rtx")

@@ -57,20 +57,35 @@ def module_of(source: Path, context: BuildContext, *needed: str) -> Source:
         Unsupported: torch (or one of ``needed``) isn't installed, or the ONNX file can't be converted.
         VariantFailed: WRONG_NUMERICS where what was converted answers otherwise.
     """
-    import importlib
-
     lacking = missing("torch", "onnxscript", *needed)
     if lacking is not None:
         raise Unsupported(lacking, INSTALL)
-    importlib.import_module("torch").set_num_threads(context.threads)
+    _limit_threads(context)
     split = training_data(context)
     if context.torch_source is not None and context.torch_source.code is not None:
         own = _own(source, context, context.torch_source, split)
         if own is not None:
             return own
-    converted = from_onnx(source)
-    _check_converted(source, converted.outputs, split, context)
-    return Source(converted.module, converted.call)
+    return converted(source, split, context)
+
+
+def converted(source: Path, split: Split, context: BuildContext) -> Source:
+    """The module made of the ONNX file alone: whoever has the file gets the same; ``split`` only checks its answers.
+
+    Raises:
+        Unsupported: the file can't be converted, or what it becomes doesn't run.
+        VariantFailed: WRONG_NUMERICS where it answers otherwise.
+    """
+    _limit_threads(context)
+    made = from_onnx(source)
+    _check_converted(source, made.outputs, split, context)
+    return Source(made.module, made.call)
+
+
+def _limit_threads(context: BuildContext) -> None:
+    import importlib
+
+    importlib.import_module("torch").set_num_threads(context.threads)
 
 
 def is_given(source: Path, context: BuildContext) -> bool:

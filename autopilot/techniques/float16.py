@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from autopilot.contracts import BuildContext, Slot, Technique
 from autopilot.domain import Choice, Scalar
 from autopilot.errors import Failure, Unsupported, VariantFailed
+from autopilot.needs import Ask
 from autopilot.recipe import Recipe
 from autopilot.techniques import _onnx
 from autopilot.techniques._halves import store_weights
@@ -75,5 +76,6 @@ TECHNIQUE = Technique(
     summary="half precision: computed so (GPU), or weights stored so and widened at load (half the file)",
     # The CPU provider computes float16 at or below float32's speed: spaces for GPUs switch this on.
     on_by_default=False,
+    asks=(Ask("float16", "scope", ("compute",)),),
     refuses=refuses,
 )

@@ -12,6 +12,7 @@ from autopilot.contracts import BuildContext, Slot, Technique
 from autopilot.domain import Choice, Scalar
 from autopilot.errors import AutopilotError, Failure, Unsupported, VariantFailed
 from autopilot.model.graph import nodes
+from autopilot.needs import Ask
 from autopilot.recipe import Recipe
 from autopilot.techniques import _onnx
 from autopilot.techniques._rules import already_quantized
@@ -151,5 +152,6 @@ TECHNIQUE = Technique(
     libraries=("onnx", "onnxruntime", "onnxscript", "onnx-ir", "onnxslim"),
     needs_calibration=True,
     prefer=lambda target: ({"method": "ort_fusions"},),
+    asks=(Ask("com.microsoft", "method", ("ort_fusions", "ort_extended", "transformers")),),
     refuses=refuses,
 )

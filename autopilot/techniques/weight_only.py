@@ -11,6 +11,7 @@ from autopilot.domain import Choice, Scalar
 from autopilot.errors import Unsupported
 from autopilot.model.graph import nodes, tensors
 from autopilot.model.inspect import WEIGHT_ONLY
+from autopilot.needs import Ask
 from autopilot.recipe import Recipe
 from autopilot.techniques import _onnx
 from autopilot.techniques._prepare import gemm_to_matmul
@@ -109,5 +110,6 @@ TECHNIQUE = Technique(
     claims_int8=True,
     prefer=lambda target: ({"bits": 8, "block_size": 32, "symmetric": True, "accuracy_level": 4},),
     normalise=normalise,
+    asks=(Ask("com.microsoft"),),
     refuses=refuses,
 )

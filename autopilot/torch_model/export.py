@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from autopilot.errors import ModelError
 from autopilot.torch_model.calling import Call, module_call, named_outputs, program_call, run
-from autopilot.torch_model.messages import first_line
+from autopilot.torch_model.messages import first_line, root_line
 from autopilot.torch_model.quiet import quiet
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def export_onnx(
     """Write ``model`` as the ONNX file ``target`` whose inputs are called as in ``feed``.
 
     ``feed``: real inputs, those of ``per_sample`` with the sample as first dimension; ``call`` says how a module
-    takes them where their names don't. Outputs are called
+    or a program takes them where their names don't. Outputs are called
     by the keys of the dict that the model answers with, else ``output``, or ``output_0`` and so on.
 
     Raises:
@@ -63,7 +63,7 @@ def export_onnx(
     from torch.export import ExportedProgram
 
     if isinstance(model, ExportedProgram):
-        return _export_program(model, feed, per_sample, target)
+        return _export_program(model, call or program_call(model, tuple(feed)), feed, per_sample, target)
     call = call or module_call(model, tuple(feed))
     samples = len(feed[per_sample[0]]) if per_sample else 1
     answer = named_outputs(run(call, model, feed))
@@ -117,9 +117,8 @@ def _attempt(
 
 
 def _export_program(
-    program: ExportedProgram, feed: Mapping[str, Array], per_sample: tuple[str, ...], target: Path
+    program: ExportedProgram, call: Call, feed: Mapping[str, Array], per_sample: tuple[str, ...], target: Path
 ) -> Exported:
-    call = program_call(program, tuple(feed))
     batch = _program_batch(program, call, per_sample)
     taken = rows(feed, per_sample, batch) if batch is not None else feed
     answer = named_outputs(run(call, program.module(), taken))
@@ -179,7 +178,7 @@ def _write(program: ExportedProgram, call: Call, outputs: tuple[str, ...], targe
         assert written is not None
         written.save(str(target), external_data=False)
     except Exception as exc:  # the exporter's own types, and those of the graph passes that it runs
-        return first_line(exc)
+        return root_line(exc)
     _tidy(target)
     return None
 

@@ -11,6 +11,13 @@ def first_line(exc: BaseException) -> str:
     return (lines[0] if lines else type(exc).__name__)[:300]
 
 
+def root_line(exc: BaseException) -> str:
+    """The first line of what an exception came of: torch's exporter itself begins with advice."""
+    while exc.__cause__ is not None:
+        exc = exc.__cause__
+    return first_line(exc)
+
+
 def listed(names: Sequence[str], most: int = 3) -> str:
     """Some names and how many more there are.
 

@@ -25,7 +25,9 @@ from tests import models
 
 TECHNIQUES = plugins.techniques()
 # Those that train need data of their own kind, and an extra; their tests are in files of their own.
-UNTRAINED = tuple(name for name, technique in TECHNIQUES.items() if not technique.needs_training)
+UNTRAINED = tuple(name for name, t in TECHNIQUES.items() if not t.needs_training and "torch" not in t.libraries)
+# A build by way of PyTorch takes seconds and an extra: its tests are in a file of its own too.
+QUICK = tuple(name for name, t in TECHNIQUES.items() if t.needs_training or name in UNTRAINED)
 MACHINES = {
     "vnni": ("x86_64", ("avx", "avx2", "avx512_vnni", "avx512f", "fma")),
     "avx2": ("x86_64", ("avx", "avx2", "fma")),
@@ -122,7 +124,7 @@ def test_nothing_changes_precision_or_fuses_after_quantization(name: str) -> Non
 
 
 @pytest.mark.parametrize("model", models.MAKERS)
-@pytest.mark.parametrize("name", TECHNIQUES)
+@pytest.mark.parametrize("name", QUICK)
 def test_apply_writes_a_usable_model_or_says_unsupported(name: str, model: str, tmp_path: Path) -> None:
     """On any model: same interface, loads, finite answers, unique names, source untouched; or Unsupported."""
     technique, use = TECHNIQUES[name], context(model, tmp_path)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ import pytest
 from autopilot import plugins
 from autopilot.contracts import ProviderFacts, Slot, Technique, facts_of
 from autopilot.domain import Choice, Domain, Scalar
+from autopilot.needs import Ask
 from autopilot.recipe import Recipe, Variant
 from autopilot.space import SearchSpace, SpaceRequest, build_space
 from autopilot.target import Target
@@ -215,3 +217,81 @@ def test_engine_key_follows_library_device_and_nothing_else() -> None:
 def test_provider_without_facts_is_taken_for_one_like_the_cpus() -> None:
     """Plug-ins of others from before there were facts go on working."""
     assert facts_of(PROVIDERS["cpu"]) == ProviderFacts(sensible=facts_of(PROVIDERS["cpu"]).sensible)
+
+
+class PlainProvider(FakeProvider):
+    """A provider of float32 and ONNX's own operators."""
+
+    facts = ProviderFacts(precisions=("float32",), operators=())
+
+
+ASKING = {
+    "blocks": technique("blocks", Slot.PRECISION, asks=(Ask("com.microsoft"),)),
+    "fusing": technique(
+        "fusing",
+        Slot.GRAPH,
+        parameters={"method": Choice(("big", "small")), "twice": Choice((False, True))},
+        asks=(Ask("com.microsoft", "method", ("big",)),),
+    ),
+    "half": technique(
+        "half",
+        Slot.TRAINING,
+        parameters={"scope": Choice(("compute",))},
+        asks=(Ask("float16", "scope", ("compute",)),),
+    ),
+}
+
+
+@pytest.mark.parametrize("text", ["", "sensible_only: false", "techniques: {blocks: {}, fusing: {}, half: {}}"])
+def test_no_draw_pairs_a_file_with_a_provider_that_cant_take_it(tmp_path: Path, text: str) -> None:
+    """Also where a space names everything: such a trial could only fail."""
+    path = tmp_path / "space.yaml"
+    path.write_text(text)
+    made: dict[str, Any] = {"cpu": FakeProvider("cpu"), "plain": PlainProvider("plain")}
+    space = build_space(path, SpaceRequest(("cpu", "plain"), 1, (1,)), target=TARGET, techniques=ASKING, providers=made)
+
+    found = [drawn(space, seed)[0] for seed in range(300)]
+
+    pairs = {(v.deployment.provider, s.technique, dict(s.params).get("method")) for v in found for s in v.recipe.steps}
+    assert {(t, m) for p, t, m in pairs if p == "plain"} == {("fusing", "small")}
+    assert {(t, m) for p, t, m in pairs if p == "cpu"} == {
+        ("blocks", None),
+        ("fusing", "big"),
+        ("fusing", "small"),
+        ("half", None),
+    }
+
+
+def test_technique_whose_files_no_provider_takes_is_left_out_with_the_reason(tmp_path: Path) -> None:
+    """The reason names what the provider lacks."""
+    path = tmp_path / "space.yaml"
+    path.write_text("")
+    space = build_space(
+        path,
+        SpaceRequest(("plain",), 1, (1,)),
+        target=TARGET,
+        techniques={"blocks": ASKING["blocks"]},
+        providers={"plain": PlainProvider("plain")},  # type: ignore[dict-item]
+    )
+
+    assert space.left_out == {"blocks": "it makes files with com.microsoft, which plain doesn't take"}
+
+
+def test_torch_compile_is_paired_with_nothing_outside_float32_and_onnx(tmp_path: Path) -> None:
+    """The real plug-ins: what becomes a PyTorch module is tried there, and nothing else."""
+    path = tmp_path / "space.yaml"
+    path.write_text("techniques: [fuse, weight_only, float16, static_int8, dynamic_int8, mixed_int8]")
+    provider = plugins.providers()["torch_compile"]
+    usable = SimpleNamespace(
+        name=provider.name, parameters=provider.parameters, facts=facts_of(provider), usable=lambda target: None
+    )
+    made: dict[str, Any] = {"cpu": FakeProvider("cpu"), "torch_compile": usable}
+    request = SpaceRequest(("cpu", "torch_compile"), 1, (1,))
+    space = build_space(path, request, target=TARGET, techniques=plugins.techniques(), providers=made)
+
+    there = {slot: space.slot(slot, "torch_compile") for slot in Slot}
+    assert there[Slot.GRAPH] == ("fuse",)
+    assert there[Slot.PRECISION] == ("float16",)
+    assert space.domains("fuse", "torch_compile")["method"] == Choice(("ort_basic", "onnxslim"))
+    assert space.domains("float16", "torch_compile")["scope"] == Choice(("storage",))
+    assert space.domains("fuse", "cpu")["method"] != space.domains("fuse", "torch_compile")["method"]
