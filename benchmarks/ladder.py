@@ -38,6 +38,8 @@ RUNGS: Mapping[str, frozenset[str]] = {
     "+ pruning": TRAINING,
     "+ distillation": frozenset(),
 }
+# So many of a rung are checked, until one is in budget: the fastest of many was lucky in part.
+TRIED = 4
 # What a trial's verdict is worth: one in budget first, one nobody can tell after, no others.
 ORDER = {"in": 0, "undecided": 1}
 
@@ -45,7 +47,7 @@ ORDER = {"in": 0, "undecided": 1}
 def study(folder: Path, options: argparse.Namespace, scratch: Path) -> Path:
     """A copy of ``folder`` whose spec asks the benchmark's question; the path of that spec."""
     copy = scratch / folder.name
-    shutil.copytree(folder, copy, ignore=shutil.ignore_patterns("runs", "mlruns"))
+    shutil.copytree(folder, copy, ignore=shutil.ignore_patterns("runs", "mlruns"), dirs_exist_ok=True)
     raw: dict[str, Any] = yaml.safe_load((copy / options.spec).read_text(encoding="utf-8"))
     raw["budget"] = {"quality_drop": QUALITY_DROP}
     raw["objective"] = "latency_p50_ms"
@@ -58,8 +60,8 @@ def study(folder: Path, options: argparse.Namespace, scratch: Path) -> Path:
     return path
 
 
-def fastest(trials: Sequence[Mapping[str, Any]], barred: frozenset[str]) -> Mapping[str, Any] | None:
-    """The fastest trial that is best off by verdict and uses no barred technique."""
+def fastest(trials: Sequence[Mapping[str, Any]], barred: frozenset[str]) -> list[Mapping[str, Any]]:
+    """The trials without a barred technique that may fit, those in budget first, the fastest first."""
     able = [
         t
         for t in trials
@@ -68,7 +70,7 @@ def fastest(trials: Sequence[Mapping[str, Any]], barred: frozenset[str]) -> Mapp
         and t.get("artifact")
         and not {step["technique"] for step in t["recipe"]} & barred
     ]
-    return min(able, key=lambda t: (ORDER[t["overall"]], t["measured"]["latency_p50_ms"]["value"]), default=None)
+    return sorted(able, key=lambda t: (ORDER[t["overall"]], t["measured"]["latency_p50_ms"]["value"]))[:TRIED]
 
 
 def check(trial: Mapping[str, Any], spec: Path, scratch: Path) -> Mapping[str, Any] | None:
@@ -102,13 +104,12 @@ def recipe_text(trial: Mapping[str, Any]) -> str:
     return " + ".join(parts) or "-"
 
 
-def row(rung: str, trial: Mapping[str, Any], told: Mapping[str, Any]) -> dict[str, Any]:
-    """One rung: speed against the model as given, loss of quality, its verdict on the test data."""
+def row(trial: Mapping[str, Any], told: Mapping[str, Any]) -> dict[str, Any]:
+    """One trial: speed against the model as given, loss of quality, its verdict on the test data."""
     speed = told["measured"].get("latency_p50_ms", {})
     ratio = speed.get("ratio") or {}
     drop = told["measured"].get("quality_drop", {})
     return {
-        "rung": rung,
         "trial": trial["number"],
         "recipe": recipe_text(trial),
         "latency_p50_ms": speed.get("value"),
@@ -132,27 +133,34 @@ def shown(found: Mapping[str, Any]) -> list[str]:
     ]
 
 
+def search(spec: Path, out: Path, scratch: Path) -> tuple[float, int]:
+    """Run the study into ``out``; its wall time in seconds and its exit code."""
+    started = time.perf_counter()
+    with (scratch / "stderr.txt").open("wb") as log:
+        command = [*AUTOPILOT, "run", str(spec), "--out", str(out), "--fresh"]
+        code = subprocess.run(command, cwd=spec.parent, stdout=subprocess.DEVNULL, stderr=log).returncode
+    if not (out / "result.json").is_file():
+        sys.exit((scratch / "stderr.txt").read_text(encoding="utf-8", errors="replace")[-3000:])
+    return time.perf_counter() - started, code
+
+
 def measure(folder: Path, options: argparse.Namespace, scratch: Path) -> dict[str, Any]:
     """Search once, then check the best of each rung."""
     spec, out = study(folder, options, scratch), scratch / "out"
-    started = time.perf_counter()
-    command = [*AUTOPILOT, "run", str(spec), "--out", str(out), "--fresh"]
-    with (scratch / "stderr.txt").open("wb") as log:
-        code = subprocess.run(command, cwd=spec.parent, stdout=subprocess.DEVNULL, stderr=log).returncode
-    wall_s = time.perf_counter() - started
-    if not (out / "result.json").is_file():
-        sys.exit((scratch / "stderr.txt").read_text(encoding="utf-8", errors="replace")[-3000:])
+    wall_s, code = search(spec, out, scratch) if not (options.again and out.is_dir()) else (None, None)
     result = json.loads((out / "result.json").read_text(encoding="utf-8"))
-    rows, checked = [], dict[int, Mapping[str, Any] | None]()
+    rows, checked = [], dict[int, dict[str, Any] | None]()
     for rung, barred in RUNGS.items():
-        trial = fastest(result["trials"], barred)
-        if trial is None:
-            continue
-        if trial["number"] not in checked:
-            checked[trial["number"]] = check(trial, spec, scratch)
-        told = checked[trial["number"]]
-        if told is not None and told["measured"]:
-            rows.append(row(rung, trial, told))
+        found = None
+        for trial in fastest(result["trials"], barred):
+            if trial["number"] not in checked:
+                told = check(trial, spec, scratch)
+                checked[trial["number"]] = row(trial, told) if told and told["measured"] else None
+            found = checked[trial["number"]] or found
+            if found and found["status"] == "in_budget":
+                break
+        if found:
+            rows.append({"rung": rung, **found})
     best = result.get("best")
     return {
         "workload": folder.name,
@@ -177,6 +185,7 @@ def main() -> int:
     parser.add_argument("--space", default="train", help="the search space, by name or path")
     parser.add_argument("--json", type=Path, help="also write the figures there")
     parser.add_argument("--keep", type=Path, help="keep the run's folder there")
+    parser.add_argument("--again", action="store_true", help="check the trials of the run that --keep kept, no search")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="autopilot-ladder-") as temporary:
         scratch = options.keep.resolve() if options.keep else Path(temporary)
@@ -184,7 +193,8 @@ def main() -> int:
         # A cache of its own: what another run built would be found for free.
         os.environ["AUTOPILOT_CACHE_DIR"] = str(scratch / "cache")
         found = measure(options.folder.resolve(), options, scratch)
-    print(f"{found['workload']}: {found['status']}, {found['trials']} trials in {found['search_wall_s']:.0f} s")
+    took = "" if found["search_wall_s"] is None else f" in {found['search_wall_s']:.0f} s"
+    print(f"{found['workload']}: {found['status']}, {found['trials']} trials{took}")
     if found["winner"]:
         speed = found["winner"]["speedup"]
         print(f"winner {speed['value']:.2f}x ({speed['low']:.2f}..{speed['high']:.2f}): {found['winner']['recipe']}")
