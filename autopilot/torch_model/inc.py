@@ -96,7 +96,7 @@ def _quantize(
         for feed in calibration:
             plain, keywords = call.arguments(feed)
             prepared(*plain, **keywords)
-        changed = convert(prepared)
+        changed: GraphModule = convert(prepared)
         _store_integers(changed)
         _rename_stored(changed)
     except Exception as exc:  # its own asserts, torchao's and torch's errors, of any kind
