@@ -131,6 +131,14 @@ def refuse_quantized(model: ModelProto) -> None:
         raise Unsupported(f"the model is quantized already (it has {found[0]} nodes).", "Start from the float model.")
 
 
+def refuse_half(model: ModelProto) -> None:
+    """Raise Unsupported for stored half-precision weights: a copy in float32 answers only as closely as they round."""
+    from onnx import TensorProto
+
+    if any(t.data_type in (TensorProto.FLOAT16, TensorProto.BFLOAT16) for t in model.graph.initializer):
+        raise Unsupported("it has weights in half precision.", "Start from the float32 model.")
+
+
 def drop_unused_domains(model: ModelProto) -> None:
     """Remove operator sets that no node uses: runtimes refuse files that name one they don't know."""
     used = {"" if n.domain == "ai.onnx" else n.domain for n in nodes(model)} | {""}

@@ -49,7 +49,9 @@ def apply(source: Path, target_folder: Path, params: Mapping[str, Scalar], conte
     """
     from autopilot.torch_model.inc import Settings, quantized
 
-    _onnx.refuse_quantized(_onnx.load(source))
+    model = _onnx.load(source)
+    _onnx.refuse_quantized(model)
+    _onnx.refuse_half(model)
     lacking = missing(*_LIBRARIES)
     if lacking is not None:
         raise Unsupported(lacking, f"Run {_INSTALL} in a clone.")

@@ -52,6 +52,7 @@ def apply(source: Path, target_folder: Path, params: Mapping[str, Scalar], conte
         raise Unsupported(lacking, INSTALL)
     model = _onnx.load(source)
     _onnx.refuse_quantized(model)
+    _onnx.refuse_half(model)
     if _onnx.stored_bytes(model) > _onnx.EXTERNAL_ABOVE_BYTES:
         raise Unsupported("its weights need a file of their own, which this technique doesn't take apart.")
     samples = _Samples.of(source, context, int(str(params["samples"])))

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from autopilot.errors import Unsupported
 from autopilot.model.files import external_files, parse
 from autopilot.model.graph import STANDARD, opset
 
@@ -101,6 +102,7 @@ class OnnxGraph:
 
         Raises:
             ModelError: not an ONNX model, or external data that is missing or elsewhere.
+            Unsupported: it holds values that are no tensors.
         """
         import onnx_ir as ir
 
@@ -157,7 +159,10 @@ def _prepared(path: Path) -> ir.Model:
         # Without shapes some operators are refused, each with its reason.
         with contextlib.suppress(shape_inference.InferenceError, checker.ValidationError, ValueError):
             proto = shape_inference.infer_shapes(proto, data_prop=True)
-    model = ir.from_proto(proto)
+    try:
+        model = ir.from_proto(proto)
+    except ir.serde.SerdeError as exc:  # maps, which classifiers of scikit-learn answer with
+        raise Unsupported("this ONNX model can't become a PyTorch one: it has values that are no tensors.") from exc
     for step in (
         common.InlinePass(),
         common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),

@@ -290,7 +290,7 @@ def test_check_refuses_a_folder_that_is_no_bundle(folder: Path, capsys: pytest.C
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["gone.onnx"], ("gone.onnx", "no such model file")),
+        (["gone.onnx"], ("gone.onnx", "does not exist")),
         (["spec.yaml"], ("spec.yaml", "not an ONNX model")),
         (["model.onnx", "--data", "gone.npz"], ("gone.npz does not exist",)),
         (["model.onnx", "--data", "model.onnx"], ("model.onnx", "neither .npz nor .parquet")),

@@ -189,6 +189,7 @@ sys.modules["torch"] = None
 from pathlib import Path
 from autopilot import plugins
 from autopilot.contracts import BuildContext
+from autopilot.errors import Unsupported
 from tests import models
 use = BuildContext(models.split_for(models.encoder(), 32), Path({str(tmp_path)!r}), 1, True)
 for name, technique in plugins.techniques().items():
@@ -198,6 +199,13 @@ for name, technique in plugins.techniques().items():
     folder = Path({str(tmp_path)!r}) / name
     folder.mkdir()
     params = technique.normalise({{k: d.default for k, d in technique.parameters.items()}})
+    if "torch" in technique.libraries:
+        try:
+            technique.apply(Path({str(source)!r}), folder, params, use)
+        except Unsupported as exc:
+            assert "torch is not installed" in str(exc)
+            continue
+        raise AssertionError(name)
     technique.apply(Path({str(source)!r}), folder, params, use)
     assert (folder / "model.onnx").is_file(), name
 assert sys.modules["torch"] is None

@@ -40,6 +40,9 @@ class Labelled(models.Samples):
 
     labels: Any = None
 
+    def raw(self, indices: Any) -> dict[str, Any]:
+        return {name: values[indices] for name, values in self.arrays.items()}
+
 
 def labelled(n: int = 256) -> Labelled:
     """Images whose labels are what ``nets.Cnn`` says to them."""
