@@ -6,7 +6,9 @@ import atexit
 import importlib.util
 import os
 import shutil
+import signal
 import tempfile
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,11 @@ _CACHE = tempfile.mkdtemp(prefix="autopilot-test-cache-")
 atexit.register(shutil.rmtree, _CACHE, ignore_errors=True)
 os.environ["AUTOPILOT_CACHE_DIR"] = str(Path(_CACHE) / "cache")
 os.environ.pop("AUTOPILOT_CACHE_SIZE", None)
+
+
+# A shell that runs the tests in the background has them ignore Ctrl-C, which every child would inherit.
+if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 # Modules of tests/integration that compare times: one after the other where tests run in several processes.
