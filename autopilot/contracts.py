@@ -191,7 +191,7 @@ class ProviderFacts:
 
     def engine_key(self, target: Target) -> str:
         """A digest of what an engine built on ``target`` depends on: library builds, driver, device."""
-        versions = {name: target.versions.get(name, "") for name in self.libraries}
+        versions = {name: target.version_of(name) for name in self.libraries}
         return digest([versions, {name: getattr(target, name) for name in self.hardware}])
 
 

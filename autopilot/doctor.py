@@ -85,7 +85,8 @@ def _machine(target: Mapping[str, Any]) -> Table:
     table.add_row("instructions", Text(", ".join(target["cpu_flags"]) or "none known"))
     dot = "yes" if target["int8_dot"] else "no: int8 gains little on this CPU"
     table.add_row("int8 dot", Text(dot))
-    table.add_row("gpus", Text(", ".join(target["gpus"]) or "none"))
+    driver = f" (driver {target['gpu_driver'] or 'not told'})" if target["gpus"] else ""
+    table.add_row("gpus", Text((", ".join(target["gpus"]) or "none") + driver))
     return table
 
 

@@ -62,3 +62,31 @@ def why_not(root: Path = Path("/"), api: Any = None) -> str:
     except NotMeasurable as exc:
         return exc.message
     return ""
+
+
+def names(root: Path = Path("/"), api: Any = None) -> tuple[str, ...]:
+    """Names of this machine's NVIDIA devices by NVML; nameless where only their device files are seen.
+
+    For where the driver's folder below /proc isn't shown: WSL, and containers that keep /proc to themselves.
+    """
+    files = sorted(f for pattern in ("dev/nvidia[0-9]*", "dev/dxg") for f in root.glob(pattern))
+    if api is None and not files:
+        return ()
+    try:
+        devices = open_devices(api)
+        return tuple(_text(devices.api.nvmlDeviceGetName(handle)) for handle in devices.handles)
+    except NotMeasurable:
+        return tuple("NVIDIA device" for f in files if f.name != "dxg")
+
+
+def driver(api: Any = None) -> str:
+    """The driver's version by NVML, empty where it doesn't answer."""
+    try:
+        devices = open_devices(api)
+        return _text(devices.api.nvmlSystemGetDriverVersion())
+    except NotMeasurable:
+        return ""
+
+
+def _text(found: str | bytes) -> str:
+    return found.decode() if isinstance(found, bytes) else found

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -38,6 +39,7 @@ _MACOS_FLAGS = {
     "hw.optional.arm.FEAT_BF16": "bf16",
     "hw.optional.arm.FEAT_SME": "sme",
 }
+_DRIVER_VERSION = re.compile(r"\b\d{3,}\.\d+(?:\.\d+)*\b")
 DISTRIBUTIONS = (
     "model-autopilot", "onnxruntime", "onnxruntime-gpu", "openvino", "tensorrt", "onnx", "onnx-ir", "onnxscript",
     "onnxslim", "numpy", "optuna", "mlflow", "scikit-learn", "torch", "neural-compressor-pt",
@@ -50,7 +52,8 @@ class Target:
 
     ``cores`` are those this process may use: affinity and a container's quota are respected.
     ``cpu_flags`` are Linux's names, sorted, only those that matter to kernels. ``gpus`` are NVIDIA
-    devices by name. ``versions`` holds the installed ones of the libraries that matter.
+    devices by name, ``gpu_driver`` the version of their driver, empty without one. ``versions`` holds the
+    installed ones of the libraries that matter.
     ``energy_source`` is ``rapl``, ``nvml``, ``rapl+nvml`` or None, and then ``energy_reason`` says why;
     ``gpu_memory_source`` is ``nvml`` or None, with its reason likewise. ``provider`` is what a variant is to run on
     where techniques are asked what is worth trying; it is no property of the machine, so no part of its JSON.
@@ -71,6 +74,7 @@ class Target:
     gpu_memory_source: str | None = None
     gpu_memory_reason: str = ""
     provider: str = "cpu"
+    gpu_driver: str = ""
 
     @classmethod
     def detect(cls) -> Target:
@@ -78,6 +82,7 @@ class Target:
         cores = available_cores()
         gpu_reason = nvml.why_not()
         source, reason = energy_source(gpu_reason=gpu_reason)
+        gpus = nvidia_gpus()
         return cls(
             machine=platform.machine() or "unknown",
             cpu=cpu_model(),
@@ -85,7 +90,8 @@ class Target:
             cores=cores,
             memory_bytes=memory_bytes(),
             cpu_flags=cpu_flags(),
-            gpus=nvidia_gpus(),
+            gpus=gpus,
+            gpu_driver=nvidia_driver() if gpus else "",
             os=f"{platform.system()} {platform.release()}",
             python=platform.python_version(),
             versions=installed_versions(),
@@ -107,6 +113,10 @@ class Target:
     def has(self, flag: str) -> bool:
         """Whether the CPU has an instruction set, by Linux's name."""
         return flag in self.cpu_flags
+
+    def version_of(self, distribution: str) -> str:
+        """The installed version, empty where it isn't: of the known ones, and of what plug-ins name beside them."""
+        return self.versions.get(distribution) or _version(distribution)
 
     @property
     def clash(self) -> str | None:
@@ -139,6 +149,7 @@ class Target:
             "cpu_flags": list(self.cpu_flags),
             "int8_dot": self.int8_dot,
             "gpus": list(self.gpus),
+            "gpu_driver": self.gpu_driver,
             "os": self.os,
             "python": self.python,
             "versions": dict(self.versions),
@@ -240,18 +251,27 @@ def memory_bytes(root: Path = Path("/")) -> int:
 def nvidia_gpus(root: Path = Path("/")) -> tuple[str, ...]:
     """Names of NVIDIA devices, as the driver lists them."""
     folders = sorted((root / "proc/driver/nvidia/gpus").glob("*/information"))
-    return tuple(_cpuinfo("Model", _read(f)) or "NVIDIA device" for f in folders)
+    return tuple(_cpuinfo("Model", _read(f)) or "NVIDIA device" for f in folders) or nvml.names(root)
+
+
+def nvidia_driver(root: Path = Path("/")) -> str:
+    """The version of NVIDIA's driver, empty where there is none."""
+    # "NVRM version: NVIDIA UNIX x86_64 Kernel Module  580.95.05  Tue Sep …"; open modules say more before it.
+    found = _DRIVER_VERSION.search(_cpuinfo("NVRM version", _read(root / "proc/driver/nvidia/version")))
+    return found.group() if found else nvml.driver()
 
 
 def installed_versions() -> dict[str, str]:
     """Versions of the libraries that matter, without importing any."""
-    found: dict[str, str] = {}
-    for name in DISTRIBUTIONS:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return found
+    found = {name: _version(name) for name in DISTRIBUTIONS}
+    return {name: told for name, told in found.items() if told}
+
+
+def _version(distribution: str) -> str:
+    try:
+        return version(distribution)
+    except PackageNotFoundError:
+        return ""
 
 
 def energy_source(root: Path = Path("/"), gpu_reason: str | None = None) -> tuple[str | None, str]:

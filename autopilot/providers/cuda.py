@@ -71,7 +71,7 @@ class CudaProvider:
             energy_counters=GPU_ENERGY,
             numerics=("graph_optimization", "tf32", "channels_last"),
             libraries=("onnxruntime-gpu",),
-            hardware=("gpus",),
+            hardware=("gpus", "gpu_driver"),
             sensible=sensible,
         )
     )

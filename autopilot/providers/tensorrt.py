@@ -100,7 +100,7 @@ class TensorrtProvider:
             energy_counters=GPU_ENERGY,
             numerics=("precision", "builder_level"),
             libraries=("onnxruntime-gpu", "tensorrt"),
-            hardware=("gpus",),
+            hardware=("gpus", "gpu_driver"),
             sensible=cuda.sensible,
             unaudited="a TensorRT engine shows ONNX Runtime none of its kernels",
         )

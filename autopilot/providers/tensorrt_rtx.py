@@ -53,7 +53,7 @@ class TensorrtRtxProvider:
             memory_axes=GPU_MEMORY,
             energy_counters=GPU_ENERGY,
             numerics=(),
-            hardware=("gpus",),
+            hardware=("gpus", "gpu_driver"),
             unaudited="a TensorRT engine shows ONNX Runtime none of its kernels",
         )
     )

@@ -69,7 +69,7 @@ def scorer(setup: Setup) -> str | None:
     problem, metric, target = setup.problem, setup.metric, setup.target
     if isinstance(metric, FunctionMetric) or problem.data.preprocess or problem.data.postprocess:
         return None
-    machine = [target.machine, list(target.cpu_flags) or target.cpu, list(target.gpus)]
+    machine = [target.machine, list(target.cpu_flags) or target.cpu, list(target.gpus), target.gpu_driver]
     asked = [metric.name, {**metric.options, **problem.metric.options}, problem.metric.output]
     return digest([_SCHEMA, asked, _code(setup), _versions(), machine])
 

@@ -37,6 +37,12 @@ class FakeNvml:
     def nvmlDeviceGetHandleByIndex(self, index: int) -> int:
         return index
 
+    def nvmlDeviceGetName(self, handle: int) -> str:
+        return f"NVIDIA X{handle}"
+
+    def nvmlSystemGetDriverVersion(self) -> bytes:
+        return b"580.95.05"
+
     def nvmlDeviceGetComputeRunningProcesses(self, handle: int) -> list[Any]:
         self._maybe_fail("nvmlDeviceGetComputeRunningProcesses")
         return [SimpleNamespace(pid=pid, usedGpuMemory=used) for pid, used in self._processes[handle]]

@@ -93,3 +93,13 @@ def test_missing_package_names_the_extra(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(nvml, "find_spec", lambda name: None)
 
     assert "model-autopilot[gpu]" in nvml.why_not(tmp_path)
+
+
+def test_names_and_driver_are_asked_of_nvml(tmp_path: Path) -> None:
+    """Where the driver's files aren't shown; a driver that doesn't answer leaves them open."""
+    dead = FakeNvml(fails="nvmlInit")
+
+    assert nvml.names(tmp_path, FakeNvml([(), ()])) == ("NVIDIA X0", "NVIDIA X1")
+    assert nvml.driver(FakeNvml([()])) == "580.95.05"
+    assert nvml.names(tmp_path, dead) == ()
+    assert nvml.driver(dead) == ""

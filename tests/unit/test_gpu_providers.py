@@ -180,6 +180,7 @@ def test_facts_tell_what_is_measured_on_a_device(name: str) -> None:
     assert "gpu_memory_mb" in facts.memory_axes
     assert "nvml" in facts.energy_counters
     assert facts.engine_key(READY) != facts.engine_key(replace(READY, gpus=("another",)))
+    assert facts.engine_key(READY) != facts.engine_key(replace(READY, gpu_driver="580.95.05"))
 
 
 @pytest.fixture

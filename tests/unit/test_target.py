@@ -203,6 +203,37 @@ def test_gpus_are_named_as_the_driver_lists_them(tmp_path: Path) -> None:
     assert module.nvidia_gpus(tmp_path) == ("NVIDIA H200",)
 
 
+def test_device_files_tell_of_gpus_where_the_drivers_folder_is_hidden(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Containers that keep /proc to themselves: without a name is better than not at all."""
+    monkeypatch.setattr("autopilot.nvml.find_spec", lambda name: None)
+    for name in ("nvidia0", "nvidia1", "nvidiactl", "nvidia-uvm"):
+        write(tmp_path, f"dev/{name}", "")
+
+    assert module.nvidia_gpus(tmp_path) == ("NVIDIA device", "NVIDIA device")
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "NVRM version: NVIDIA UNIX x86_64 Kernel Module  580.95.05  Tue Sep 23 10:11:16 UTC 2025",
+        "NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  580.95.05  Release Build  (builder@host)",
+    ],
+)
+def test_version_of_the_driver_is_read_from_its_own_file(tmp_path: Path, line: str) -> None:
+    """Of the open and of the closed modules; the compiler's version stands below."""
+    write(tmp_path, "proc/driver/nvidia/version", f"{line}\nGCC version:  gcc version 12.3.0\n")
+
+    assert module.nvidia_driver(tmp_path) == "580.95.05"
+
+
+def test_version_of_a_library_that_a_plugin_names_is_found(target: Target) -> None:
+    """Caches of engines depend on it, whoever wrote the provider."""
+    assert target.version_of("pytest") == pytest.__version__
+    assert target.version_of("no-such-distribution") == ""
+
+
 def test_json_holds_everything_a_reader_of_results_needs(target: Target) -> None:
     """The environment in result.json identifies the machine and says why energy is missing."""
     found = replace(target, energy_reason="no counter").to_json()
