@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """Choosing between providers: one search over all of them against one search over each.
 
-    python benchmarks/providers.py FOLDER [--providers cpu,openvino] [--seconds 100] [--trials 40] [--json FILE]
+    python benchmarks/providers.py FOLDER [--providers cpu,openvino] [--seconds 100] [--trials 40] [--keep DIR]
+                                          [--json FILE]
 
 FOLDER holds a ``spec.yaml`` (its own target, space and search are replaced). Every search gets the same time and at
 most the same number of trials; with two providers the three searches and two comparisons take some six minutes. The
@@ -99,9 +100,8 @@ def measure(folder: Path, options: argparse.Namespace) -> list[dict[str, Any]]:
     names = options.providers.split(",")
     rows: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory(prefix="autopilot-providers-") as scratch:
-        specs = {
-            chosen: study(folder, chosen, Path(scratch), options) for chosen in [tuple(names), *((n,) for n in names)]
-        }
+        out = options.keep.resolve() / folder.name if options.keep else Path(scratch)
+        specs = {chosen: study(folder, chosen, out, options) for chosen in [tuple(names), *((n,) for n in names)]}
         winners = {}
         for chosen, spec in specs.items():
             print(f"searching over {' and '.join(chosen)} on {folder.name} …", file=sys.stderr, flush=True)
@@ -154,6 +154,7 @@ def main() -> int:
     # Baseline, control and the second measurement of finalists take half of that on a small model.
     parser.add_argument("--seconds", type=float, default=100.0, help="of each search")
     parser.add_argument("--cap-s", type=float, default=30.0, help="seconds a comparison may take")
+    parser.add_argument("--keep", type=Path, help="an empty folder in which the searches stay")
     parser.add_argument("--json", type=Path, help="also write the comparisons there")
     options = parser.parse_args()
     rows = measure(options.folder.resolve(), options)
