@@ -6,23 +6,26 @@ are plain is declared by providers (``ProviderFacts.rivals``). Losses are told a
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from autopilot import plugins
 from autopilot.budget import Judgement
 from autopilot.build.cache import complete
-from autopilot.errors import BaselineFailed, VariantFailed
+from autopilot.errors import BaselineFailed, Unsupported, VariantFailed
 from autopilot.profile import Interval, Measurement
 from autopilot.recipe import Recipe, Rival, Step, Variant
 from autopilot.result import BaselineChoice, TrialRecord, recipe_text, speed_axis
 from autopilot.search.evaluator import Evaluator
 from autopilot.search.given import provider_facts
-from autopilot.search.outcome import BASELINE, Outcome
+from autopilot.search.outcome import BASELINE, VERIFYING, Outcome
 from autopilot.search.prepare import Setup
 from autopilot.search.stages import Screen
 from autopilot.search.summary import times_as_fast
 
+# It is chosen once for a whole study: read for as long as a finalist, until the ratio is known as well as in screening.
+RIVAL = replace(BASELINE, cap_s=VERIFYING.cap_s, precise_s=VERIFYING.cap_s)
 # Where the budget says nothing of quality, a rival may lose this share of what the model as given scores: half a point
 # of an accuracy near 1, what is commonly taken for a free conversion, and of a meaning in every metric's unit.
 MOST_LOST = 0.005
@@ -120,7 +123,9 @@ def _completed(variant: Variant) -> Variant:
     known = plugins.techniques()
 
     def completed(step: Step) -> Step:
-        return complete(known[step.technique], step) if step.technique in known else step
+        with contextlib.suppress(Unsupported):  # building it says what is wrong
+            return complete(known[step.technique], step) if step.technique in known else step
+        return step
 
     return Variant(Recipe(tuple(completed(step) for step in variant.recipe.steps)), variant.deployment)
 
@@ -130,14 +135,14 @@ def _measured(evaluator: Evaluator, rival: Rival, variant: Variant) -> Candidacy
     evaluator.observer.phase(f"measuring {rival.name} beside the model as given: it may be the baseline")
     try:
         artifact = evaluator.build(variant.recipe, {})
-        timed = evaluator.measure(variant, artifact, BASELINE, order=(Screen.LOAD, Screen.LATENCY))
+        timed = evaluator.measure(variant, artifact, RIVAL, order=(Screen.LOAD, Screen.LATENCY))
         axis, gain = _gain(evaluator, timed)
         if gain is None:
             return Candidacy(rival, variant, f"{rival.name} is not taken, for want of a speed to compare")
         faster = f"{rival.name} is {_times(axis, gain)}"
         if gain.low <= 1:
             return Candidacy(rival, variant, f"{faster}, which is not certainly faster")
-        scored = evaluator.measure(variant, artifact, BASELINE, order=(Screen.QUALITY,)).measured
+        scored = evaluator.measure(variant, artifact, RIVAL, order=(Screen.QUALITY,)).measured
     except VariantFailed as exc:
         said = f"{rival.name} is not taken, since it failed ({exc.failure.value}): {exc.message.removesuffix('.')}"
         return Candidacy(rival, variant, said)
