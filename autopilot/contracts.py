@@ -22,7 +22,7 @@ import numpy.typing as npt
 from autopilot.domain import Domain, Scalar
 from autopilot.needs import Ask, Need
 from autopilot.profile import Kernel, Measurement, OperatorCost, Placement, Profile
-from autopilot.recipe import Deployment, Recipe, digest
+from autopilot.recipe import Deployment, Params, Recipe, Rival, digest
 
 if TYPE_CHECKING:
     from autopilot.data import Split
@@ -170,6 +170,9 @@ class ProviderFacts:
     ``libraries``: distributions whose versions belong to every figure taken with it.
     ``hardware``: the fields of a Target that an engine built by it holds for.
     ``sensible(target)``: options -> values worth trying on this machine, as a technique's.
+    ``exact``: options under which a model is computed in its own types, where a default does otherwise: losses are
+    told against that. ``rivals``: what else is plain enough that it, and not the model as given, is the baseline
+    where it is faster.
     ``unaudited``: why what runs in int8 can't be told; empty where ``open`` writes the optimized graph or the
     session is one that ``TellsKernels``.
     """
@@ -183,6 +186,8 @@ class ProviderFacts:
     libraries: tuple[str, ...] = ("onnxruntime",)
     hardware: tuple[str, ...] = ("cpu", "cpu_flags")
     sensible: Callable[[Target], Mapping[str, tuple[Scalar, ...]]] = lambda target: {}
+    exact: Params = ()
+    rivals: tuple[Rival, ...] = ()
     unaudited: str = ""
 
     def takes(self, what: str) -> bool:

@@ -139,3 +139,21 @@ class Variant:
         if not self._id:
             self._id.append(digest(self.to_json())[:12])
         return self._id[0]
+
+
+@dataclass(frozen=True, slots=True)
+class Rival:
+    """Another plain way of running the model as given, which a speedup has to be against where it is faster.
+
+    ``name`` is what people call it (``float16``); ``steps`` and ``options`` (of the provider) are what is done
+    and set for it beyond the model as given.
+    """
+
+    name: str
+    steps: tuple[Step, ...] = ()
+    options: Params = ()
+
+    def beside(self, given: Variant) -> Variant:
+        """The rival of the variant ``given``: the same deployment but for ``options``."""
+        options = params_of({**dict(given.deployment.options), **dict(self.options)})
+        return Variant(Recipe((*given.recipe.steps, *self.steps)), given.deployment.with_(options=options))

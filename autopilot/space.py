@@ -116,6 +116,10 @@ class SearchSpace:
         cores = self.cores or max(self.threads)
         return fitting(self.instances, threads, cores) or self.instances[:1]
 
+    def knows(self, recipe: Recipe) -> bool:
+        """Whether every step's technique is part of this space."""
+        return all(step.technique in self.techniques for step in recipe.steps)
+
     def refusal(self, recipe: Recipe) -> str | None:
         """Why a recipe makes no sense before anything is built, or None."""
         for i, step in enumerate(recipe.steps):
@@ -140,12 +144,15 @@ class SearchSpace:
     def names_of(self, variant: Variant) -> dict[str, Scalar]:
         """The choices that give ``variant`` back through ``sample``: parameters for a warm start."""
         given = {step.technique: dict(step.params) for step in variant.recipe.steps}
-        by_slot = {self.techniques[name][0].slot: name for name in given}
+        by_slot = {self.techniques[name][0].slot: name for name in given if name in self.techniques}
         d = variant.deployment
         out: dict[str, Scalar] = {
             self._slot_name(slot, d.provider): by_slot.get(slot, NONE) for slot in Slot if self.slot(slot, d.provider)
         }
         for name, params in given.items():
+            if name not in self.techniques:  # a baseline may hold what this space doesn't
+                out[name] = True
+                continue
             for key, domain in self.domains(name, d.provider).items():
                 out[self._name(name, key, d.provider)] = params.get(key, domain.default)
         out |= {"provider": d.provider, "threads": d.threads, "batch": d.batch}

@@ -54,6 +54,8 @@ def render_check(check: Mapping[str, Any]) -> Group:
     parts += _below(check["budget"], check)
     parts += render_costs({"model": check})
     facts = _two_columns()
+    if (check.get("baseline_choice") or {}).get("reason"):
+        facts.add_row("baseline", Text(str(check["baseline_choice"]["reason"])))
     facts.add_row("deployment", Text(_deployment(check["deployment"])))
     facts.add_row("sha256", Text(str(check["sha256"])))
     return Group(*parts, "", facts)
@@ -174,6 +176,8 @@ def _below(budget: Mapping[str, Any], shown: Mapping[str, Any]) -> list[Renderab
 def _facts(result: Mapping[str, Any], chosen: Mapping[str, Any] | None, folder: Path | None) -> Table:
     """What the chosen variant consists of and where it is."""
     table = _two_columns()
+    if (result.get("baseline_choice") or {}).get("reason"):
+        table.add_row("baseline", Text(str(result["baseline_choice"]["reason"])))
     if chosen is not None:
         table.add_row("recipe", Text(_recipe(chosen["recipe"])))
         table.add_row("deployment", Text(_deployment(chosen["deployment"])))

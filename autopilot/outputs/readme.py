@@ -83,7 +83,9 @@ def _facts(result: StudyResult, chosen: Candidate) -> str:
         s = chosen.speedup
         axis = speed_axis(result.objectives)
         word = "as fast" if axis.startswith("latency_") else "as good"
-        lines.append(f"- {axis}: {s.value:.2f} times {word} as the model as given ({s.low:.2f}..{s.high:.2f})")
+        lines.append(
+            f"- {axis}: {s.value:.2f} times {word} as {result.baseline_choice.text} ({s.low:.2f}..{s.high:.2f})"
+        )
     return "\n".join([*lines, "- everything about it, inputs and data mapping included: `variant.json`"])
 
 

@@ -15,6 +15,7 @@ from autopilot.domain import Choice, Domain
 from autopilot.errors import Failure, VariantFailed
 from autopilot.providers._ort import SESSION_PARAMETERS, OrtSession, open_session
 from autopilot.providers._ort_bound import BoundSession
+from autopilot.recipe import Rival, Step, params_of
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -27,6 +28,8 @@ GPU_ENERGY = ("nvml", "rapl")
 HOST_PARAMETERS: dict[str, Domain] = {"graph_optimization": SESSION_PARAMETERS["graph_optimization"]}
 GRAPH = "graph"
 IO = Choice(("plain", "bound", GRAPH))
+# On a device with units for it everybody runs float16 first: a gain over plain float32 would be none.
+HALF = Rival("float16", steps=(Step("float16", params_of({"scope": "compute"})),))
 
 
 def why_not_on_gpu(target: Target) -> str | None:

@@ -14,6 +14,7 @@ from autopilot.providers._ort_gpu import (
     GPU_ENERGY,
     GPU_MEMORY,
     GRAPH,
+    HALF,
     HOST_PARAMETERS,
     IO,
     open_on_device,
@@ -73,6 +74,7 @@ class CudaProvider:
             libraries=("onnxruntime-gpu",),
             hardware=("gpus", "gpu_driver"),
             sensible=sensible,
+            rivals=(HALF,),
         )
     )
 

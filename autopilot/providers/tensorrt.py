@@ -14,7 +14,7 @@ from autopilot.domain import Choice, Domain, Scalar
 from autopilot.providers import cuda
 from autopilot.providers._ort import OrtSession, session_options, with_defaults
 from autopilot.providers._ort_gpu import GPU_ENERGY, GPU_MEMORY, GRAPH, IO, open_on_device, why_no_tensorrt
-from autopilot.recipe import Deployment, digest
+from autopilot.recipe import Deployment, Rival, digest, params_of
 
 if TYPE_CHECKING:
     from autopilot.target import Target
@@ -102,6 +102,8 @@ class TensorrtProvider:
             libraries=("onnxruntime-gpu", "tensorrt"),
             hardware=("gpus", "gpu_driver"),
             sensible=cuda.sensible,
+            exact=params_of({"precision": "fp32"}),
+            rivals=(Rival("fp16", options=params_of({"precision": "fp16"})),),
             unaudited="a TensorRT engine shows ONNX Runtime none of its kernels",
         )
     )

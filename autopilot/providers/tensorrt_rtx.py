@@ -17,7 +17,7 @@ from autopilot.domain import Choice, Domain, Scalar
 from autopilot.errors import Failure, VariantFailed
 from autopilot.providers import tensorrt
 from autopilot.providers._ort import OrtSession, open_session, ort_errors, session_options, translate, with_defaults
-from autopilot.providers._ort_gpu import GPU_ENERGY, GPU_MEMORY
+from autopilot.providers._ort_gpu import GPU_ENERGY, GPU_MEMORY, HALF
 from autopilot.recipe import Deployment, digest
 
 if TYPE_CHECKING:
@@ -54,6 +54,7 @@ class TensorrtRtxProvider:
             energy_counters=GPU_ENERGY,
             numerics=(),
             hardware=("gpus", "gpu_driver"),
+            rivals=(HALF,),
             unaudited="a TensorRT engine shows ONNX Runtime none of its kernels",
         )
     )

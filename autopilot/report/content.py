@@ -28,7 +28,7 @@ class Content:
 
     @property
     def is_baseline(self) -> bool:
-        """Whether the chosen variant is the model as given, in the deployment it was given in."""
+        """Whether the chosen variant is the baseline: mostly the model as given, in its own deployment."""
         return self.chosen is not None and self.chosen.id == self.result.baseline.id
 
     @property

@@ -76,16 +76,15 @@ def tip_of(trial: TrialRecord) -> str:
 
 def quality_rises(result: StudyResult) -> bool:
     """Whether more of the metric is better, from what its drops say; True where no trial tells."""
-    # The first trial is the model as given on the data of the search; the baseline's own score may be of other data.
-    base = next((interval_of(t.measured.get("quality")) for t in result.trials if not t.variant.recipe.steps), None)
-    if base is None:
+    # The first trial is the baseline on the data of the search; the result's own figures of it may be of other data.
+    found = [
+        (interval_of(t.measured.get("quality")), interval_of(t.measured.get("quality_drop"))) for t in result.trials
+    ]
+    scores = [(own.value, drop.value) for own, drop in found if own is not None and drop is not None]
+    if not scores:
         return _USUAL_DIRECTION
-    votes = 0.0
-    for measured in [t.measured for t in result.trials]:
-        own, drop = interval_of(measured.get("quality")), interval_of(measured.get("quality_drop"))
-        if own is not None and drop is not None:
-            votes += (base.value - own.value) * drop.value
-    return votes >= 0
+    base, lost = scores[0]
+    return sum((base - own) * (drop - lost) for own, drop in scores) >= 0
 
 
 def rises(result: StudyResult, axis: str) -> bool:

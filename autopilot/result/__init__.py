@@ -1,5 +1,6 @@
 """The records of a finished study: result.json, and the rows of trials.csv."""
 
+from autopilot.result.baseline import BaselineChoice
 from autopilot.result.findings import Binding, Comparison, Fallback, FrontMember, Relaxation
 from autopilot.result.rows import recipe_text, trial_rows, trials_csv
 from autopilot.result.stages import StageCost
@@ -9,6 +10,7 @@ from autopilot.result.trial import Candidate, TrialRecord, TrialState
 __all__ = [
     "RATES",
     "SCHEMA",
+    "BaselineChoice",
     "Binding",
     "Candidate",
     "Comparison",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from autopilot.budget import Budget
 from autopilot.errors import BadInput
 from autopilot.needs import NotTried
+from autopilot.result.baseline import BaselineChoice
 from autopilot.result.findings import Binding, Comparison, Fallback, FrontMember, Relaxation
 from autopilot.result.jsonable import plain
 from autopilot.result.stages import StageCost
@@ -99,7 +100,8 @@ class StudyResult:
     that comes closest. ``pareto`` holds trial ids; with several objectives (``more_objectives`` are those after
     the first) ``front`` has the figures of the same variants. ``fallbacks`` are ordered, each faster than the
     one before. ``stages``: what each stage of the trials cost; ``ended``: why the search did. ``relaxations``
-    are there only where nothing is known to fit, the smallest first.
+    are there only where nothing is known to fit, the smallest first. ``baseline_choice``:
+    what the baseline is, and why.
     """
 
     status: Status
@@ -127,6 +129,7 @@ class StudyResult:
     not_tried: tuple[NotTried, ...] = ()
     stages: tuple[StageCost, ...] = ()
     ended: str = ""
+    baseline_choice: BaselineChoice = field(default_factory=BaselineChoice)
 
     @property
     def objectives(self) -> tuple[str, ...]:
@@ -165,6 +168,7 @@ class StudyResult:
             "name": self.name,
             "objective": list(self.objectives) if self.more_objectives else self.objective,
             "baseline": self.baseline.to_json(),
+            "baseline_choice": self.baseline_choice.to_json(),
             "best": self.best.to_json() if self.best else None,
             "nearest": self.nearest.to_json() if self.nearest else None,
             "pareto": list(self.pareto),
@@ -226,6 +230,7 @@ class StudyResult:
             not_tried=tuple(NotTried.from_json(n) for n in value.get("not_tried", ())),
             stages=tuple(StageCost.from_json(v) for v in value.get("stages", ())),
             ended=str(value.get("ended") or ""),
+            baseline_choice=BaselineChoice.from_json(value.get("baseline_choice")),
         )
 
     def text(self) -> str:

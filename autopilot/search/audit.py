@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
-from autopilot.errors import Failure, VariantFailed
+import contextlib
+from dataclasses import replace
+
+from autopilot.bench.child import ChildLimits
+from autopilot.data import Split
+from autopilot.errors import AutopilotError, Failure, VariantFailed
+from autopilot.observer import Observer
 from autopilot.profile import Int8Audit, Profile
+from autopilot.search.costs import time_operators
 from autopilot.search.outcome import Outcome
 from autopilot.spec import Problem
 
@@ -24,6 +31,18 @@ def provider_fallback(profile: Profile) -> str | None:
         time = f", {spent.get(name, 0.0):.1%} of the time" if spent else ""
         parts.append(f"{count} of {total} nodes ({count / total:.1%}{time}) run on {name}")
     return f"{' and '.join(parts)}, not on {wanted} as asked."
+
+
+def fallen(outcome: Outcome, split: Split, limits: ChildLimits, observer: Observer) -> str | None:
+    """As ``provider_fallback`` for a variant that was loaded; operators are timed where that is to tell shares of time.
+
+    Where they can't be timed the share of nodes has to do.
+    """
+    assert outcome.profile is not None
+    if provider_fallback(outcome.profile) is not None and outcome.profile.operators is None:
+        with contextlib.suppress(AutopilotError):
+            outcome.profile = replace(outcome.profile, operators=time_operators(outcome, split, limits, observer))
+    return provider_fallback(outcome.profile)
 
 
 def fake_int8(audit: Int8Audit | None, provider: str) -> str | None:

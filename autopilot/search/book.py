@@ -202,7 +202,7 @@ class Book:
             number=len(self.records),
             state=TrialState.PRUNED if outcome.cut_short else TrialState.COMPLETE,
             failure=None,
-            reason=outcome.cut_short,
+            reason=outcome.cut_short or outcome.remark,
             stage=outcome.stage.value,
             variant=outcome.variant,
             measured=dict(outcome.measured),

@@ -57,7 +57,7 @@ class SpaceCandidates:
         """Variants that make sense, tried ones among them."""
         if self._all is not None:
             return self._all
-        turn, best = len(records) // KEPT, line_up(records, self._ranking)[:BEST]
+        turn, best = len(records) // KEPT, self._near(records)[:BEST]
         missed = self._almost(records)
         # Around a new best one there are new neighbours, and no others.
         key = (turn, best[0].id if best else "", missed[0].id if missed else "")
@@ -65,9 +65,14 @@ class SpaceCandidates:
             self._drawn = (key, self._draw_pool(best, missed, turn))
         return self._drawn[1]
 
+    def _near(self, records: Sequence[TrialRecord]) -> Sequence[TrialRecord]:
+        """Records in the order of finalists, but for a baseline that the space can't give."""
+        return [r for r in line_up(records, self._ranking) if self._space.knows(r.variant.recipe)]
+
     def _almost(self, records: Sequence[TrialRecord]) -> Sequence[TrialRecord]:
         """Variants changed early that broke a limit, by the least first: more training may bring them inside."""
-        out = [r for r in records if r.verdict and r.verdict.overall is Judgement.OUT and any(self._taught(r.variant))]
+        out = [r for r in records if r.verdict and r.verdict.overall is Judgement.OUT]
+        out = [r for r in out if self._space.knows(r.variant.recipe) and any(self._taught(r.variant))]
         return sorted(out, key=lambda r: r.verdict.worst if r.verdict else 0.0)[:BEST]
 
     def _draw_pool(self, best: Sequence[TrialRecord], missed: Sequence[TrialRecord], turn: int) -> Sequence[Variant]:

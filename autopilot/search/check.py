@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +17,12 @@ from autopilot.model import ModelInfo, inspect
 from autopilot.observer import Observer
 from autopilot.profile import Measurement, OperatorTable, StageShares
 from autopilot.recipe import Deployment, Recipe, Variant
-from autopilot.result import Status
+from autopilot.result import BaselineChoice, Status
 from autopilot.result.jsonable import measured_to_json, plain, verdict_to_json
 from autopilot.search.evaluator import Evaluator
 from autopilot.search.outcome import RETRIED, VERIFYING, Outcome
 from autopilot.search.prepare import Setup, prepare, resolve_model
+from autopilot.search.rivals import choice_of, settle_baseline
 from autopilot.search.samples import save_check
 from autopilot.spec import Problem, TorchSource
 
@@ -30,7 +31,7 @@ from autopilot.spec import Problem, TorchSource
 class CheckResult:
     """What ``check`` found: the model's figures and its verdict, or the ``failure`` that left it without.
 
-    ``reason`` says in a sentence what the failure was.
+    ``reason`` says in a sentence what the failure was; ``baseline_choice`` what relative limits are against.
     """
 
     status: Status
@@ -45,6 +46,7 @@ class CheckResult:
     reason: str = ""
     stages: StageShares | None = None
     operators: OperatorTable | None = None
+    baseline_choice: BaselineChoice = field(default_factory=BaselineChoice)
 
     @property
     def exit_code(self) -> int:
@@ -63,6 +65,7 @@ class CheckResult:
             "failure": self.failure.value if self.failure else None,
             "reason": self.reason,
             "warnings": list(self.warnings),
+            "baseline_choice": self.baseline_choice.to_json(),
             "stages": plain(self.stages.to_json()) if self.stages else None,
             "operators": plain(self.operators.to_json()) if self.operators else None,
         }
@@ -94,13 +97,14 @@ def check_model(
         with Evaluator(setup, observer) as evaluator:
             observer.phase("measuring the spec's model")
             evaluator.measure_baseline()
+            settle_baseline(evaluator)
+            choice = choice_of(evaluator)
             observer.phase("measuring the model against the budget")
             try:
                 outcome = measure_again(evaluator, variant, artifact)
             except VariantFailed as exc:
-                return _failed(
-                    exc, CheckResult(Status.NO_FIT, shown, artifact.sha256, chosen, {}, None, problem.budget)
-                )
+                nothing = CheckResult(Status.NO_FIT, shown, artifact.sha256, chosen, {}, None, problem.budget)
+                return _failed(exc, replace(nothing, baseline_choice=choice))
             verdict = evaluator.verdict(outcome)
             if samples is not None:
                 save_check(samples, evaluator, outcome, verdict)
@@ -118,6 +122,7 @@ def check_model(
             warnings,
             stages=outcome.profile.stages if outcome.profile else None,
             operators=outcome.profile.operators if outcome.profile else None,
+            baseline_choice=choice,
         )
 
 

@@ -14,7 +14,7 @@ from autopilot.errors import VariantFailed
 from autopilot.outputs import write_outputs
 from autopilot.profile import Interval, Measurement
 from autopilot.recipe import Variant
-from autopilot.result import RATES, Candidate, Fallback, FrontMember, StudyResult, TrialRecord
+from autopilot.result import Candidate, Fallback, FrontMember, StudyResult, TrialRecord
 from autopilot.search.decide import decide
 from autopilot.search.evaluator import Evaluator
 from autopilot.search.explain import explain
@@ -24,8 +24,10 @@ from autopilot.search.misses import judged
 from autopilot.search.outcome import Outcome
 from autopilot.search.ranking import Ranking
 from autopilot.search.relax import binding, relaxations
+from autopilot.search.rivals import choice_of
 from autopilot.search.samples import beside_name, save_samples, verified_name
 from autopilot.search.stages import stage_costs
+from autopilot.search.summary import times_as_fast
 from autopilot.spec import Problem
 
 
@@ -46,6 +48,7 @@ def conclude(
     setup = evaluator.setup
     problem = setup.problem
     evaluator.deadline = None
+    choice = choice_of(evaluator, records)
     found = decide(evaluator, records, ranking, out_of_time=lambda: time.monotonic() > deadline)
     records = _with_verified(records, found.verification)
     if isinstance(found.miss, TrialRecord):
@@ -63,6 +66,7 @@ def conclude(
         objective=problem.objective,
         more_objectives=problem.more_objectives,
         baseline=_baseline(evaluator, baseline),
+        baseline_choice=choice,
         best=_candidate(found.winner, ranking, "best", own) if found.winner else None,
         nearest=_candidate(found.miss, ranking, "nearest", own) if found.miss else None,
         pareto=tuple(m.id for m in members) if ranking.further else pareto(records, ranking),
@@ -85,6 +89,7 @@ def conclude(
             verified=[v.verdict for v in found.verification.done],
             binding=turned_away,
             relaxations=ways_out,
+            baseline=choice.reason,
         ),
         budget=problem.budget,
         environment=_environment(evaluator),
@@ -235,19 +240,11 @@ def speedup(measured: Mapping[str, Measurement], ranking: Ranking) -> Interval |
 
     Of the objective where it is a time or a rate, else of the median latency.
     """
-    axis = ranking.speed.axis
-    found = measured.get(axis)
-    if found is None or found.ratio is None:
-        return None
-    if axis in RATES:
-        return found.ratio
-    r = found.ratio
-    high = 1 / r.low if r.low > 0 else float("inf")
-    return Interval(1 / r.value, 1 / r.high if r.high else 0.0, high) if r.value > 0 else None
+    return times_as_fast(measured, ranking.speed.axis)
 
 
 def _baseline(evaluator: Evaluator, outcome: Outcome) -> Candidate:
-    """The model as given."""
+    """The baseline, whichever it is."""
     ranking = Ranking("latency_p50_ms", maximize=False)
     verdict = evaluator.setup.problem.budget.judge(outcome.measured)
     found = candidate(

@@ -9,7 +9,7 @@ from autopilot.bench.operators import measure_operators
 from autopilot.data import Split
 from autopilot.errors import AutopilotError
 from autopilot.observer import Observer
-from autopilot.profile import Profile, StageShares
+from autopilot.profile import OperatorTable, Profile, StageShares
 from autopilot.search.outcome import Outcome
 from autopilot.search.summary import environment
 from autopilot.stats import stage_shares
@@ -23,22 +23,36 @@ def take_costs(outcome: Outcome, split: Split, limits: ChildLimits, observer: Ob
     profile = outcome.profile or Profile(outcome.variant.id, environment=environment(outcome.variant.deployment))
     if profile.stages is None and profile.latency is not None:
         profile = replace(profile, stages=stage_shares(profile.latency))
-    if profile.operators is None:
-        observer.doing("timing operators")
+    latency_s = _inference_s(outcome, profile.stages, split)
+    if profile.operators is not None and profile.operators.latency_s is None:  # timed before the latency was known
+        profile = replace(profile, operators=replace(profile.operators, latency_s=latency_s))
+    elif profile.operators is None:
         try:
-            table = measure_operators(
-                outcome.artifact.path,
-                outcome.variant.deployment,
-                split=split,
-                limits=replace(limits, wall_s=min(limits.wall_s, _SLACK_S)),
-                latency_s=_inference_s(outcome, profile.stages, split),
-            )
+            table = time_operators(outcome, split, limits, observer, latency_s=latency_s)
             profile = replace(profile, operators=table)
         except AutopilotError as exc:
             reason = f"operators of {outcome.variant.id} were not timed: {exc.message}"
             observer.note(reason)
             outcome.warnings.append(reason)
     outcome.profile = profile
+
+
+def time_operators(
+    outcome: Outcome, split: Split, limits: ChildLimits, observer: Observer, *, latency_s: float | None = None
+) -> OperatorTable:
+    """The variant's operators from a process of its own; ``latency_s`` as in ``OperatorTable``.
+
+    Raises:
+        AutopilotError: the provider has no profiler, or the variant doesn't run.
+    """
+    observer.doing("timing operators")
+    return measure_operators(
+        outcome.artifact.path,
+        outcome.variant.deployment,
+        split=split,
+        limits=replace(limits, wall_s=min(limits.wall_s, _SLACK_S)),
+        latency_s=latency_s,
+    )
 
 
 def _inference_s(outcome: Outcome, stages: StageShares | None, split: Split) -> float | None:

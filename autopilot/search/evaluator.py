@@ -23,9 +23,10 @@ from autopilot.observer import Observer
 from autopilot.profile import Control, Measurement, Profile, QualityReading
 from autopilot.recipe import Recipe, Variant
 from autopilot.search import energy
-from autopilot.search.audit import fake_int8, hold, provider_fallback
+from autopilot.search.audit import fake_int8, fallen, hold
 from autopilot.search.cold import ColdPass
 from autopilot.search.costs import take_costs
+from autopilot.search.given import refuse_format
 from autopilot.search.outcome import BASELINE, SCREENING, VERIFYING, Effort, GiveUp, Outcome
 from autopilot.search.preflight import baseline_error
 from autopilot.search.prepare import Setup
@@ -54,11 +55,11 @@ class Evaluator:
         self.setup = setup
         self.observer = observer
         self.deadline: float | None = None
-        variant = Variant(Recipe(), setup.space.default_deployment())
-        self.baseline = Outcome(variant, setup.model)
+        # What losses are told against, and the baseline too unless another plain way of running it is: see rivals.
+        self.reference = self.baseline = Outcome(setup.given, setup.model)
         self.baseline_samples = "0"  # the baseline is trial 0, but for a run that goes on: see the loop
         self._cache = SharedCache.open(setup.work / "cache", observer.note)
-        self._quality = QualityPass(setup, self.baseline, self._cache)
+        self._quality = QualityPass(setup, self.reference, self._cache)
         self._timing = LatencyPass(setup, observer, self.baseline, lambda: self.limits)
         self._cold_pass = ColdPass(setup)
 
@@ -121,14 +122,34 @@ class Evaluator:
             ModelError: the runtime refuses it.
             BaselineFailed: it can't be run for another reason.
         """
-        outcome = self.baseline
         try:
-            self._cold(outcome)
-            self._latency(outcome, BASELINE, self.setup.splits.validation)
-            self._energy(outcome, BASELINE, self.setup.splits.validation)
-            self._score(outcome, self.setup.splits.validation, early=False)
+            return self._measure_baseline()
         except VariantFailed as exc:
             raise baseline_error(exc, self.setup.info) from exc
+
+    def adopt(self, variant: Variant, artifact: Artifact) -> Outcome:
+        """Make ``variant`` the baseline, and measure it as such; losses stay those against the model as given.
+
+        Raises:
+            VariantFailed: it can't be run; the baseline is then what it was.
+        """
+        before, control = self.baseline, self._timing.control
+        self.baseline = self.reference if variant.id == self.reference.variant.id else Outcome(variant, artifact)
+        self._timing.take(self.baseline)
+        try:
+            return self._measure_baseline()
+        except VariantFailed:
+            self.baseline = before
+            self._timing.take(before, control)
+            raise
+
+    def _measure_baseline(self) -> Outcome:
+        outcome, split = self.baseline, self.setup.splits.validation
+        refuse_format(outcome.artifact.path, outcome.variant.deployment.provider)
+        self._cold(outcome)
+        self._latency(outcome, BASELINE, split)
+        self._energy(outcome, BASELINE, split)
+        self._score(outcome, split, early=False)
         outcome.stage = Stage.QUALITY
         return outcome
 
@@ -150,6 +171,7 @@ class Evaluator:
             VariantFailed: the variant can't run, or isn't what it claims to be.
             DataError: the held-back data don't fit the metric.
         """
+        refuse_format(artifact.path, variant.deployment.provider)
         outcome = Outcome(variant, artifact, baseline_samples=self.baseline_samples)
         split = self.setup.splits.test if effort is VERIFYING else self.setup.splits.validation
         passes: Mapping[Screen, tuple[Stage, Callable[[], None]]] = {
@@ -217,8 +239,10 @@ class Evaluator:
             )
 
     def _baseline_quality(self, split: Split) -> QualityReading:
-        """The baseline's score on ``split``: where that fails, no variant is to blame."""
+        """The baseline's score on ``split``: where that (or the model as given's) fails, no variant is to blame."""
         try:
+            if self.baseline is not self.reference:
+                self._quality.run(self.reference, split, limits=self.limits, early=False)
             return self._quality.run(self.baseline, split, limits=self.limits, early=False)[0]
         except VariantFailed as exc:
             raise baseline_error(exc, self.setup.info) from exc
@@ -227,7 +251,7 @@ class Evaluator:
         """What stages should cost, from what they cost with the baseline."""
         return {
             Screen.BUILD: _USUAL_BUILD_S,
-            Screen.QUALITY: self.baseline.seconds.get("evaluate", 0.0),
+            Screen.QUALITY: self.reference.seconds.get("evaluate", 0.0),
             Screen.LATENCY: SCREENING.precise_s,
         }
 
@@ -245,7 +269,9 @@ class Evaluator:
             profile, warnings = self._cold_pass.run(outcome, limits=self.limits, baseline=baseline)
         outcome.warnings.extend(warnings)
         self._summarise(outcome, profile, Stage.SMOKE)
-        self._hold(outcome, Failure.PROVIDER_FALLBACK, provider_fallback(profile))
+        with outcome.timed("load"):
+            found = fallen(outcome, self.setup.splits.validation, self.limits, self.observer)
+        self._hold(outcome, Failure.PROVIDER_FALLBACK, found)
 
     def _hold(self, outcome: Outcome, failure: Failure, found: str | None) -> None:
         hold(self.setup.problem, outcome, failure, found, is_baseline=outcome is self.baseline)

@@ -26,13 +26,14 @@ def explain(
     verified: Sequence[Verdict] = (),
     binding: Sequence[Binding] = (),
     relaxations: Sequence[Relaxation] = (),
+    baseline: str = "",
 ) -> str:
     """One paragraph for people; every figure in it comes from the records.
 
     ``nearest``: figures and verdict of the nearest miss; ``verified``: verdicts of the finalists' second measurement;
-    ``relaxations``: the ways out where nothing fits.
+    ``relaxations``: the ways out where nothing fits; ``baseline``: why it is what it is, where there was a choice.
     """
-    parts = [_counts(records), _ended(ended), _binding(records, budget), _lost(verified)]
+    parts = [baseline, _counts(records), _ended(ended), _binding(records, budget), _lost(verified)]
     if status != "in_budget" and nearest is not None:
         parts += [_alone(binding), _nearest(budget, *nearest, hint=not relaxations), _ways_out(relaxations)]
     if left_out:

@@ -70,7 +70,7 @@ def climb(
 
     A rung keeps every limit but those on quality. One that was measured again stands or falls by that alone.
     """
-    base = evaluator.baseline.measured.get("quality")
+    base = evaluator.reference.measured.get("quality")
     again = {v.record.number: v for v in verification.all}
     pool = {r.number: r for r in records if r.number not in verification.failed and r.id != winner.record.id}
     lights = [x for r in pool.values() if (x := _light(again.get(r.number, r), ranking, base)) is not None]

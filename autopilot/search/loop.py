@@ -13,7 +13,7 @@ from autopilot.errors import AutopilotError
 from autopilot.observer import Observer
 from autopilot.outputs import write_result
 from autopilot.recipe import Variant
-from autopilot.result import MlflowRef, Status, StudyResult, TrialRecord
+from autopilot.result import BaselineChoice, MlflowRef, Status, StudyResult, TrialRecord
 from autopilot.search import energy
 from autopilot.search.book import Book
 from autopilot.search.candidates import SpaceCandidates
@@ -26,6 +26,7 @@ from autopilot.search.prepare import Setup
 from autopilot.search.proposer import Proposer, known_for
 from autopilot.search.ranking import Ranking
 from autopilot.search.reporting import try_report
+from autopilot.search.rivals import follow, rival_name, settle_baseline
 from autopilot.search.sampler import Sampler
 from autopilot.search.samples import save_samples
 from autopilot.search.state import RunState
@@ -66,19 +67,31 @@ class RunningStudy:
         """Recover finished trials, measure the baseline."""
         self.book.recover()
         self.observer.phase("measuring the model as given")
-        baseline = self.evaluator.measure_baseline()
+        self.evaluator.measure_baseline()
+        self._tell_figures(self.evaluator.reference)
+        settle_baseline(self.evaluator, self.book.records[0].variant if self.book.records else None)
         # Only now: a model or a metric that turns out to be unusable leaves nothing in MLflow.
         self._open_tracker()
-        self._reserve_s = self._verification_s(baseline)
-        self.observer.note(
-            baseline_text(baseline.measured, self.setup.metric.name, self.ranking, self.setup.problem.budget)
-        )
+        baseline = self.evaluator.baseline
         if not self.book.first(baseline, self.evaluator.verdict(baseline)):
+            follow(self.evaluator, self.book.records[0].variant)  # another run may have been faster to choose
+            baseline = self.evaluator.baseline
             # Trial 0 was measured earlier or elsewhere: ratios from here on are to these figures, not to its.
             self.evaluator.baseline_samples = f"baseline-{len(self.book.records)}"
             save_samples(self.setup.work, self.evaluator.baseline_samples, baseline, self.evaluator.verdict(baseline))
+        self._reserve_s = self._verification_s(baseline)
+        if baseline is not self.evaluator.reference:
+            self._tell_figures(baseline)
+            # The model as given is a variant like every other then, and one to know about.
+            self._sampler.enqueue(self.setup.space, self.evaluator.reference.variant)
         if self.evaluator.control is not None:
             self.observer.note(control_text(self.evaluator.control))
+
+    def _tell_figures(self, baseline: Outcome) -> None:
+        """One line on the baseline."""
+        name = BaselineChoice(rival_name(self.setup, baseline.variant)).text
+        metric, budget = self.setup.metric.name, self.setup.problem.budget
+        self.observer.note(baseline_text(baseline.measured, metric, self.ranking, budget, name))
 
     def _verification_s(self, baseline: Outcome) -> float:
         """Time to keep free at the end: baseline and two finalists on the held-back data, latency twice."""

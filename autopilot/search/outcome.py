@@ -72,7 +72,8 @@ class Outcome:
 
     ``stage`` is the furthest one that was run, ``broken`` the limits certainly violated, ``cut_short``
     the reason why the trial ended before everything was measured. ``baseline_samples`` names the kept
-    readings of the baseline that ratios were taken against; empty where this is the baseline itself.
+    readings of the baseline that ratios were taken against; empty where this is the baseline itself. ``remark`` is
+    what its record says of it where it didn't end early.
     """
 
     variant: Variant
@@ -85,6 +86,7 @@ class Outcome:
     seconds: dict[str, float] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
     baseline_samples: str = ""
+    remark: str = ""
 
     def reach(self, stage: Stage) -> None:
         """``stage`` was run; they are run in any order."""

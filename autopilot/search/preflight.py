@@ -34,7 +34,7 @@ def check_metric(setup: Setup) -> None:
     """
     spec, metric, splits = setup.problem.metric, setup.metric, setup.splits
     stop = min(TRIED, splits.validation.n)
-    deployment = setup.space.default_deployment()
+    deployment = setup.given.deployment
     batch = setup.scoring_batch(deployment, setup.info)
     with tempfile.TemporaryDirectory(prefix="autopilot-try-") as folder:
         found = evaluate(

@@ -24,8 +24,9 @@ from autopilot.errors import SpecError, VariantFailed
 from autopilot.model import ModelInfo, inspect
 from autopilot.needs import Lack
 from autopilot.observer import Observer
-from autopilot.recipe import Deployment, digest
+from autopilot.recipe import Deployment, Recipe, Variant, digest
 from autopilot.scoring import resolve_metric
+from autopilot.search.given import check_format, given_deployment
 from autopilot.search.preflight import baseline_error, check_metric
 from autopilot.space import SearchSpace, SpaceRequest, build_space
 from autopilot.spec import Problem, TorchSource
@@ -63,6 +64,11 @@ class Setup:
     work: Path
     limits: ChildLimits
     batching: bool
+
+    @property
+    def given(self) -> Variant:
+        """The model as given, in the deployment that everything is first measured in."""
+        return Variant(Recipe(), given_deployment(self.space))
 
     @property
     def classification(self) -> bool:
@@ -132,6 +138,7 @@ def prepare(problem: Problem, work: Path, observer: Observer) -> Setup:
     fixed = info.batch if problem.data.batched else None
     request = SpaceRequest(problem.target.providers, threads, (fixed or 1,), serving=serving, lacks=lacks(problem))
     space = _space(problem, request, target)
+    check_format(space, info.path)
     observer.doing("checking and splitting the data")
     splits = prepare_data(
         problem.data,
@@ -196,7 +203,7 @@ def _space(problem: Problem, request: SpaceRequest, target: Target) -> SearchSpa
 def _batching(info: ModelInfo, splits: Splits, model: Artifact, space: SearchSpace, limits: ChildLimits) -> bool:
     if not splits.validation.batched or info.batch is not None:  # one size alone runs
         return False
-    return probe_batching(model.path, space.default_deployment(), split=splits.validation, limits=limits)
+    return probe_batching(model.path, given_deployment(space), split=splits.validation, limits=limits)
 
 
 def resolve_model(problem: Problem, work: Path) -> Path:

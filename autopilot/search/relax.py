@@ -118,7 +118,7 @@ def near_misses(records: Sequence[TrialRecord], *, known: Collection[int]) -> li
 
     A trial ends at its first certain violation, so that whether anything else stands in the way isn't known.
     For each limit the nearest comes first; then the second nearest, and so on. ``known``: trials (by number)
-    that were measured again already; the model as given is another that needs no second look.
+    that were measured again already; the baseline is another that needs no second look.
     """
     by_axis: dict[str, list[TrialRecord]] = {}
     for r in records:

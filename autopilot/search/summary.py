@@ -11,6 +11,7 @@ from autopilot.budget import Budget
 from autopilot.contracts import Stage, facts_of
 from autopilot.profile import Interval, Measurement, Profile
 from autopilot.recipe import Deployment
+from autopilot.result import RATES
 
 _ORDER = tuple(Stage)
 
@@ -64,6 +65,18 @@ def with_ratio(measured: Measurement, baseline: Mapping[str, Measurement] | None
     high = measured.value if measured.high is None else measured.high
     widest = high / base.low if base.low > 0 else float("inf")
     return replace(measured, ratio=Interval(measured.value / base.value, low / base.high, widest))
+
+
+def times_as_fast(measured: Mapping[str, Measurement], axis: str) -> Interval | None:
+    """How many times as fast (or as good) as the baseline on ``axis``, a time or a rate; None where it isn't known."""
+    found = measured.get(axis)
+    if found is None or found.ratio is None:
+        return None
+    if axis in RATES:
+        return found.ratio
+    r = found.ratio
+    high = 1 / r.low if r.low > 0 else float("inf")
+    return Interval(1 / r.value, 1 / r.high if r.high else 0.0, high) if r.value > 0 else None
 
 
 def measurement(name: str, profile: Profile, stage: Stage) -> Measurement | None:

@@ -38,14 +38,20 @@ def deployment_text(deployment: Deployment, usual: Deployment) -> str:
     return ", ".join([deployment.provider, *instances, threads, *batch, *delay, *said])
 
 
-def baseline_text(measured: Mapping[str, Measurement], metric: str, ranking: Ranking, budget: Budget) -> str:
-    """The model as given in one line: a score that is no good shows wrong preprocessing before hours are spent."""
+def baseline_text(
+    measured: Mapping[str, Measurement],
+    metric: str,
+    ranking: Ranking,
+    budget: Budget,
+    name: str = "the model as given",
+) -> str:
+    """The baseline in one line: a score that is no good shows wrong preprocessing before hours are spent."""
     axes = dict.fromkeys([*ranking.axes, *budget.axes])
     said = [f"{axis} {_figure(measured[axis], None)}" for axis in axes if axis in measured and axis not in _OWN]
     quality = measured.get("quality")
     if quality is not None and quality.value is not None:
         said.insert(0, f"{metric} {quality.value:.4g}")
-    return f"the model as given: {', '.join(said)}"
+    return f"{name}: {', '.join(said)}"
 
 
 def control_text(control: Control) -> str:

@@ -49,6 +49,12 @@ class LatencyPass:
         self._drift = Drift(allowed=_allowed(setup))
         self._server: Server | None = None
 
+    def take(self, baseline: Outcome, control: Control | None = None) -> None:
+        """Read beside ``baseline`` from here on; ``control``: its A/A reading, where it was taken before."""
+        self.close()
+        self._baseline, self.control = baseline, control
+        self._drift = Drift(allowed=self._drift.allowed, spread=control.spread if control is not None else 0.0)
+
     def close(self) -> None:
         """End the baseline's server."""
         if self._server is not None:
@@ -168,7 +174,7 @@ class LatencyPass:
         return self._server
 
     def _start_baseline(self, split: Split) -> Server:
-        return self._start(self._setup.model, self._baseline.variant.deployment, split)
+        return self._start(self._baseline.artifact, self._baseline.variant.deployment, split)
 
     def _start(self, artifact: Artifact, deployment: Deployment, split: Split) -> Server:
         return Server.start(artifact.path, deployment, split=split, limits=self._limits())

@@ -28,7 +28,7 @@ def best_why(result: StudyResult, chosen: Candidate) -> str:
     if chosen.speedup:
         s, axis = chosen.speedup, speed_axis(result.objectives)
         word = "as fast" if axis.startswith("latency_") else "as good"
-        text += f"; {axis}: {s.value:.2f} times {word} as the model as given ({s.low:.2f}..{s.high:.2f})"
+        text += f"; {axis}: {s.value:.2f} times {word} as {result.baseline_choice.text} ({s.low:.2f}..{s.high:.2f})"
     return f"{text}. The budget: {result.rationale}" if result.rationale else f"{text}."
 
 

@@ -103,6 +103,7 @@ def study_tags(result: StudyResult) -> dict[str, str]:
         "status": result.status.value,
         "objective": ", ".join(result.objectives),
         "mlflow.note.content": result.explanation,
+        "baseline": result.baseline_choice.text,
         "warnings": " | ".join(result.warnings),
         "rationale": result.rationale or "",
         "budget_version": "" if result.budget_version is None else str(result.budget_version),

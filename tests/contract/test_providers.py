@@ -10,6 +10,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from autopilot import plugins
+from autopilot.build.cache import complete
 from autopilot.contracts import Provider, TellsKernels, facts_of
 from autopilot.domain import Choice
 from autopilot.errors import Unsupported, VariantFailed
@@ -138,6 +139,18 @@ def test_facts_name_options_that_exist(name: str, provider: Provider) -> None:
         assert values
         assert all(provider.parameters[option].contains(value) for value in values)
     assert len(facts.engine_key(TARGET)) == 64
+
+
+@each_provider
+def test_rivals_are_what_the_provider_and_the_techniques_can_do(name: str, provider: Provider) -> None:
+    """Options and steps that exist, names of their own; what is exact is a value that is declared."""
+    facts = facts_of(provider)
+
+    for option, value in (*facts.exact, *(o for rival in facts.rivals for o in rival.options)):
+        assert provider.parameters[option].contains(value)
+    for step in (step for rival in facts.rivals for step in rival.steps):
+        complete(plugins.techniques()[step.technique], step)
+    assert len({rival.name for rival in facts.rivals}) == len(facts.rivals)
 
 
 @each_usable

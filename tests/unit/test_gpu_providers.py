@@ -15,7 +15,7 @@ from autopilot.errors import VariantFailed
 from autopilot.providers import _ort_gpu, cuda, tensorrt, tensorrt_rtx
 from autopilot.providers._ort import open_session, session_options
 from autopilot.providers._ort_bound import MOST_GRAPHS, BoundSession
-from autopilot.recipe import Deployment
+from autopilot.recipe import Deployment, Recipe, Variant
 from autopilot.target import Target
 from tests import models
 from tests.integration.bench_support import dense, samples
@@ -170,6 +170,18 @@ def test_rtx_options_are_the_plugins() -> None:
         "nv_profile_opt_shapes": "x:8x3",
         "nv_profile_max_shapes": "x:8x3",
     }
+
+
+@pytest.mark.parametrize("name", ["cuda", "tensorrt", "tensorrt_rtx"])
+def test_half_precision_is_what_there_is_to_beat_on_a_device(name: str) -> None:
+    """Nobody serves plain float32 there: it stays what losses are told against."""
+    facts = facts_of(plugins.providers()[name])
+    given = Variant(Recipe(), Deployment(name, options=facts.exact))
+    (rival,) = facts.rivals
+
+    assert rival.beside(given) != given
+    assert rival.name in ("float16", "fp16")
+    assert dict(facts.exact) == ({"precision": "fp32"} if name == "tensorrt" else {})
 
 
 @pytest.mark.parametrize("name", ["cuda", "tensorrt", "tensorrt_rtx"])

@@ -17,7 +17,7 @@ from autopilot.bench.launcher import ColdReading
 from autopilot.bench.live import Server
 from autopilot.budget import Budget, Judgement, Limit
 from autopilot.contracts import Stage
-from autopilot.errors import BaselineFailed, DataError, Failure, ModelError, NotMeasurable, VariantFailed
+from autopilot.errors import BaselineFailed, DataError, Failure, ModelError, NotMeasurable, Unsupported, VariantFailed
 from autopilot.observer import NullObserver
 from autopilot.profile import (
     Control,
@@ -71,6 +71,7 @@ class Bench:
     def __init__(self) -> None:
         self.servers: list[FakeServer] = []
         self.latency_ms = 0.5
+        self.drop = Interval(0.001, -0.001, 0.003)
         self.caps: list[float] = []
         self.cold_starts: list[int] = []
         self.limits: list[ChildLimits] = []
@@ -82,6 +83,8 @@ class Bench:
         self.scored_n: int | None = None
         self.kill_baseline = False
         self.spoilt: list[tuple[LatencyReading, LatencyReading]] = []
+        self.costs: tuple[OperatorCost, ...] = ()
+        self.timed: list[str] = []
 
     def start(self, artifact: Path, deployment: Deployment, *, split: Any, limits: ChildLimits) -> FakeServer:
         self.limits.append(limits)
@@ -106,6 +109,12 @@ class Bench:
         load_s = np.linspace(0.1, 0.11, repeats)
         return ColdReading(load_s, 50_000_000, Placement({"CPUExecutionProvider": 3}), ())
 
+    def measure_operators(self, path: Path, deployment: Deployment, **more: Any) -> OperatorTable:
+        self.timed.append(more["split"].name)
+        if not self.costs:
+            raise Unsupported("the provider has no profiler.")
+        return OperatorTable(self.costs, 50, 1, more["latency_s"])
+
     def run_quality(self, outcome: Any, split: Any, *, limits: Any, early: bool) -> Any:
         is_baseline = not outcome.variant.recipe.steps
         self.scored.append(("baseline" if is_baseline else "variant", split.name))
@@ -114,7 +123,7 @@ class Bench:
             raise error
         n = self.scored_n if self.scored_n and not is_baseline else split.n
         score = Interval(0.9, 0.88, 0.92)
-        drop = Interval(0.0, 0.0, 0.0) if is_baseline else Interval(0.001, -0.001, 0.003)
+        drop = Interval(0.0, 0.0, 0.0) if is_baseline else self.drop
         return QualityReading("accuracy", split.name, n, score, 0.9, drop, "fake"), None if is_baseline else self.audit
 
 
@@ -324,6 +333,7 @@ FALLEN = {"CPUExecutionProvider": 3, "OtherExecutionProvider": 1}
 def falling(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> Bench:
     fallen(bench, FALLEN)
     monkeypatch.setattr(cold, "measure_cold", bench.measure_cold)
+    monkeypatch.setattr(costs, "measure_operators", bench.measure_operators)
     return bench
 
 
@@ -338,6 +348,42 @@ def test_nodes_on_another_provider_fail_the_variant(tmp_path: Path, falling: Ben
     assert caught.value.failure is Failure.PROVIDER_FALLBACK
     assert "audit: warn" in caught.value.hint
     assert falling.caps == []
+
+
+ELSEWHERE = (
+    OperatorCost("Conv", "OtherExecutionProvider", "float32", 1.0, 0.0009),
+    OperatorCost("Relu", "CPUExecutionProvider", "float32", 3.0, 0.0001),
+)
+
+
+def test_nodes_on_another_provider_are_told_by_node_and_by_time(tmp_path: Path, falling: Bench) -> None:
+    """One of four nodes may take nine tenths of the time: a user has to know which."""
+    evaluator = begun(tmp_path)
+    falling.costs = ELSEWHERE
+
+    with pytest.raises(
+        VariantFailed, match=r"1 of 4 nodes \(25.0%, 90.0% of the time\) run on OtherExecutionProvider"
+    ) as caught:
+        evaluator.measure(WANTED, artifact_of(WANTED.recipe))
+
+    assert caught.value.failure is Failure.PROVIDER_FALLBACK
+
+
+def test_operators_of_nodes_elsewhere_are_timed_once_where_the_audit_warns(tmp_path: Path, falling: Bench) -> None:
+    """The warning has both shares; what was timed for it serves the table of operators too."""
+    falling.costs = ELSEWHERE
+    evaluator = begun(tmp_path)
+    evaluator.setup = replace(evaluator.setup, problem=replace(evaluator.setup.problem, audit="warn"))
+    falling.timed.clear()
+    outcome = evaluator.measure(WANTED, artifact_of(WANTED.recipe))
+    evaluator.take_costs(outcome)
+
+    assert [w for w in outcome.warnings if "25.0%, 90.0% of the time" in w and w.startswith("provider_fallback: ")]
+    assert falling.timed == ["validation"]
+    assert outcome.profile is not None
+    assert outcome.profile.operators is not None
+    assert outcome.profile.operators.covered == pytest.approx(2.0, rel=0.1)  # 1 ms of operators in 0.5 ms
+    assert outcome.measured["provider_time_share"].value == pytest.approx(0.1)
 
 
 def test_baseline_with_nodes_on_another_provider_is_warned_about(tmp_path: Path, falling: Bench) -> None:

@@ -111,7 +111,8 @@ def comparison_section(content: Content) -> Html | None:
     body, rest = (table(heads, [rows[a][: len(heads)] for a in part], classes="compared") for part in (first, others))
     more = el("details", el("summary", f"{len(others)} more axes"), rest, gone)
     parts = (body, more if others else gone, _facts(content))
-    heading = "The model as given" if content.is_baseline else f"Baseline and {name}"
+    own = result.baseline_choice.text
+    heading = own[0].upper() + own[1:] if content.is_baseline else f"Baseline and {name}"
     return section("compared", heading, *parts, note=note, is_wide=True)
 
 
@@ -151,6 +152,7 @@ def _facts(content: Content) -> Html:
         return facts(rows)
     rows = [
         (f"recipe of the {name}", full_recipe(chosen.recipe)),
+        *([] if content.result.baseline_choice.as_given else [("recipe of the baseline", full_recipe(base.recipe))]),
         ("deployment of the baseline", full_deployment(base.deployment)),
         (f"deployment of the {name}", changed if changed.startswith("as ") else f"the same, but {changed}"),
         (f"sha256 of the {name}", el("code", chosen.sha256)),

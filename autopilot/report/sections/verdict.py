@@ -44,10 +44,11 @@ def sentence(content: Content) -> str:
     every = "its one limit" if limits == 1 else f"all {limits} limits"
     if chosen is None:
         return "No variant could be measured to the end, so there is no verdict on any."
-    who = "the model as given" if content.is_baseline else f"trial {chosen.number}"
+    baseline = result.baseline_choice.text
+    who = baseline if content.is_baseline else f"trial {chosen.number}"
     if result.status is Status.IN_BUDGET:
         if content.is_baseline:
-            return f"The budget is met by the model as given: it keeps {every}, and nothing tried is certainly better."
+            return f"The budget is met by {baseline}: it keeps {every}, and nothing tried is certainly better."
         return f"The budget is met: {who} keeps {every}{_won(content)}."
     broken = _axes(content, Judgement.OUT)
     doubtful = _axes(content, Judgement.UNDECIDED)
