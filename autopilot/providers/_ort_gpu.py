@@ -28,6 +28,8 @@ GPU_ENERGY = ("nvml", "rapl")
 HOST_PARAMETERS: dict[str, Domain] = {"graph_optimization": SESSION_PARAMETERS["graph_optimization"]}
 GRAPH = "graph"
 IO = Choice(("plain", "bound", GRAPH))
+# By the wheels' metadata on the package index: 1.26.0 asks for nvidia-…-cu12, 1.27.0 for cu13.
+LAST_FOR_CUDA_12 = "1.26.0"
 
 
 def why_not_on_gpu(target: Target) -> str | None:
@@ -56,10 +58,10 @@ def _why_no_libraries(version: str) -> str | None:
     missing = [name for name in (libraries.needed(cuda) if cuda else ()) if not libraries.is_here(name)]
     if missing:
         others = libraries.others(missing[0])
-        instead = f"; {', '.join(others)} is here, of another CUDA" if others else ""
-        return (
-            f"onnxruntime-gpu {version} is built for CUDA {cuda} and {', '.join(missing)} is not found{instead}; {mend}"
-        )
+        instead = f" ({', '.join(others)} is here, of another CUDA)" if others else ""
+        if any(name.endswith(".so.12") for name in others):
+            mend += f", or take onnxruntime-gpu {LAST_FOR_CUDA_12}, the last one for CUDA 12"
+        return f"onnxruntime-gpu {version} is built for CUDA {cuda}; {', '.join(missing)} is not found{instead}; {mend}"
     if not libraries.is_here(libraries.CUDNN):
         others = libraries.others(libraries.CUDNN)
         return f"cuDNN 9 ({libraries.CUDNN}) is not found{f'; {others[0]} is here' if others else ''}; {mend}"

@@ -42,6 +42,7 @@ CUDA = _cuda_libraries.needed(13)
         (PLAIN, (), "no NVIDIA device", "nvidia-smi"),
         (ON_GPU, (), "onnxruntime 1.32.0 has the CPU provider alone", "pip uninstall -y onnxruntime && pip install"),
         (READY, (), "libcublas.so.12 is here, of another CUDA", "pip install 'onnxruntime-gpu[cuda,cudnn]'"),
+        (READY, (), "libcublasLt.so.13, libcublas.so.13", "take onnxruntime-gpu 1.26.0"),
         (READY, CUDA, "cuDNN 9", "pip install 'onnxruntime-gpu[cuda,cudnn]'"),
         (READY, (*CUDA, "libcudnn.so.9"), "libnvinfer.so.10", "export LD_LIBRARY_PATH="),
     ],
