@@ -20,7 +20,14 @@ _BY_CUDA = ("libcublasLt.so.{cuda}", "libcublas.so.{cuda}", "libcudart.so.{cuda}
 # Opened by onnxruntime-gpu where they are there: cuFFT for transforms, NVRTC for cuDNN's generated kernels.
 _OPTIONAL = ("libnvrtc.so.{cuda}", "libcufft.so.{cufft}")
 CUDNN = "libcudnn.so.9"
-TENSORRT = ("libnvinfer.so.10", "libnvonnxparser.so.10")
+TENSORRT = ("libnvinfer.so.10", "libnvinfer_plugin.so.10", "libnvonnxparser.so.10")
+DRIVER = "libcuda.so.1"
+# Where the loader looks even for what its cache doesn't know: a driver that is mounted into a container, say.
+_USUAL = tuple(
+    Path(root) / folder
+    for root in ("/", "/usr")
+    for folder in ("lib/x86_64-linux-gnu", "lib/aarch64-linux-gnu", "lib64", "lib")
+)
 
 
 def needed(cuda: int) -> tuple[str, ...]:
@@ -75,16 +82,20 @@ def in_wheels(name: str) -> Path | None:
 
 def is_here(name: str) -> bool:
     """Whether the library called ``name`` can be loaded: from a wheel, LD_LIBRARY_PATH or the system's folders."""
-    if in_wheels(name) is not None:
+    if in_wheels(name) is not None or name in _known_to_system():
         return True
-    paths = os.environ.get("LD_LIBRARY_PATH", "").split(os.pathsep)
-    return any(path and (Path(path) / name).is_file() for path in paths) or name in _known_to_system()
+    return any((path / name).is_file() for path in (*_named(), *_USUAL))
+
+
+def _named() -> list[Path]:
+    """The folders on LD_LIBRARY_PATH."""
+    return [Path(p) for p in os.environ.get("LD_LIBRARY_PATH", "").split(os.pathsep) if p]
 
 
 def others(name: str) -> list[str]:
     """Names of ``name`` in other versions that are here: ``libcublas.so.12`` where ``libcublas.so.13`` is wanted."""
     stem = name.partition(".so.")[0] + ".so."
-    paths = [*folders(), *(Path(p) for p in os.environ.get("LD_LIBRARY_PATH", "").split(os.pathsep) if p)]
+    paths = (*folders(), *_named(), *_USUAL)
     seen = {file.name for path in paths if path.is_dir() for file in path.glob(f"{stem}*")} | _known_to_system()
     return sorted(n for n in seen if re.fullmatch(re.escape(stem) + r"\d+", n) and n != name)
 

@@ -41,6 +41,11 @@ def why_not_on_gpu(target: Target) -> str | None:
             "the driver lists no NVIDIA device (/proc/driver/nvidia/gpus); run on a machine that has one, "
             "with NVIDIA's driver: nvidia-smi shows it"
         )
+    if not libraries.is_here(libraries.DRIVER):
+        return (
+            f"the driver's {libraries.DRIVER} is not found; in a container, start it with NVIDIA's runtime (docker run "
+            "--gpus all) and the capability compute"
+        )
     if "onnxruntime-gpu" not in target.versions:
         found = target.versions.get("onnxruntime")
         plain = f"; onnxruntime {found} has the CPU provider alone" if found else ""

@@ -26,6 +26,7 @@ def wheels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.delitem(sys.modules, "torch", raising=False)
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.setattr(libraries, "_known_to_system", lambda: frozenset({"libcudart.so.13"}))
+    monkeypatch.setattr(libraries, "_USUAL", ())
     monkeypatch.delenv("LD_LIBRARY_PATH", raising=False)
     return tmp_path
 

@@ -32,7 +32,7 @@ KNOWN_TO_TENSORRT = {
     *("trt_profile_min_shapes", "trt_profile_opt_shapes", "trt_profile_max_shapes", "trt_layer_norm_fp32_fallback"),
 }
 READY = replace(ON_GPU, versions={"onnxruntime-gpu": "1.31.1"})
-CUDA = _cuda_libraries.needed(13)
+CUDA = ("libcuda.so.1", *_cuda_libraries.needed(13))
 
 
 @pytest.mark.parametrize(
@@ -40,9 +40,20 @@ CUDA = _cuda_libraries.needed(13)
     [
         (replace(PLAIN, versions={"onnxruntime": "1", "onnxruntime-gpu": "1"}), (), "both installed", "pip uninstall"),
         (PLAIN, (), "no NVIDIA device", "nvidia-smi"),
-        (ON_GPU, (), "onnxruntime 1.32.0 has the CPU provider alone", "pip uninstall -y onnxruntime && pip install"),
-        (READY, (), "libcublas.so.12 is here, of another CUDA", "pip install 'onnxruntime-gpu[cuda,cudnn]'"),
-        (READY, (), "libcublasLt.so.13, libcublas.so.13", "take onnxruntime-gpu 1.26.0"),
+        (READY, (), "libcuda.so.1 is not found", "docker run --gpus all"),
+        (
+            ON_GPU,
+            ("libcuda.so.1",),
+            "onnxruntime 1.32.0 has the CPU provider alone",
+            "pip uninstall -y onnxruntime && pip install",
+        ),
+        (
+            READY,
+            ("libcuda.so.1",),
+            "libcublas.so.12 is here, of another CUDA",
+            "pip install 'onnxruntime-gpu[cuda,cudnn]'",
+        ),
+        (READY, ("libcuda.so.1",), "libcublasLt.so.13, libcublas.so.13", "take onnxruntime-gpu 1.26.0"),
         (READY, CUDA, "cuDNN 9", "pip install 'onnxruntime-gpu[cuda,cudnn]'"),
         (READY, (*CUDA, "libcudnn.so.9"), "libnvinfer.so.10", "export LD_LIBRARY_PATH="),
     ],
