@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -30,6 +31,9 @@ SESSION_PARAMETERS: Mapping[str, Domain] = {
 _INLINE_LIMIT_BYTES = 1_500_000_000
 _ERROR_LEVEL = 3
 _CUT = 600
+# "CUDA failure 2: out of memory ; GPU=0 ; hostname=… ; file=… ; line=… ; expr=…", as cuda_call.cc writes it.
+_DEVICE_ERROR = re.compile(r"\bCU[A-Z]+ failure \d+:")
+_HOST = re.compile(r" ; hostname=\S+")
 # Of the host's memory and of a device's (CUDA's own words, and cuDNN's and cuBLAS's for it).
 _OOM_SIGNS = (
     "Failed to allocate memory",
@@ -209,13 +213,20 @@ def ort_errors() -> tuple[type[Exception], ...]:
 
 def translate(exc: Exception, what: str, otherwise: Failure) -> VariantFailed:
     """One of ONNX Runtime's errors as one of ours; ``otherwise`` where its kind says nothing."""
-    kind, text = type(exc).__name__, " ".join(str(exc).split())
-    text = text if len(text) <= _CUT else text[:_CUT] + " …"
-    message = f"{what}: {text}"
-    if any(sign in text for sign in _OOM_SIGNS):
+    kind, whole = type(exc).__name__, " ".join(str(exc).split())
+    message = f"{what}: {_gist(whole)}"
+    if any(sign in whole for sign in _OOM_SIGNS):
         return VariantFailed(Failure.OOM, message, "Raise the memory limit or lower the batch size.")
     if kind == "NotImplemented":
         return Unsupported(message, "No kernel for this node on this provider: keep it in float or take another one.")
     if kind == "EPFail":
         return VariantFailed(Failure.PROVIDER_MISSING, message, "`autopilot doctor` lists the usable providers.")
     return VariantFailed(otherwise, message)
+
+
+def _gist(text: str) -> str:
+    """What an error of ONNX Runtime says, not too long: a device's own words come after lines of C++ signatures."""
+    device = _DEVICE_ERROR.search(text)
+    if device is not None:
+        text = _HOST.sub("", text[device.start() :])
+    return text if len(text) <= _CUT else text[:_CUT] + " …"

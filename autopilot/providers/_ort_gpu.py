@@ -114,6 +114,9 @@ def open_on_device(
     except VariantFailed as exc:
         if "graph capture" in exc.message:  # "This session cannot use the graph capture feature as requested …"
             raise Unsupported(exc.message, "Take io bound or plain: some of its nodes are not the device's.") from exc
+        told = exc.failure is not Failure.PROVIDER_MISSING or " failure " in exc.message  # "CUDA failure 100: …"
+        if not told and (why := _why_not_loaded(name)):
+            raise VariantFailed(Failure.PROVIDER_MISSING, f"{name} could not be loaded{why}.", hint) from exc
         raise
     if name not in session.get_providers():
         raise VariantFailed(Failure.PROVIDER_MISSING, f"{name} could not be loaded{_why_not_loaded(name)}.", hint)
