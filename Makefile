@@ -49,22 +49,27 @@ bench-search: $(DEV)  ## replayed searches, and what a search costs besides its 
 	@$(BIN)/python examples/digits/data.py
 	@$(BIN)/python benchmarks/search/overhead.py $(ARGS)
 
-# On a machine with an NVIDIA device, see docs/providers.md: either everything is there for $(GPU_PYTHON), or WHEELS names
-# a folder with all wheels, onnxruntime-gpu among them and onnxruntime not, from which .venv-gpu is made without a network.
+# On a machine with an NVIDIA device, see docs/providers.md. GPU_PYTHON: an interpreter that has what is needed, but for
+# what WHEELS, a folder, holds: that is unpacked into .gpu-packages, which Python looks into first, so that onnxruntime-gpu
+# from there takes the place of an installed onnxruntime. No network is needed.
 WHEELS ?=
-GPU_PYTHON ?= $(if $(WHEELS),.venv-gpu/bin/python,python3)
-GPU := $(if $(WHEELS),.venv-gpu/.ready)
+GPU_PYTHON ?= python3
+GPU := $(if $(WHEELS),.gpu-packages/.ready)
+GPU_PATH := $(CURDIR)$(if $(WHEELS),:$(CURDIR)/.gpu-packages)
 
-test-gpu: $(GPU)  ## the tests that need a GPU (GPU_PYTHON: an interpreter with onnxruntime-gpu, or WHEELS: a folder)
-	@PYTHONPATH=$(CURDIR) timeout 120 $(GPU_PYTHON) -m pytest -q -rs -m gpu $(ARGS)
+test-gpu: $(GPU)  ## the tests that need a GPU (GPU_PYTHON: an interpreter, WHEELS: a folder with what it lacks)
+	@PYTHONPATH=$(GPU_PATH) $(GPU_PYTHON) benchmarks/gpu_needs.py
+	@PYTHONPATH=$(GPU_PATH) timeout 120 $(GPU_PYTHON) -m pytest -q -rs -m gpu --timeout 60 \
+		$(shell grep -rl --include='test_*.py' 'mark.gpu' tests) $(ARGS)
 
-bench-gpu: $(GPU)  ## CUDA and TensorRT on the example, into docs/results (GPU_PYTHON or WHEELS)
-	@$(GPU_PYTHON) examples/digits/data.py
-	@PYTHONPATH=$(CURDIR) timeout 330 $(GPU_PYTHON) benchmarks/gpu.py $(ARGS)
+bench-gpu: $(GPU)  ## CUDA and TensorRT on an encoder and on the example, into docs/results (GPU_PYTHON, WHEELS)
+	@PYTHONPATH=$(GPU_PATH) $(GPU_PYTHON) benchmarks/gpu_needs.py
+	@PYTHONPATH=$(GPU_PATH) $(GPU_PYTHON) examples/digits/data.py
+	@PYTHONPATH=$(GPU_PATH) timeout 330 $(GPU_PYTHON) benchmarks/gpu.py $(ARGS)
 
-.venv-gpu/.ready:
-	@python3 -m venv --clear .venv-gpu
-	@.venv-gpu/bin/python -m pip install -qq --no-index --no-deps $(WHEELS)/*.whl
+.gpu-packages/.ready: $(wildcard $(WHEELS)/*.whl)
+	@rm -rf .gpu-packages
+	@$(GPU_PYTHON) -m pip install -qq --no-index --no-deps --no-compile --target .gpu-packages $(WHEELS)/*.whl
 	@touch $@
 
 docs: $(CORE)  ## check every link and anchor of the documentation
@@ -74,7 +79,7 @@ ui: $(CORE)  ## the MLflow UI over this folder's runs, on 127.0.0.1
 	@$(BIN)/autopilot ui $(ARGS)
 
 clean:  ## remove .venv, caches and build products; runs/ and mlruns/ stay
-	@rm -rf $(VENV) .venv-gpu build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	@rm -rf $(VENV) .gpu-packages build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 	@find . -name __pycache__ -type d -not -path './.git/*' -prune -exec rm -rf {} +
 
 # Which interpreter: PYTHON if given, else the first of these that is new enough and can make environments.

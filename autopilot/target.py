@@ -9,7 +9,8 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import PackageNotFoundError, distribution, version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,8 @@ DISTRIBUTIONS = (
     "model-autopilot", "onnxruntime", "onnxruntime-gpu", "openvino", "tensorrt", "onnx", "onnx-ir", "onnxscript",
     "onnxslim", "numpy", "optuna", "mlflow", "scikit-learn", "torch", "neural-compressor-pt",
 )  # fmt: skip
+# Distributions of the same module.
+_ONE_MODULE = frozenset({"onnxruntime", "onnxruntime-gpu"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +97,7 @@ class Target:
             gpu_driver=nvidia_driver() if gpus else "",
             os=f"{platform.system()} {platform.release()}",
             python=platform.python_version(),
-            versions=installed_versions(),
+            versions=without_shadowed(installed_versions()),
             energy_source=source,
             energy_reason=reason,
             gpu_memory_source=None if gpu_reason else counters.NVML,
@@ -124,7 +127,7 @@ class Target:
 
         onnxruntime and onnxruntime-gpu install the same module; the last one wins, silently.
         """
-        if {"onnxruntime", "onnxruntime-gpu"} <= set(self.versions):
+        if set(self.versions) >= _ONE_MODULE:
             return (
                 "onnxruntime and onnxruntime-gpu are both installed and overwrite each other: "
                 "pip uninstall both, then install the one you need"
@@ -285,3 +288,17 @@ def energy_source(root: Path = Path("/"), gpu_reason: str | None = None) -> tupl
     if found:
         return "+".join(found), ""
     return None, cpu_reason if not nvidia_gpus(root) else f"{cpu_reason}; {gpu_reason}"
+
+
+def without_shadowed(versions: Mapping[str, str]) -> dict[str, str]:
+    """``versions`` without a distribution whose module another one's hides, in a folder that Python looks into first.
+
+    So in an environment made over another one: onnxruntime-gpu in the inner one, onnxruntime in the outer one.
+    """
+    spec = find_spec("onnxruntime") if set(versions) >= _ONE_MODULE else None
+    if spec is None:
+        return dict(versions)
+    imported = {Path(folder).resolve().parent for folder in spec.submodule_search_locations or ()}
+    homes = {name: Path(str(distribution(name).locate_file(""))).resolve() for name in _ONE_MODULE}
+    hidden = {name for name, home in homes.items() if home not in imported}
+    return {name: told for name, told in versions.items() if name not in hidden}

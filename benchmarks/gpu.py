@@ -1,24 +1,27 @@
 #!/usr/bin/env python3
 """What CUDA and TensorRT do to a model, against the better of float32 and float16: one dated result.
 
-    python benchmarks/gpu.py [FOLDER] [--seconds 240] [--out docs/results] [--providers cpu,cuda,tensorrt]
+    python benchmarks/gpu.py [FOLDER ...] [--seconds 300] [--out docs/results] [--providers cpu,cuda,tensorrt]
 
-FOLDER holds a ``spec.yaml`` (default: examples/digits). Float32 and float16 in every way of handing arrays over are
+A FOLDER holds a ``spec.yaml``; without one: an encoder of BERT's size with random weights (``gpu_encoder``), on devices
+only, then examples/digits. Float32 and float16 in every way of handing arrays over are
 compared with the first row; the fastest of them is the baseline that everything else is then compared with, since
 on NVIDIA devices float16 is what there is to beat. All through the same timed request: host arrays in, host arrays
-out, one sample, fresh processes, interleaved. Writes DATE-gpu-NAME.json and .md; ends with 2 and the doctor's
-reasons where no device can be used. Rows that don't fit into the time are left out and named. Not yet run on a GPU;
-``--providers cpu`` goes the same way without one.
+out, one sample, fresh processes, interleaved. Writes DATE-gpu-NAME.json and .md anew after every row, so that what was
+measured stays when the machine goes; ends with 2 and the doctor's reasons where no device can be used. Rows that don't
+fit into the time are left out and named. Not yet run on a GPU; ``--providers cpu`` goes the same way without one.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
+import signal
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
@@ -31,8 +34,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from autopilot import plugins
 from autopilot.bench.child import ChildLimits
 from autopilot.bench.compare import Served, compare
+from autopilot.bench.evaluation import evaluate
 from autopilot.bench.launcher import Server, measure_latency
-from autopilot.contracts import Array, BuildContext
+from autopilot.contracts import BuildContext
 from autopilot.doctor import usable_providers
 from autopilot.domain import Scalar
 from autopilot.errors import AutopilotError
@@ -40,10 +44,13 @@ from autopilot.observer import NullObserver
 from autopilot.recipe import Deployment, params_of
 from autopilot.search.prepare import Setup, prepare
 from autopilot.spec import load_spec
+from benchmarks.gpu_encoder import write_encoder
 from benchmarks.main_job import ROOT, print_table
 
 # An engine of TensorRT may take a minute to build.
-LIMITS = ChildLimits(wall_s=90.0)
+CHILD_S = 90.0
+# What a row takes on a device at least: ten starts of some two seconds, and the timing.
+ROW_S = 25.0
 # Seconds of one comparison: some ten pairs of processes.
 CAP_S = 12.0
 # Samples for the quality: all of a small validation split.
@@ -76,9 +83,9 @@ INT8: dict[str, Any] = {"technique": "static_int8"}
 # The first usable one is what the plain ones are compared with.
 ROWS = (
     Row("cuda", options={"io": "plain"}),
-    Row("cuda", options={"io": "bound"}),
-    Row("cuda", options={"io": "graph"}),
     Row("cuda", options={"io": "graph"}, **HALF),
+    Row("cuda", options={"io": "graph"}),
+    Row("cuda", options={"io": "bound"}),
     Row("tensorrt", options={"precision": "fp16", "io": "graph"}),
     Row("tensorrt", options={"precision": "fp32", "io": "bound"}),
     Row("cpu"),
@@ -92,15 +99,20 @@ ROWS = (
 
 
 class Bench:
-    """Builds, scores and compares rows of one study."""
+    """Builds, scores and compares rows of one study; no process of it lives on after ``end`` (monotonic seconds)."""
 
-    def __init__(self, setup: Setup, work: Path) -> None:
+    def __init__(self, setup: Setup, work: Path, end: float = math.inf) -> None:
+        self._end = end
         self._setup = setup
         self._work = work
         self._built: dict[tuple[str, str], Path] = {}
         self._context = BuildContext(setup.splits.calibration, work / "scratch", 1, setup.classification)
         self._split = setup.splits.validation
         (work / "scratch").mkdir()
+
+    @property
+    def _limits(self) -> ChildLimits:
+        return ChildLimits(wall_s=max(1.0, min(CHILD_S, self._end - time.monotonic())))
 
     def served(self, row: Row) -> Served:
         """The row's model file, built at first use, and how it is run."""
@@ -121,7 +133,7 @@ class Bench:
     def figures(self, row: Row) -> dict[str, Any]:
         """Median latency, in a process of its own, and quality."""
         one = self.served(row)
-        with Server.start(one.artifact, one.deployment, split=self._split, limits=LIMITS) as server:
+        with Server.start(one.artifact, one.deployment, split=self._split, limits=self._limits) as server:
             reading, _ = measure_latency(server, None, decided=lambda *_: True, cap_s=2.0, min_s=1.0)
         return {
             "latency_p50_ms": float(np.median(reading.latency_s)) * 1e3,
@@ -130,46 +142,63 @@ class Bench:
         }
 
     def _quality(self, one: Served) -> float | None:
+        """The metric's score of the answers, from a process of its own: what breaks it leaves the others whole."""
         labels = self._split.labels
         if labels is None:
             return None
         n = min(SCORED, self._split.n)
-        session = plugins.providers()[one.deployment.provider].open(one.artifact, one.deployment)
-        answers: list[Array] = [session.run(self._split.feed([i]))[0] for i in range(n)]
-        return float(
-            self._setup.metric.score(np.concatenate(answers), np.asarray(labels[:n]), self._setup.metric.options)
-        )
+        with tempfile.TemporaryDirectory(dir=self._work) as folder:
+            found = evaluate(
+                one.artifact, one.deployment, split=self._split, start=0, stop=n, batch=1, folder=Path(folder),
+                limits=self._limits,
+            )  # fmt: skip
+            answers = np.array(found.load()[self._setup.problem.metric.output or found.output_names[0]])
+        return float(self._setup.metric.score(answers, np.asarray(labels[:n]), self._setup.metric.options))
 
     def ratio(self, row: Row, to: Row) -> dict[str, Any]:
         """Latency of ``row`` over that of ``to``."""
-        return compare(self.served(row), self.served(to), split=self._split, limits=LIMITS, cap_s=CAP_S).to_json()
+        served = self.served(row), self.served(to)
+        return compare(*served, split=self._split, limits=self._limits, cap_s=CAP_S).to_json()
+
+
+def measured(bench: Bench, rows: Sequence[Row], until: float) -> Iterator[list[dict[str, Any]]]:
+    """All records so far after each row, plain rows first.
+
+    Each is compared with the first that ran, then with the best of the plain ones.
+    """
+    found: list[dict[str, Any]] = []
+    first: Row | None = None
+    best: Row | None = None
+    least = 1.0
+    for row in sorted(rows, key=lambda row: not row.is_plain):
+        told: dict[str, Any] = {"row": row.text, "plain": row.is_plain}
+        found.append(told)
+        to = first if row.is_plain else best
+        try:
+            if time.monotonic() > until:
+                told["left_out"] = "no time left"
+            else:
+                told |= bench.figures(row)
+                if to is not None:
+                    told |= {"over": to.text, "comparison": bench.ratio(row, to)}
+        except AutopilotError as exc:
+            told["left_out"] = str(exc)
+        if "left_out" not in told:
+            print(f"{row.text}: {told['latency_p50_ms']:.3f} ms", file=sys.stderr, flush=True)
+            if first is None and row.is_plain:
+                first = best = row
+            elif row.is_plain and (ratio := told["comparison"]["ratio"]["value"]) < least:
+                best, least = row, ratio
+        for other in found:
+            other["is_baseline"] = best is not None and other["row"] == best.text
+        yield found
 
 
 def measure(bench: Bench, rows: Sequence[Row], until: float) -> list[dict[str, Any]]:
-    """A record a row, plain ones first; each compared with the first, then with the best of the plain ones."""
+    """A record a row, all of them."""
     found: list[dict[str, Any]] = []
-    plain = [row for row in rows if row.is_plain]
-    best = first = plain[0]
-    least = 1.0
-    for row in [*plain, *(row for row in rows if not row.is_plain)]:
-        told: dict[str, Any] = {"row": row.text, "plain": row.is_plain}
-        found.append(told)
-        if time.monotonic() > until:
-            told["left_out"] = "no time left"
-            continue
-        try:
-            told |= bench.figures(row)
-            if row is not first:
-                told["over"] = (first if row.is_plain else best).text
-                told["comparison"] = bench.ratio(row, first if row.is_plain else best)
-        except AutopilotError as exc:
-            told["left_out"] = str(exc)
-            continue
-        if row.is_plain and row is not first and (ratio := told["comparison"]["ratio"]["value"]) < least:
-            best, least = row, ratio
-        print(f"{row.text}: {told['latency_p50_ms']:.3f} ms", file=sys.stderr, flush=True)
-    for told in found:
-        told["is_baseline"] = told["row"] == best.text
+    for found in measured(bench, rows, until):  # noqa: B007  # the last one
+        pass
     return found
 
 
@@ -184,6 +213,10 @@ def shown(told: Mapping[str, Any]) -> list[str]:
     return [told["row"], f"{told['latency_p50_ms']:.4f}", quality, text, over]
 
 
+# Of the time that is left for a study that others follow: the encoder's starts take longer, and it says more.
+FIRST_SHARE = 0.6
+# Providers that need no device.
+HOST = frozenset({"cpu", "openvino", "torch_compile"})
 HEADER = ["what", "median ms", "quality", "latency over (95%)", "over which"]
 
 
@@ -194,6 +227,7 @@ def write(name: str, rows: Sequence[Mapping[str, Any]], about: Mapping[str, Any]
     (out / f"{stem}.json").write_text(json.dumps({**about, "rows": list(rows)}, indent=1) + "\n", encoding="utf-8")
     lines = [f"# {about['date']}: {name} on a GPU", "", f"{about['gpus']}; {about['versions']}", ""]
     lines += [f"`{about['command']}`, {about['seconds']:.0f} s. Latencies of one sample, host arrays in and out.", ""]
+    lines += [] if about.get("finished", True) else ["Unfinished: the run ended before its last row.", ""]
     lines += [f"| {' | '.join(cells)} |" for cells in (HEADER, ["---"] * len(HEADER), *(shown(r) for r in rows))]
     lines += ["", *(f"- {provider}: {reason}" for provider, reason in about["missing"].items())]
     path = out / f"{stem}.md"
@@ -201,38 +235,70 @@ def write(name: str, rows: Sequence[Mapping[str, Any]], about: Mapping[str, Any]
     return path
 
 
-def main() -> int:
-    """Measure what fits into the time, print and write it; 2 where no device can be used."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
-    parser.add_argument("folder", nargs="?", type=Path, default=ROOT / "examples" / "digits", help="with a spec.yaml")
-    parser.add_argument("--seconds", type=float, default=240.0, help="no row begins after this")
-    parser.add_argument("--out", type=Path, default=ROOT / "docs" / "results")
-    parser.add_argument("--providers", default="cpu,cuda,tensorrt", help="names with commas between them")
-    options = parser.parse_args()
+@dataclass(frozen=True, slots=True)
+class Case:
+    """A study of the benchmark: ``folder`` with a spec.yaml; ``host`` whether the host's providers run it too."""
+
+    folder: Path
+    host: bool = True
+
+
+def run_case(case: Case, wanted: Sequence[str], out: Path, end: float) -> Path | None:
+    """Measure one study until ``end`` (monotonic seconds); the written Markdown, None where no device can be used."""
     begun = time.monotonic()
-    problem = load_spec(options.folder / "spec.yaml", plugins.vocabulary())
+    problem = load_spec(case.folder / "spec.yaml", plugins.vocabulary())
     with tempfile.TemporaryDirectory(prefix="autopilot-gpu-") as scratch:
         setup = prepare(problem, Path(scratch) / "study", NullObserver())
         told = usable_providers(setup.target, plugins.providers())
-        wanted = options.providers.split(",")
         missing = {name: found["reason"] for name, found in told.items() if name in wanted and not found["usable"]}
         usable = [name for name in wanted if name not in missing]
         for name, reason in missing.items():
             print(f"{name} can't run here: {reason}", file=sys.stderr)
-        if usable == ["cpu"] and "cuda" in wanted:
-            print("nothing was measured on a GPU and nothing was written", file=sys.stderr)
-            return 2
-        rows = measure(Bench(setup, Path(scratch)), [r for r in ROWS if r.provider in usable], begun + options.seconds)
-    about = {
-        "date": date.today().isoformat(),
-        "gpus": ", ".join(setup.target.gpus) or "no GPU",
-        "versions": ", ".join(f"{k} {v}" for k, v in setup.target.versions.items() if "onnx" in k or "tensorrt" in k),
-        "command": f"python benchmarks/gpu.py {options.folder.name}",
-        "seconds": time.monotonic() - begun,
-        "missing": missing,
-    }
-    print_table([HEADER, *(shown(row) for row in rows)])
-    print(write(problem.name, rows, about, options.out))
+        if missing and set(usable) <= HOST:
+            return None
+        about = {
+            "date": date.today().isoformat(),
+            "gpus": ", ".join(setup.target.gpus) or "no GPU",
+            "versions": ", ".join(
+                f"{k} {v}" for k, v in setup.target.versions.items() if "onnx" in k or "tensorrt" in k
+            ),
+            "command": f"python benchmarks/gpu.py {case.folder.name}",
+            "missing": missing,
+        }
+        rows = [row for row in ROWS if row.provider in usable and (case.host or row.provider not in HOST)]
+        found: list[dict[str, Any]] = []
+        path = None
+        for found in measured(Bench(setup, Path(scratch), end), rows, end - ROW_S):
+            now = {"seconds": time.monotonic() - begun, "finished": len(found) == len(rows)}
+            path = write(problem.name, found, about | now, out)
+    print_table([HEADER, *(shown(row) for row in found)])
+    return path
+
+
+def main() -> int:
+    """Measure what fits into the time, print and write it; 2 where no device can be used."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser.add_argument("folders", nargs="*", type=Path, help="with a spec.yaml each; default: see above")
+    parser.add_argument("--seconds", type=float, default=300.0, help="everything has ended by then")
+    parser.add_argument("--out", type=Path, default=ROOT / "docs" / "results")
+    parser.add_argument("--providers", default="cpu,cuda,tensorrt", help="names with commas between them")
+    options = parser.parse_args()
+    begun, wanted = time.monotonic(), options.providers.split(",")
+    # What `timeout` sends: so that folders and processes are cleaned away; what was measured is written already.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    with tempfile.TemporaryDirectory(prefix="autopilot-gpu-") as made:
+        cases = [Case(folder) for folder in options.folders]
+        if not cases and not set(wanted) <= HOST:
+            cases.append(Case(write_encoder(Path(made) / "encoder"), host=False))
+        cases = cases if options.folders else [*cases, Case(ROOT / "examples" / "digits")]
+        for case in cases:
+            left_s = begun + options.seconds - time.monotonic()
+            share = FIRST_SHARE if case is not cases[-1] else 1.0
+            written = run_case(case, wanted, options.out, time.monotonic() + share * left_s)
+            if written is None:
+                print("nothing was measured on a GPU and nothing was written", file=sys.stderr)
+                return 2
+            print(written)
     return 0
 
 

@@ -6,6 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+# Where placement tells of nodes that a provider of a device leaves on the host on purpose: they compute shapes.
+HOST_SHAPES = "CPUExecutionProvider (shapes)"
+
 
 @dataclass(frozen=True, slots=True)
 class Placement:
@@ -13,10 +16,20 @@ class Placement:
 
     nodes: Mapping[str, int] = field(default_factory=dict)
 
+    @property
+    def working(self) -> Mapping[str, int]:
+        """The nodes but for those that compute shapes on the host for a device: these are no fallback.
+
+        >>> Placement({"CUDAExecutionProvider": 40, HOST_SHAPES: 3}).working
+        {'CUDAExecutionProvider': 40}
+        """
+        return {name: count for name, count in self.nodes.items() if name != HOST_SHAPES}
+
     def share(self, provider: str) -> float:
-        """Share of nodes on ``provider`` (ONNX Runtime's name), 0..1; 0 when nothing is known."""
-        total = sum(self.nodes.values())
-        return self.nodes.get(provider, 0) / total if total else 0.0
+        """Share of the working nodes on ``provider`` (ONNX Runtime's name), 0..1; 0 when nothing is known."""
+        working = self.working
+        total = sum(working.values())
+        return working.get(provider, 0) / total if total else 0.0
 
 
 @dataclass(frozen=True, slots=True)

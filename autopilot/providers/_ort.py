@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -30,6 +31,17 @@ SESSION_PARAMETERS: Mapping[str, Domain] = {
 _INLINE_LIMIT_BYTES = 1_500_000_000
 _ERROR_LEVEL = 3
 _CUT = 600
+# "CUDA failure 2: out of memory ; GPU=0 ; hostname=… ; file=… ; line=… ; expr=…", as cuda_call.cc writes it.
+_DEVICE_ERROR = re.compile(r"\bCU[A-Z]+ failure \d+:")
+_HOST = re.compile(r" ; hostname=\S+")
+# Of the host's memory and of a device's (CUDA's own words, and cuDNN's and cuBLAS's for it).
+_OOM_SIGNS = (
+    "Failed to allocate memory",
+    "std::bad_alloc",
+    "out of memory",
+    "CUDNN_STATUS_ALLOC_FAILED",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+)
 
 
 def with_defaults(options: Mapping[str, Scalar], parameters: Mapping[str, Domain]) -> dict[str, Scalar]:
@@ -145,15 +157,22 @@ class OrtSession:
             raise Unsupported("the session keeps no profile.", "Open it with profile_to.")
         path = Path(written)
         try:
-            return read_profile(path, requests)
+            return self._costs(path, requests)
         finally:
             path.unlink(missing_ok=True)
 
+    def _costs(self, path: Path, requests: int) -> tuple[OperatorCost, ...]:
+        return read_profile(path, requests)
+
 
 def open_session(
-    artifact: Path, options: onnxruntime.SessionOptions, providers: Sequence[str | tuple[str, dict[str, Any]]]
+    artifact: Path,
+    options: onnxruntime.SessionOptions,
+    providers: Sequence[str | tuple[str, dict[str, Any]]],
+    *,
+    fallback: bool = True,
 ) -> OrtSession:
-    """Load ``artifact`` on ``providers``.
+    """Load ``artifact`` on ``providers``; without ``fallback`` a provider that can't start is an error.
 
     Raises:
         VariantFailed: OOM, PROVIDER_MISSING or BUILD_ERROR (a model that doesn't load).
@@ -162,10 +181,14 @@ def open_session(
     import onnxruntime as ort
 
     ort.disable_telemetry_events()
+    what = f"ONNX Runtime {ort.__version__} can't load the model"
     try:
-        return OrtSession(ort.InferenceSession(str(artifact), options, providers=list(providers)))
+        session = ort.InferenceSession(str(artifact), options, providers=list(providers), enable_fallback=int(fallback))
     except ort_errors() as exc:
-        raise translate(exc, f"ONNX Runtime {ort.__version__} can't load the model", Failure.BUILD_ERROR) from exc
+        raise translate(exc, what, Failure.BUILD_ERROR) from exc
+    except RuntimeError as exc:  # what a provider throws while it starts; with the fallback onnxruntime catches it
+        raise translate(exc, what, Failure.PROVIDER_MISSING) from exc
+    return OrtSession(session)
 
 
 def ort_errors() -> tuple[type[Exception], ...]:
@@ -190,13 +213,20 @@ def ort_errors() -> tuple[type[Exception], ...]:
 
 def translate(exc: Exception, what: str, otherwise: Failure) -> VariantFailed:
     """One of ONNX Runtime's errors as one of ours; ``otherwise`` where its kind says nothing."""
-    kind, text = type(exc).__name__, " ".join(str(exc).split())
-    text = text if len(text) <= _CUT else text[:_CUT] + " …"
-    message = f"{what}: {text}"
-    if "Failed to allocate memory" in text or "std::bad_alloc" in text:
+    kind, whole = type(exc).__name__, " ".join(str(exc).split())
+    message = f"{what}: {_gist(whole)}"
+    if any(sign in whole for sign in _OOM_SIGNS):
         return VariantFailed(Failure.OOM, message, "Raise the memory limit or lower the batch size.")
     if kind == "NotImplemented":
         return Unsupported(message, "No kernel for this node on this provider: keep it in float or take another one.")
     if kind == "EPFail":
         return VariantFailed(Failure.PROVIDER_MISSING, message, "`autopilot doctor` lists the usable providers.")
     return VariantFailed(otherwise, message)
+
+
+def _gist(text: str) -> str:
+    """What an error of ONNX Runtime says, not too long: a device's own words come after lines of C++ signatures."""
+    device = _DEVICE_ERROR.search(text)
+    if device is not None:
+        text = _HOST.sub("", text[device.start() :])
+    return text if len(text) <= _CUT else text[:_CUT] + " …"

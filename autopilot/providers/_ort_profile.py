@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +43,10 @@ class NodeRun:
         """What is added up in one row."""
         return self.operator, self.provider, self.dtype, self.weights
 
+    def on(self, provider: str) -> NodeRun:
+        """The same run, told of another provider."""
+        return replace(self, provider=provider)
+
 
 def read_profile(path: Path, requests: int) -> tuple[OperatorCost, ...]:
     """Costs of the last ``requests`` requests in the profile at ``path``, the dearest first.
@@ -50,15 +54,26 @@ def read_profile(path: Path, requests: int) -> tuple[OperatorCost, ...]:
     Raises:
         Unsupported: the file holds fewer requests, or is not what this version reads.
     """
+    return costs_of(read_runs(path, requests)[0], requests)
+
+
+def read_runs(path: Path, requests: int) -> tuple[list[NodeRun], float]:
+    """The runs of nodes in the last ``requests`` requests at ``path``, and the seconds of these requests in all.
+
+    Raises:
+        Unsupported: the file holds fewer requests, or is not what this version reads.
+    """
     try:
-        starts = sorted(int(e["ts"]) for e in _events(path, '"model_run"') if e.get("cat") == "Session")
-        if len(starts) < requests:
-            raise Unsupported(f"the runtime's profile holds {len(starts)} of {requests} requests.")
-        first = starts[-requests]
-        runs = [_node_run(e) for e in _events(path, '"Node"') if _counts(e, first)]
+        runs_of_all = sorted(
+            (int(e["ts"]), int(e["dur"])) for e in _events(path, '"model_run"') if e.get("cat") == "Session"
+        )
+        if len(runs_of_all) < requests:
+            raise Unsupported(f"the runtime's profile holds {len(runs_of_all)} of {requests} requests.")
+        last = runs_of_all[-requests:]
+        runs = [_node_run(e) for e in _events(path, '"Node"') if _counts(e, last[0][0])]
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as exc:
         raise Unsupported(f"the runtime's profile can't be read ({type(exc).__name__}: {exc}).") from exc
-    return costs_of(runs, requests)
+    return runs, sum(took_us for _, took_us in last) / 1e6
 
 
 def _events(path: Path, mark: str) -> Iterator[dict[str, Any]]:

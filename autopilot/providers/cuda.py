@@ -17,7 +17,9 @@ from autopilot.providers._ort_gpu import (
     HALF,
     HOST_PARAMETERS,
     IO,
+    io_while,
     open_on_device,
+    served,
     why_not_on_gpu,
 )
 from autopilot.recipe import Deployment
@@ -94,13 +96,13 @@ class CudaProvider:
 
         Raises:
             VariantFailed: PROVIDER_MISSING, or the model doesn't load.
-            Unsupported: an unknown option.
+            Unsupported: an unknown option, or ``io`` graph of a model that can't be captured.
         """
         chosen = with_defaults(dict(deployment.options), self.parameters)
+        chosen["io"] = io = io_while(profile_to is not None, str(chosen["io"]))
         options = session_options(deployment, chosen, optimized_model, artifact, profile_to=profile_to)
         providers = [(EXECUTION_PROVIDER, provider_options(chosen))]
-        device = int(chosen["device"] or 0)
-        return open_on_device(artifact, options, providers, io=str(chosen["io"]), device_id=device)
+        return served(open_on_device(artifact, options, providers), io, int(chosen["device"] or 0))
 
 
 PROVIDER = CudaProvider()

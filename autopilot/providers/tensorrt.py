@@ -13,10 +13,22 @@ from autopilot.contracts import ProviderFacts
 from autopilot.domain import Choice, Domain, Scalar
 from autopilot.providers import cuda
 from autopilot.providers._ort import OrtSession, session_options, with_defaults
-from autopilot.providers._ort_gpu import GPU_ENERGY, GPU_MEMORY, GRAPH, IO, open_on_device, why_no_tensorrt
+from autopilot.providers._ort_bound import BoundSession, OneGraphSession
+from autopilot.providers._ort_gpu import (
+    GPU_ENERGY,
+    GPU_MEMORY,
+    GRAPH,
+    IO,
+    io_while,
+    open_on_device,
+    served,
+    why_no_tensorrt,
+)
 from autopilot.recipe import Deployment, Rival, digest, params_of
 
 if TYPE_CHECKING:
+    import onnxruntime
+
     from autopilot.target import Target
 
 EXECUTION_PROVIDER = "TensorrtExecutionProvider"
@@ -28,8 +40,10 @@ PARAMETERS: Mapping[str, Domain] = {
     "builder_level": Choice((3, 5, 2)),
     "io": IO,
 }
-# An engine built for other shapes is built again in the middle of serving.
 FREE = -1
+# Quality is scored with so many samples a run (SCORING_BATCH of search/prepare.py) where that gives the answers of
+# single runs: an engine for fewer would refuse them, as shapes outside of its profile.
+SCORED_TOGETHER = 4
 
 
 def cache_folder() -> Path:
@@ -65,10 +79,12 @@ def provider_options(chosen: Mapping[str, Scalar], cache: Path, engine: str, *, 
 
 
 def shape_profiles(inputs: Sequence[tuple[str, Sequence[int]]], batch: int) -> dict[str, str]:
-    """Options for an engine of 1 to ``batch`` samples, best at ``batch``; none where other dimensions are free too.
+    """Options for an engine of 1 to ``batch`` samples (or ``SCORED_TOGETHER``), best at ``batch``.
+
+    None where other dimensions are free too.
 
     ``inputs``: names and shapes of the model's inputs, free dimensions as ``FREE``. Without profiles the provider
-    takes the shapes of the first request, and builds again when others come.
+    takes the shapes of the first request, and builds again in the middle of serving when others come.
 
     >>> shape_profiles([("x", (-1, 3))], 8)["trt_profile_opt_shapes"]
     'x:8x3'
@@ -81,7 +97,7 @@ def shape_profiles(inputs: Sequence[tuple[str, Sequence[int]]], batch: int) -> d
         sizes = ((name, (samples, *s[1:]) if s and s[0] == FREE else s) for name, s in shapes)
         return ",".join(f"{name}:{'x'.join(map(str, shape))}" for name, shape in sizes)
 
-    sizes = {"min": 1, "opt": batch, "max": batch}
+    sizes = {"min": 1, "opt": batch, "max": max(batch, SCORED_TOGETHER)}
     return {f"trt_profile_{key}_shapes": told(samples) for key, samples in sizes.items()}
 
 
@@ -126,26 +142,34 @@ class TensorrtProvider:
 
         Raises:
             VariantFailed: PROVIDER_MISSING, or the model doesn't load.
-            Unsupported: an unknown option.
+            Unsupported: an unknown option, or ``io`` graph of a model that can't be captured.
         """
         from autopilot.artifact import sha256_file
         from autopilot.target import Target
 
         _load_libraries()
         chosen = with_defaults(dict(deployment.options), self.parameters)
+        chosen["io"] = io = io_while(profile_to is not None, str(chosen["io"]))
         options = session_options(deployment, {}, None, artifact, profile_to=profile_to)
         here = self.facts.engine_key(Target.detect())
-        engine = digest([sha256_file(artifact), here, dict(chosen), deployment.batch])[:16]
+        # How arrays are handed over changes no engine: what was built for one way serves the others.
+        built = {name: value for name, value in chosen.items() if name != "io"}
+        engine = digest([sha256_file(artifact), here, built, deployment.batch])[:16]
         cache = cache_folder()
         (cache / engine).mkdir(parents=True, exist_ok=True)
         inputs, quantized = seen_in(artifact)
         profiles = shape_profiles(inputs, deployment.batch)
         device = int(chosen["device"] or 0)
-        providers = [
-            (EXECUTION_PROVIDER, provider_options(chosen, cache, engine, quantized=quantized) | profiles),
-            (cuda.EXECUTION_PROVIDER, {"device_id": str(device)}),
-        ]
-        return open_on_device(artifact, options, providers, io=str(chosen["io"]), device_id=device)
+
+        def session(graph: str) -> onnxruntime.InferenceSession:
+            own = provider_options(chosen | {"io": graph}, cache, engine, quantized=quantized) | profiles
+            on_cuda = (cuda.EXECUTION_PROVIDER, {"device_id": str(device)})
+            return open_on_device(artifact, options, [(EXECUTION_PROVIDER, own), on_cuda])
+
+        if io != GRAPH:
+            return served(session(io), io, device)
+        graphed = BoundSession(session(GRAPH), "cuda", device, graphs=True)
+        return OneGraphSession(graphed, lambda: served(session("bound"), "bound", device))
 
 
 def seen_in(artifact: Path) -> tuple[list[tuple[str, list[int]]], bool]:

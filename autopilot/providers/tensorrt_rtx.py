@@ -17,6 +17,7 @@ from autopilot.domain import Choice, Domain, Scalar
 from autopilot.errors import Failure, VariantFailed
 from autopilot.providers import tensorrt
 from autopilot.providers._ort import OrtSession, open_session, ort_errors, session_options, translate, with_defaults
+from autopilot.providers._ort_device import DeviceSession
 from autopilot.providers._ort_gpu import GPU_ENERGY, GPU_MEMORY, HALF
 from autopilot.recipe import Deployment, digest
 
@@ -102,7 +103,7 @@ class TensorrtRtxProvider:
         inputs, _ = tensorrt.seen_in(artifact)
         profiles = tensorrt.shape_profiles(inputs, deployment.batch)
         options.add_provider_for_devices(devices[:1], provider_options(chosen, cache, profiles))
-        return open_session(artifact, options, [])
+        return DeviceSession(open_session(artifact, options, [], fallback=False).inner)
 
 
 def _devices() -> tuple[list[Any], str]:

@@ -20,7 +20,7 @@ _HINT = "`audit: warn` in the spec makes this a warning."
 def provider_fallback(profile: Profile) -> str | None:
     """Which share of the nodes (and, where it is known, of the time) isn't on the provider asked for; None if none."""
     wanted = profile.environment.get("execution_provider")
-    nodes = profile.placement.nodes if profile.placement is not None else {}
+    nodes = profile.placement.working if profile.placement is not None else {}
     elsewhere = {name: count for name, count in sorted(nodes.items()) if count and name != wanted}
     if wanted is None or not elsewhere:
         return None

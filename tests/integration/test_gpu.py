@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
+from onnx import helper
 
 from autopilot import plugins
+from autopilot.bench.gpu import gpu_memory
 from autopilot.bench.launcher import Server
+from autopilot.profile import OperatorTable
 from autopilot.recipe import Deployment, params_of
 from autopilot.target import Target
-from tests.integration.bench_support import LIMITS, dense, samples, write_split
+from tests.integration.bench_support import LIMITS, dense, samples, save, value, write_split
 
 pytestmark = [pytest.mark.integration, pytest.mark.gpu]
 
@@ -79,3 +83,72 @@ def test_engine_of_tensorrt_is_built_once(tmp_path: Path, monkeypatch: pytest.Mo
 
     assert engines
     assert {p: p.stat().st_mtime_ns for p in (tmp_path / "cache").rglob("*.engine")} == engines
+
+
+def free_shapes(path: Path) -> Path:
+    """``x (n, t, 8) -> y (n t, 8)``: what a transformer with free shapes does between its products."""
+    nodes = [
+        helper.make_node("Shape", ["x"], ["sizes"]),
+        helper.make_node("Gather", ["sizes", "zero"], ["n"], axis=0),
+        helper.make_node("Gather", ["sizes", "one"], ["t"], axis=0),
+        helper.make_node("Mul", ["n", "t"], ["rows"]),
+        helper.make_node("Concat", ["rows", "width"], ["shape"], axis=0),
+        helper.make_node("Reshape", ["x", "shape"], ["flat"]),
+        helper.make_node("MatMul", ["flat", "w"], ["y"]),
+    ]
+    weights = {"zero": np.array([0]), "one": np.array([1]), "width": np.array([8]), "w": samples(8, 8)}
+    return save(path, nodes, [value("x", ["n", "t", 8])], [value("y", ["m", 8])], weights)
+
+
+def test_shapes_on_the_host_are_no_fallback(tmp_path: Path) -> None:
+    """ONNX Runtime computes them there on purpose, and no variant fails for it."""
+    needs("cuda")
+    path = free_shapes(tmp_path / "model.onnx")
+    session = plugins.providers()["cuda"].open(path, Deployment("cuda", options=params_of({"tf32": False})))
+    x = samples(3, 5, 8)
+
+    plain = plugins.providers()["cpu"].open(path, Deployment("cpu"))
+    np.testing.assert_allclose(session.run({"x": x})[0], plain.run({"x": x})[0], rtol=1e-3, atol=1e-4)
+    assert session.placement().share("CUDAExecutionProvider") == 1.0
+
+
+@pytest.mark.parametrize("io", ["plain", "bound", "graph"])
+@pytest.mark.parametrize("name", PROVIDERS)
+def test_threads_of_one_session_get_their_own_answers(name: str, io: str, tmp_path: Path) -> None:
+    """Quality is scored by as many threads as there are cores."""
+    needs(name)
+    path = dense(tmp_path / "model.onnx", width=32, layers=2)
+    options = {"io": io} | ({"tf32": False} if name == "cuda" else {"precision": "fp32"})
+    session = plugins.providers()[name].open(path, Deployment(name, batch=4, options=params_of(options)))
+    plain = plugins.providers()["cpu"].open(path, Deployment("cpu"))
+    asked = [samples(4, 32, seed=i) for i in range(64)]
+
+    with ThreadPoolExecutor(4) as pool:
+        answers = list(pool.map(lambda x: session.run({"x": x})[0], asked))
+    for x, answer in zip(asked, answers, strict=True):
+        np.testing.assert_allclose(answer, plain.run({"x": x})[0], rtol=1e-3, atol=1e-4)
+
+
+def test_time_of_a_variant_is_told_by_provider(tmp_path: Path) -> None:
+    """All of a small dense model's time passes on the device, whatever the profiler sees of its launches."""
+    needs("cuda")
+    path = dense(tmp_path / "model.onnx", width=64, layers=4)
+    deployment = Deployment("cuda", options=params_of({"io": "graph"}))
+    session = plugins.providers()["cuda"].open(path, deployment, profile_to=tmp_path / "profile")
+    for i in range(12):
+        session.run({"x": samples(1, 64, seed=i)})
+
+    table = OperatorTable(session.operator_costs(5), 5)
+    assert table.total_s > 0
+    assert table.by_provider() == {"CUDAExecutionProvider": 1.0}
+
+
+def test_memory_on_the_device_is_read_or_the_reason_told(tmp_path: Path) -> None:
+    """A context alone holds hundreds of MB; in a container the driver may name nobody here."""
+    needs("cuda")
+    path = dense(tmp_path / "model.onnx", width=64)
+    split = write_split(tmp_path / "split", {"x": samples(8, 64)})
+    with Server.start(path, Deployment("cuda"), split=split, limits=LIMITS) as server:
+        found, reason = gpu_memory(server.pid, server.placement)
+
+    assert (found or 0) > 10_000_000 if not reason else found is None

@@ -6,10 +6,17 @@ import json
 import math
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
+
+from autopilot import plugins
 from autopilot.errors import Unsupported
+from autopilot.recipe import Deployment
+from autopilot.spec import load_spec
 from benchmarks import gpu
+from benchmarks.gpu_encoder import write_encoder
 
 # Milliseconds of each row of the made-up device.
 FLOAT = gpu.Row("cuda", options={"io": "plain"})
@@ -58,6 +65,59 @@ def test_row_that_cannot_run_is_named_and_the_others_go_on() -> None:
     assert found[INT8.text]["over"] == FLOAT.text
 
 
+def test_first_row_that_runs_is_what_others_are_compared_with() -> None:
+    """A first row that breaks must not take all others with it."""
+    found = measured(FakeBench((FLOAT.text,)))
+
+    assert "comparison" not in found[HALF.text]
+    assert found[HALF.text]["is_baseline"]
+    assert found[INT8.text]["over"] == HALF.text
+
+
+def test_all_records_are_there_after_every_row() -> None:
+    """What was measured is written at once: the machine may go at any moment."""
+    seen = [[told["row"] for told in found] for found in gpu.measured(FakeBench(), (INT8, FLOAT, HALF), math.inf)]  # type: ignore[arg-type]
+
+    assert [len(rows) for rows in seen] == [1, 2, 3]
+
+
+def test_unfinished_result_says_so(tmp_path: Path) -> None:
+    """Rows that never began aren't told as left out for the time."""
+    about = {
+        "date": "2026-01-02", "gpus": "X", "versions": "", "command": "c", "seconds": 3.0, "missing": {},
+        "finished": False,
+    }  # fmt: skip
+
+    assert "Unfinished" in gpu.write("digits", [], about, tmp_path).read_text()
+    assert "Unfinished" not in gpu.write("digits", [], about | {"finished": True}, tmp_path).read_text()
+
+
+def test_processes_end_with_the_benchmarks_time(tmp_path: Path) -> None:
+    """A row that begins late doesn't get a minute and a half for its start."""
+    bench = gpu.Bench(study(tmp_path), tmp_path, end=time.monotonic() + 10)
+
+    assert bench._limits.wall_s <= 10
+
+
+def study(folder: Path) -> Any:
+    """What a benchmark has to know of a study before it builds anything."""
+    return SimpleNamespace(
+        splits=SimpleNamespace(calibration=None, validation=None), classification=True, work=folder, target=None
+    )
+
+
+def test_encoder_answers_its_own_labels(tmp_path: Path) -> None:
+    """So that accuracy is the agreement with float32; a small one is as a large one."""
+    folder = write_encoder(tmp_path, samples=16, layers=1, width=16, heads=2, tokens=8, vocabulary=32, classes=4)
+    spec = load_spec(folder / "spec.yaml", plugins.vocabulary())
+    session = plugins.providers()["cpu"].open(folder / "model.onnx", Deployment("cpu"))
+    data = np.load(folder / "valid.npz")
+
+    assert spec.name == "encoder"
+    assert (session.run({"tokens": data["tokens"]})[0].argmax(-1) == data["label"]).all()
+    assert len(set(data["label"])) > 1
+
+
 def test_rows_beyond_the_time_are_left_out() -> None:
     """The machine is lent for minutes."""
     found = measured(FakeBench(), time.monotonic() - 1)
@@ -83,8 +143,6 @@ def test_result_is_written_for_people_and_for_scripts(tmp_path: Path) -> None:
 
 def test_every_row_has_options_that_its_provider_knows() -> None:
     """Found out here and not on a lent machine."""
-    from autopilot import plugins
-
     providers, techniques = plugins.providers(), plugins.techniques()
 
     for row in gpu.ROWS:

@@ -6,19 +6,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
 from autopilot import plugins
 from autopilot.contracts import facts_of
 from autopilot.errors import VariantFailed
-from autopilot.providers import _ort_gpu, cuda, tensorrt, tensorrt_rtx
-from autopilot.providers._ort import open_session, session_options
-from autopilot.providers._ort_bound import MOST_GRAPHS, BoundSession
+from autopilot.providers import _cuda_libraries, cuda, tensorrt, tensorrt_rtx
 from autopilot.recipe import Deployment, Recipe, Variant
 from autopilot.target import Target
 from tests import models
-from tests.integration.bench_support import dense, samples
+from tests.integration.bench_support import dense
 
 PLAIN = replace(Target.detect(), gpus=(), versions={"onnxruntime": "1.32.0"})
 ON_GPU = replace(PLAIN, gpus=("NVIDIA H100",))
@@ -35,6 +32,7 @@ KNOWN_TO_TENSORRT = {
     *("trt_profile_min_shapes", "trt_profile_opt_shapes", "trt_profile_max_shapes", "trt_layer_norm_fp32_fallback"),
 }
 READY = replace(ON_GPU, versions={"onnxruntime-gpu": "1.31.1"})
+CUDA = ("libcuda.so.1", *_cuda_libraries.needed(13))
 
 
 @pytest.mark.parametrize(
@@ -42,28 +40,42 @@ READY = replace(ON_GPU, versions={"onnxruntime-gpu": "1.31.1"})
     [
         (replace(PLAIN, versions={"onnxruntime": "1", "onnxruntime-gpu": "1"}), (), "both installed", "pip uninstall"),
         (PLAIN, (), "no NVIDIA device", "nvidia-smi"),
-        (ON_GPU, (), "onnxruntime 1.32.0 has the CPU provider alone", "pip uninstall -y onnxruntime && pip install"),
-        (READY, (), "cuDNN", "pip install 'onnxruntime-gpu[cuda,cudnn]'"),
-        (READY, ("cudnn",), "libnvinfer 10", "export LD_LIBRARY_PATH="),
+        (READY, (), "libcuda.so.1 is not found", "docker run --gpus all"),
+        (
+            ON_GPU,
+            ("libcuda.so.1",),
+            "onnxruntime 1.32.0 has the CPU provider alone",
+            "pip uninstall -y onnxruntime && pip install",
+        ),
+        (
+            READY,
+            ("libcuda.so.1",),
+            "libcublas.so.12 is here, of another CUDA",
+            "pip install 'onnxruntime-gpu[cuda,cudnn]'",
+        ),
+        (READY, ("libcuda.so.1",), "libcublasLt.so.13, libcublas.so.13", "take onnxruntime-gpu 1.26.0"),
+        (READY, CUDA, "cuDNN 9", "pip install 'onnxruntime-gpu[cuda,cudnn]'"),
+        (READY, (*CUDA, "libcudnn.so.9"), "libnvinfer.so.10", "export LD_LIBRARY_PATH="),
     ],
 )
 def test_first_missing_part_is_named_with_its_command(
     target: Target, libraries: tuple[str, ...], said: str, command: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A user mends one thing after the other."""
-    monkeypatch.setattr(_ort_gpu, "find_library", lambda name: name if name in libraries else None)
-    monkeypatch.setattr(_ort_gpu, "_has", lambda module: False)
+    monkeypatch.setattr(_cuda_libraries, "is_here", lambda name: name in libraries)
+    monkeypatch.setattr(_cuda_libraries, "others", lambda name: ["libcublas.so.12"] if "cublas" in name else [])
+    monkeypatch.setattr(_cuda_libraries, "built_for", lambda: 13)
 
     reason = tensorrt.PROVIDER.usable(target) or ""
 
     assert said in reason
     assert command in reason
-    assert (cuda.PROVIDER.usable(target) == reason) is ("cudnn" not in libraries)
+    assert (cuda.PROVIDER.usable(target) == reason) is ("libcudnn.so.9" not in libraries)
 
 
 def test_nothing_is_missing_where_all_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
     """As far as can be seen without loading it; opening a session checks the rest."""
-    monkeypatch.setattr(_ort_gpu, "find_library", lambda name: name)
+    monkeypatch.setattr(_cuda_libraries, "is_here", lambda name: True)
 
     assert cuda.PROVIDER.usable(READY) is None
     assert tensorrt.PROVIDER.usable(READY) is None
@@ -114,6 +126,8 @@ def test_shape_profiles_cover_the_batches_of_the_deployment() -> None:
         "trt_profile_opt_shapes": "image:8x3x32,scale:1",
         "trt_profile_max_shapes": "image:8x3x32,scale:1",
     }
+    # Quality is scored with four samples a run, whatever the deployment's batch.
+    assert tensorrt.shape_profiles([("image", (-1, 3))], 1)["trt_profile_max_shapes"] == "image:4x3"
     assert tensorrt.shape_profiles([("tokens", (-1, -1))], 8) == {}
     assert tensorrt.shape_profiles([("image", (4, 3))], 4) == {}
 
@@ -193,39 +207,3 @@ def test_facts_tell_what_is_measured_on_a_device(name: str) -> None:
     assert "nvml" in facts.energy_counters
     assert facts.engine_key(READY) != facts.engine_key(replace(READY, gpus=("another",)))
     assert facts.engine_key(READY) != facts.engine_key(replace(READY, gpu_driver="580.95.05"))
-
-
-@pytest.fixture
-def bound(tmp_path: Path) -> BoundSession:
-    """A bound session on the host's memory, where binding works as on a device."""
-    deployment = Deployment("cpu")
-    path = dense(tmp_path / "model.onnx")
-    session = open_session(path, session_options(deployment, {}, None, path), ["CPUExecutionProvider"])
-    return BoundSession(session.inner, "cpu", graphs=True)
-
-
-def test_bound_runs_answer_what_plain_runs_do(bound: BoundSession) -> None:
-    """The first run of a shape is plain, later ones are bound; every answer is an array of its own."""
-    feeds = [samples(3, 16, seed=i) for i in range(4)]
-    plain = [bound.inner.run(None, {"x": x})[0] for x in feeds]
-    found = [bound.run({"x": x})[0] for x in feeds]
-
-    for one, other in zip(plain, found, strict=True):
-        np.testing.assert_array_equal(one, other)
-
-
-def test_bound_memory_is_kept_for_a_few_sets_of_shapes(bound: BoundSession) -> None:
-    """Each captured graph holds memory; shapes beyond that still get right answers."""
-    for n in range(1, MOST_GRAPHS + 4):
-        x = samples(n, 16, seed=n)
-        for _ in range(2):
-            np.testing.assert_allclose(bound.run({"x": x})[0], bound.inner.run(None, {"x": x})[0])
-
-    assert len(bound._bound) == MOST_GRAPHS
-
-
-def test_bound_session_refuses_wrong_inputs_as_ours(bound: BoundSession) -> None:
-    """A wrong shape, a missing input, a wrong type."""
-    for feed in ({"x": samples(2, 5)}, {}, {"x": np.ones((2, 16), np.int64)}):
-        with pytest.raises(VariantFailed):
-            bound.run(feed)

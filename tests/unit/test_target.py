@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -242,3 +243,24 @@ def test_json_holds_everything_a_reader_of_results_needs(target: Target) -> None
     assert found["energy"] == {"source": None, "reason": "no counter"}
     assert found["gpu_memory"] == {"source": target.gpu_memory_source, "reason": target.gpu_memory_reason}
     assert found["int8_dot"] is False
+
+
+@pytest.mark.parametrize(
+    ("gpu_home", "clashes", "kept"),
+    [("inner", False, {"onnxruntime-gpu"}), ("outer", True, {"onnxruntime", "onnxruntime-gpu"})],
+)
+def test_distribution_in_an_outer_environment_is_no_clash(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, target: Target, gpu_home: str, clashes: bool, kept: set[str]
+) -> None:
+    """Folders that Python looks into first hide what lies behind; in one folder the files overwrite each other."""
+    for home, name in (("outer", "onnxruntime"), (gpu_home, "onnxruntime-gpu")):
+        write(tmp_path, f"{home}/onnxruntime/__init__.py", "")
+        write(tmp_path, f"{home}/{name.replace('-', '_')}-1.0.dist-info/METADATA", f"Name: {name}\nVersion: 1.0\n")
+    monkeypatch.delitem(sys.modules, "onnxruntime", raising=False)
+    monkeypatch.setattr(sys, "path", [str(tmp_path / "inner"), str(tmp_path / "outer")])
+    monkeypatch.setattr(module, "DISTRIBUTIONS", ("onnxruntime", "onnxruntime-gpu"))
+
+    versions = module.without_shadowed(module.installed_versions())
+
+    assert set(versions) == kept
+    assert (replace(target, versions=versions).clash is not None) is clashes
