@@ -98,7 +98,7 @@ def encoder(
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=9)
 
 
-def write_encoder(folder: Path, *, samples: int = 96, **sizes: int) -> Path:
+def write_encoder(folder: Path, *, samples: int = 64, **sizes: int) -> Path:
     """Write model, data and spec into ``folder``, which is returned; ``sizes`` as ``encoder`` takes them."""
     import onnxruntime as ort
 
