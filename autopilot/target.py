@@ -40,7 +40,7 @@ _MACOS_FLAGS = {
 }
 DISTRIBUTIONS = (
     "model-autopilot", "onnxruntime", "onnxruntime-gpu", "openvino", "tensorrt", "onnx", "onnx-ir", "onnxscript",
-    "onnxslim", "numpy", "optuna", "mlflow", "scikit-learn", "torch", "neural-compressor-pt",
+    "onnxslim", "numpy", "optuna", "mlflow", "scikit-learn", "torch", "triton", "neural-compressor-pt",
 )  # fmt: skip
 
 

@@ -27,6 +27,10 @@ GPU_ENERGY = ("nvml", "rapl")
 HOST_PARAMETERS: dict[str, Domain] = {"graph_optimization": SESSION_PARAMETERS["graph_optimization"]}
 GRAPH = "graph"
 IO = Choice(("plain", "bound", GRAPH))
+NO_DEVICE = (
+    "the driver lists no NVIDIA device (/proc/driver/nvidia/gpus); run on a machine that has one, "
+    "with NVIDIA's driver: nvidia-smi shows it"
+)
 
 
 def why_not_on_gpu(target: Target) -> str | None:
@@ -34,10 +38,7 @@ def why_not_on_gpu(target: Target) -> str | None:
     if target.clash is not None:
         return target.clash
     if not target.gpus:
-        return (
-            "the driver lists no NVIDIA device (/proc/driver/nvidia/gpus); run on a machine that has one, "
-            "with NVIDIA's driver: nvidia-smi shows it"
-        )
+        return NO_DEVICE
     if "onnxruntime-gpu" not in target.versions:
         found = target.versions.get("onnxruntime")
         plain = f"; onnxruntime {found} has the CPU provider alone" if found else ""
