@@ -178,8 +178,10 @@ class CompiledSession:
         self, converted: Converted, settings: Settings, inputs: tuple[tuple[str, Any, tuple[Any, ...]], ...]
     ) -> None:
         import torch
+        from torch._inductor import config
 
         self._torch = torch
+        self._inductor: Any = config
         self._call = converted.call
         self._module = converted.module
         self._settings = settings
@@ -212,6 +214,10 @@ class CompiledSession:
         self._last = shapes
         compiled = self._fixed if shapes in self._shapes else self._dynamic
         before = _RUNS_TO_REPLAY - 1 if is_new and self._settings.graphs else 0
+        if is_new or compiled is self._dynamic:
+            # The tracer, which runs before inductor has its options, looks here: else weights stay arguments, none is
+            # packed beforehand, and a small CNN takes 1.7 ms instead of 0.7.
+            self._inductor.freezing = self._settings.freezing
         try:
             given = self._given(feed)
             with self._turn, self._torch.inference_mode():
