@@ -43,7 +43,7 @@ _MACOS_FLAGS = {
 _DRIVER_VERSION = re.compile(r"\b\d{3,}\.\d+(?:\.\d+)*\b")
 DISTRIBUTIONS = (
     "model-autopilot", "onnxruntime", "onnxruntime-gpu", "openvino", "tensorrt", "onnx", "onnx-ir", "onnxscript",
-    "onnxslim", "numpy", "optuna", "mlflow", "scikit-learn", "torch", "neural-compressor-pt",
+    "onnxslim", "numpy", "optuna", "mlflow", "scikit-learn", "torch", "triton", "neural-compressor-pt",
 )  # fmt: skip
 # Distributions of the same module.
 _ONE_MODULE = frozenset({"onnxruntime", "onnxruntime-gpu"})

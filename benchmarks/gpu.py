@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """What CUDA and TensorRT do to a model, against the better of float32 and float16: one dated result.
 
-    python benchmarks/gpu.py [FOLDER ...] [--seconds 300] [--out docs/results] [--providers cpu,cuda,tensorrt]
+    python benchmarks/gpu.py [FOLDER ...] [--seconds 300] [--out docs/results] [--providers cpu,cuda,tensorrt,…]
 
 A FOLDER holds a ``spec.yaml``; without one: an encoder of BERT's size with random weights (``gpu_encoder``), on devices
 only, then examples/digits. Float32 and float16 in every way of handing arrays over are
@@ -53,18 +53,25 @@ CHILD_S = 90.0
 ROW_S = 25.0
 # Seconds of one comparison: some ten pairs of processes.
 CAP_S = 12.0
+PROVIDERS = "cpu,cuda,tensorrt,torch_compile_cuda"
+# How the distributions begin whose versions are told.
+TOLD = ("onnx", "tensorrt", "torch", "triton")
 # Samples for the quality: all of a small validation split.
 SCORED = 2000
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One way of running the model. ``technique``: "" for the model as given."""
+    """One way of running the model. ``technique``: "" for the model as given.
+
+    ``takes_s``: it begins only where so much time is left.
+    """
 
     provider: str
     technique: str = ""
     options: Mapping[str, Scalar] = field(default_factory=dict)
     params: Mapping[str, Scalar] = field(default_factory=dict)
+    takes_s: float = ROW_S
 
     @property
     def text(self) -> str:
@@ -74,12 +81,14 @@ class Row:
     @property
     def is_plain(self) -> bool:
         """Float32 or float16: among these the baseline is chosen."""
-        return self.technique in ("", "float16") and self.options.get("precision") != "bf16"
+        return self.technique in ("", "float16") and self.options.get("precision") not in ("bf16", "bfloat16")
 
 
 HALF: dict[str, Any] = {"technique": "float16", "params": {"scope": "compute"}}
 # In the form that the row's provider multiplies best.
 INT8: dict[str, Any] = {"technique": "static_int8"}
+# Each of its processes imports torch and compiles, or reads what was compiled: some 15 s, guessed.
+COMPILES: dict[str, Any] = {"provider": "torch_compile_cuda", "takes_s": 60.0}
 # The first usable one is what the plain ones are compared with.
 ROWS = (
     Row("cuda", options={"io": "plain"}),
@@ -89,12 +98,16 @@ ROWS = (
     Row("tensorrt", options={"precision": "fp16", "io": "graph"}),
     Row("tensorrt", options={"precision": "fp32", "io": "bound"}),
     Row("cpu"),
+    Row(options={"precision": "float16"}, **COMPILES),
+    Row(options={"precision": "float32"}, **COMPILES),
     Row("tensorrt", options={"precision": "fp16", "io": "graph"}, **INT8),
     Row("tensorrt", options={"precision": "bf16", "io": "graph"}),
     Row("cuda", options={"io": "graph", "tf32": False}),
     Row("cuda", options={"io": "graph", "channels_last": True}, **HALF),
     Row("cuda", options={"io": "bound", "conv_algorithms": "heuristic"}, **HALF),
     Row("cpu", **INT8),
+    Row(options={"precision": "bfloat16"}, **COMPILES),
+    Row(options={"precision": "float16", "cuda_graphs": False}, **COMPILES),
 )
 
 
@@ -175,7 +188,7 @@ def measured(bench: Bench, rows: Sequence[Row], until: float) -> Iterator[list[d
         found.append(told)
         to = first if row.is_plain else best
         try:
-            if time.monotonic() > until:
+            if time.monotonic() + row.takes_s > until:
                 told["left_out"] = "no time left"
             else:
                 told |= bench.figures(row)
@@ -259,16 +272,14 @@ def run_case(case: Case, wanted: Sequence[str], out: Path, end: float) -> Path |
         about = {
             "date": date.today().isoformat(),
             "gpus": ", ".join(setup.target.gpus) or "no GPU",
-            "versions": ", ".join(
-                f"{k} {v}" for k, v in setup.target.versions.items() if "onnx" in k or "tensorrt" in k
-            ),
+            "versions": ", ".join(f"{k} {v}" for k, v in setup.target.versions.items() if k.startswith(TOLD)),
             "command": f"python benchmarks/gpu.py {case.folder.name}",
             "missing": missing,
         }
         rows = [row for row in ROWS if row.provider in usable and (case.host or row.provider not in HOST)]
         found: list[dict[str, Any]] = []
         path = None
-        for found in measured(Bench(setup, Path(scratch), end), rows, end - ROW_S):
+        for found in measured(Bench(setup, Path(scratch), end), rows, end):
             now = {"seconds": time.monotonic() - begun, "finished": len(found) == len(rows)}
             path = write(problem.name, found, about | now, out)
     print_table([HEADER, *(shown(row) for row in found)])
@@ -281,7 +292,7 @@ def main() -> int:
     parser.add_argument("folders", nargs="*", type=Path, help="with a spec.yaml each; default: see above")
     parser.add_argument("--seconds", type=float, default=300.0, help="everything has ended by then")
     parser.add_argument("--out", type=Path, default=ROOT / "docs" / "results")
-    parser.add_argument("--providers", default="cpu,cuda,tensorrt", help="names with commas between them")
+    parser.add_argument("--providers", default=PROVIDERS, help="names with commas between them")
     options = parser.parse_args()
     begun, wanted = time.monotonic(), options.providers.split(",")
     # What `timeout` sends: so that folders and processes are cleaned away; what was measured is written already.

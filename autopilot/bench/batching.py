@@ -198,8 +198,9 @@ def _sleep_until(when_ns: int) -> None:
 def batcher(
     sessions: Sequence[Session], split: Split, singles: Sequence[dict[str, Array]], told: Mapping[str, Any]
 ) -> Batcher:
-    """The batcher of a loaded model.
+    """The batcher of a loaded model, which has run every size of batch by then.
 
+    A runtime may compile, tune or allocate for each size that it meets, for seconds: not in a timed window.
     ``told``: ``batch``, ``max_delay_ms``, and ``fixed`` where only whole batches run.
     """
     batch = int(told["batch"])
@@ -210,4 +211,7 @@ def batcher(
         padded = numbers + numbers[-1:] * (fill - len(numbers))
         answer(sessions[instance], split, samples.request(padded))
 
+    for instance in range(len(sessions)):
+        for size in range(fill, batch + 1):
+            run(instance, list(range(size)))
     return Batcher(run, Path.cwd(), batch=batch, max_delay_s=float(told["max_delay_ms"]) / 1e3, instances=len(sessions))

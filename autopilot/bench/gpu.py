@@ -5,17 +5,21 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from autopilot import nvml
+from autopilot import nvml, plugins
+from autopilot.contracts import facts_of
 from autopilot.errors import NotMeasurable
 from autopilot.profile import Placement
-
-# ONNX Runtime's execution providers that run on NVIDIA devices.
-_ON_GPU = frozenset({"CUDAExecutionProvider", "TensorrtExecutionProvider", "NvTensorRTRTXExecutionProvider"})
 
 
 def runs_on_gpu(placement: Placement) -> bool:
     """Whether some node was given to an NVIDIA device."""
-    return not _ON_GPU.isdisjoint(placement.nodes)
+    return not _on_gpu().isdisjoint(placement.nodes)
+
+
+def _on_gpu() -> frozenset[str]:
+    """How placement calls the providers that run on NVIDIA devices: those whose engines hold for such a device."""
+    there = [p for p in plugins.providers().values() if "gpus" in facts_of(p).hardware]
+    return frozenset(str(getattr(p, "execution_provider", p.name)) for p in there)
 
 
 def gpu_memory(

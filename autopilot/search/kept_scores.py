@@ -32,14 +32,11 @@ if TYPE_CHECKING:
 _SCHEMA = 1
 # How a session runs, not what it computes: scoring takes one thread a run whatever the deployment's is.
 _NO_NUMERICS = frozenset({"arena", "mem_pattern", "spinning", "execution_mode"})
-# What computes and scores. (What built the artifact is in its bytes.)
-_LIBRARIES = (
-    "model-autopilot", "numpy", "onnx", "onnxruntime", "onnxruntime-gpu", "onnxruntime-ep-openvino", "scikit-learn",
-    "scipy",
-)  # fmt: skip
+# What scores, whatever computed the outputs; that is its provider's to name. (What built the artifact is in its bytes.)
+_LIBRARIES = ("model-autopilot", "numpy", "onnx", "scikit-learn", "scipy")
 _SCORING = (
     "autopilot.bench.outputs", "autopilot.bench.scorer", "autopilot.data", "autopilot.metrics", "autopilot.model",
-    "autopilot.providers", "autopilot.scoring",
+    "autopilot.providers", "autopilot.scoring", "autopilot.torch_model",
 )  # fmt: skip
 
 
@@ -71,7 +68,7 @@ def scorer(setup: Setup) -> str | None:
         return None
     machine = [target.machine, list(target.cpu_flags) or target.cpu, list(target.gpus), target.gpu_driver]
     asked = [metric.name, {**metric.options, **problem.metric.options}, problem.metric.output]
-    return digest([_SCHEMA, asked, _code(setup), _versions(), machine])
+    return digest([_SCHEMA, asked, _code(setup), _versions(setup), machine])
 
 
 def _code(setup: Setup) -> str:
@@ -81,9 +78,11 @@ def _code(setup: Setup) -> str:
     return code_digest(*_SCORING, *sorted(m for m in modules if not m.startswith("autopilot.")))
 
 
-def _versions() -> Mapping[str, str]:
+def _versions(setup: Setup) -> Mapping[str, str]:
+    """Installed versions of what scores and of what the space's providers compute with."""
+    computing = {name for p in setup.space.providers for name in facts_of(plugins.providers()[p]).libraries}
     found: dict[str, str] = {}
-    for name in _LIBRARIES:
+    for name in sorted({*_LIBRARIES, *computing}):
         with contextlib.suppress(metadata.PackageNotFoundError):
             found[name] = metadata.version(name)
     return found

@@ -12,6 +12,7 @@ from autopilot.domain import Choice, Scalar
 from autopilot.errors import Unsupported
 from autopilot.model.graph import all_graphs, nodes, subgraphs
 from autopilot.model.inspect import is_integer_op
+from autopilot.needs import Ask
 from autopilot.recipe import Recipe
 from autopilot.techniques import _onnx
 from autopilot.techniques._rules import (
@@ -115,6 +116,7 @@ TECHNIQUE = Technique(
     apply=apply,
     summary="int8 weights, activations quantized at run time; no calibration",
     claims_int8=True,
+    asks=(Ask("int8"),),
     available=no_dynamic_kernels,
     prefer=prefer,
     sensible=lambda target: {k: v for k, v in sensible_numbers(target).items() if k == "reduce_range"},

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from autopilot.contracts import BuildContext, Slot, Technique
 from autopilot.domain import Choice, Int, Scalar
 from autopilot.errors import Unsupported
+from autopilot.needs import Ask
 from autopilot.recipe import Recipe
 from autopilot.techniques import _qdq, _sensitivity, _static
 from autopilot.techniques._rules import already_quantized, no_static_kernels, sensible_numbers
@@ -86,6 +87,7 @@ TECHNIQUE = Technique(
     summary="static int8 with the k most sensitive groups of layers in float",
     needs_calibration=True,
     claims_int8=True,
+    asks=(Ask("int8"),),
     available=no_static_kernels,
     machine_bound=True,
     prefer=prefer,

@@ -11,7 +11,7 @@ import numpy as np
 from autopilot.contracts import Array, BuildContext, Slot, Technique
 from autopilot.domain import Choice, Domain, Scalar
 from autopilot.errors import Failure, ModelError, Unsupported, VariantFailed
-from autopilot.needs import Lack, Need
+from autopilot.needs import Ask, Lack, Need
 from autopilot.recipe import Recipe
 from autopilot.techniques import _onnx, _torch
 from autopilot.techniques._rules import already_quantized, no_static_kernels
@@ -189,6 +189,7 @@ TECHNIQUE = Technique(
     needs=tuple(Need(Lack.LIBRARY, name, _INSTALL) for name in _LIBRARIES),
     needs_calibration=True,
     claims_int8=True,
+    asks=(Ask("int8"),),
     on_by_default=False,
     available=available,
     prefer=prefer,

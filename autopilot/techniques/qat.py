@@ -13,6 +13,7 @@ from autopilot.contracts import BuildContext, Slot, Technique
 from autopilot.domain import Choice, Domain, Float, Int, Scalar
 from autopilot.errors import Failure, Unsupported, VariantFailed
 from autopilot.model import inspect
+from autopilot.needs import Ask
 from autopilot.recipe import Recipe
 from autopilot.techniques import _onnx, _qdq, _static, _torch
 from autopilot.techniques._calibration import batches
@@ -224,6 +225,7 @@ TECHNIQUE = Technique(
     needs_calibration=True,
     needs_training=True,
     claims_int8=True,
+    asks=(Ask("int8"),),
     on_by_default=False,
     available=available,
     prefer=prefer,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from autopilot.contracts import BuildContext, Slot, Technique
 from autopilot.domain import Choice, Scalar
+from autopilot.needs import Ask
 from autopilot.recipe import Recipe
 from autopilot.techniques import _qdq, _static
 from autopilot.techniques._rules import already_quantized, integer_forms, no_static_kernels, sensible_numbers
@@ -95,6 +96,7 @@ TECHNIQUE = Technique(
     summary="int8 weights and activations in QDQ form, ranges from calibration data",
     needs_calibration=True,
     claims_int8=True,
+    asks=(Ask("int8"),),
     available=no_static_kernels,
     prefer=prefer,
     normalise=normalise,

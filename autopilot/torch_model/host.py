@@ -100,13 +100,14 @@ def where(condition: Host, a: Host, b: Host) -> Host:
     return [x if c else y for c, x, y in zip(condition, *spread, strict=True)]
 
 
-def tensor(data: Host) -> Any:
+def tensor(data: Host, *, device: str | None = None) -> Any:
     """A shape that is used as numbers after all: an int64 tensor."""
     import torch
 
     if isinstance(data, (list, tuple)):
-        return torch.stack([torch.scalar_tensor(x, dtype=torch.int64) for x in data]) if data else torch.zeros(0).long()
-    return torch.scalar_tensor(data, dtype=torch.int64)
+        numbers = [torch.scalar_tensor(x, dtype=torch.int64, device=device) for x in data]
+        return torch.stack(numbers) if numbers else torch.zeros(0, dtype=torch.int64, device=device)
+    return torch.scalar_tensor(data, dtype=torch.int64, device=device)
 
 
 BINARY = frozenset(_BINARY)

@@ -197,18 +197,18 @@ def flat_softmax(x: Tensor, axis: int, log: bool) -> Tensor:
     return (y.log_softmax(1) if log else y.softmax(1)).reshape(x.shape)
 
 
-def arange(start: Any, limit: Any, step: Any) -> Tensor:
+def arange(start: Any, limit: Any, step: Any, *, device: str | None = None) -> Tensor:
     """Range of whole numbers."""
     import torch
 
-    return torch.arange(start, limit, step)
+    return torch.arange(start, limit, step, device=device)
 
 
-def full(shape: Sequence[int], value: float, dtype: str) -> Tensor:
+def full(shape: Sequence[int], value: float, dtype: str, *, device: str | None = None) -> Tensor:
     """ConstantOfShape."""
     import torch
 
-    return torch.full(tuple(shape), value, dtype=getattr(torch, dtype))
+    return torch.full(tuple(shape), value, dtype=getattr(torch, dtype), device=device)
 
 
 def trilu(x: Tensor, upper: bool, diagonal: int) -> Tensor:

@@ -10,10 +10,13 @@ import pytest
 from onnx import helper
 
 from autopilot import plugins
+from autopilot.bench.arrivals import Load
 from autopilot.bench.gpu import gpu_memory
 from autopilot.bench.launcher import Server
+from autopilot.bench.traffic import measure_traffic
 from autopilot.profile import OperatorTable
 from autopilot.recipe import Deployment, params_of
+from autopilot.spec import Traffic
 from autopilot.target import Target
 from tests.integration.bench_support import LIMITS, dense, samples, save, value, write_split
 
@@ -152,3 +155,71 @@ def test_memory_on_the_device_is_read_or_the_reason_told(tmp_path: Path) -> None
         found, reason = gpu_memory(server.pid, server.placement)
 
     assert (found or 0) > 10_000_000 if not reason else found is None
+
+
+# Each pair compiles twice; all six would take the better part of the target's two minutes.
+@pytest.mark.parametrize(
+    ("precision", "graphs", "tolerance"),
+    [
+        ("float32", False, 1e-3),
+        ("float32", True, 1e-3),
+        ("float16", True, 1e-2),
+        ("bfloat16", True, 5e-2),
+    ],
+)
+def test_answers_of_torch_compile_are_those_of_the_cpu(
+    precision: str, graphs: bool, tolerance: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """For several runs of one shape and of others, with and without CUDA graphs, in every precision."""
+    needs("torch_compile_cuda")
+    monkeypatch.setenv("AUTOPILOT_CACHE_DIR", str(tmp_path / "cache"))
+    path = dense(tmp_path / "model.onnx", width=32, layers=2)
+    options = params_of({"precision": precision, "cuda_graphs": graphs, "tf32": False})
+    session = plugins.providers()["torch_compile_cuda"].open(path, Deployment("torch_compile_cuda", options=options))
+    plain = plugins.providers()["cpu"].open(path, Deployment("cpu"))
+
+    answers = []
+    for n in (4, 4, 4, 2, 2, 4):
+        x = samples(n, 32, seed=len(answers))
+        answers.append((session.run({"x": x})[0], plain.run({"x": x})[0]))
+
+    # Compared at the end: a later run must not have written over what an earlier one answered with.
+    for found, expected in answers:
+        assert found.dtype == expected.dtype
+        np.testing.assert_allclose(found, expected, rtol=tolerance, atol=tolerance)
+    assert session.placement().share("TorchCompileCUDA") == 1.0
+
+
+def test_torch_compile_makes_everything_on_the_device(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Positions and masks that a model makes while it runs would otherwise lie on the host; a graph refuses them."""
+    needs("torch_compile_cuda")
+    from tests.integration.test_on_device import maker  # imports torch
+
+    monkeypatch.setenv("AUTOPILOT_CACHE_DIR", str(tmp_path / "cache"))
+    path = maker(tmp_path)
+    session = plugins.providers()["torch_compile_cuda"].open(path, Deployment("torch_compile_cuda"))
+    plain = plugins.providers()["cpu"].open(path, Deployment("cpu"))
+
+    for n in (3, 3, 3, 5):
+        x = samples(n, 4, seed=n)
+        for found, expected in zip(session.run({"x": x}), plain.run({"x": x}), strict=True):
+            np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-3)
+    assert session.placement().share("TorchCompileCUDA") == 1.0
+
+
+def test_torch_compile_serves_scheduled_batches_in_threads_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Graphs recorded in one thread are replayed in others, by two instances side by side."""
+    needs("torch_compile_cuda")
+    monkeypatch.setenv("AUTOPILOT_CACHE_DIR", str(tmp_path / "cache"))
+    path = dense(tmp_path / "model.onnx", width=32, layers=2)
+    split = write_split(tmp_path / "split", {"x": samples(32, 32)})
+    deployment = Deployment("torch_compile_cuda", batch=2, instances=2)
+    with Server.start(path, deployment, split=split, limits=LIMITS) as server:
+        load = Load.of(Traffic("server", 100.0))
+        reading, _ = measure_traffic(server, None, load, decided=lambda *_: True, cap_s=3.0)
+
+    assert reading.traffic is not None
+    assert reading.traffic.answered.sum() > 0
+    assert reading.traffic.unanswered.sum() == 0

@@ -7,7 +7,6 @@ import threading
 import time
 from collections.abc import Iterable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -113,9 +112,8 @@ def test_full_queue_refuses(tmp_path: Path) -> None:
 
 def test_error_of_a_run_reaches_the_caller(tmp_path: Path) -> None:
     """A thread must not die in silence."""
-    split = SimpleNamespace(preprocess=None, postprocess=None)
-    told = {"batch": 1, "max_delay_ms": 0.0, "fixed": False}
-    queue = _in(tmp_path, lambda: batcher([FailingSession(Failure.CRASH)], split, [{"x": np.zeros(1)}], told))
+    session = FailingSession(Failure.CRASH)
+    queue = Batcher(lambda i, n: session.run({}), tmp_path, batch=1, max_delay_s=0.0, instances=1)
     put(queue.path, [0, LAST])
 
     with pytest.raises(VariantFailed, match="fails on purpose"):
@@ -177,4 +175,20 @@ def test_model_of_whole_batches_gets_whole_batches(tmp_path: Path) -> None:
     put(queue.path, [0, 1, 2, 3, 4, LAST])
     queue.serve(window())
 
-    assert seen == [4, 4]
+    assert seen == [4, 4, 4]  # one before the window
+
+
+@pytest.mark.parametrize("instances", [1, 2])
+def test_every_size_of_batch_has_run_in_every_instance_before_the_first_window(tmp_path: Path, instances: int) -> None:
+    """A runtime that compiles for each size would do so for seconds while requests wait."""
+    seen: list[list[int]] = [[] for _ in range(instances)]
+
+    def session(of: int) -> FakeSession:
+        return FakeSession(lambda feed: seen[of].append(len(feed["x"])) or [feed["x"]])
+
+    rows = Rows()
+    told = {"batch": 3, "max_delay_ms": 0.0, "fixed": False}
+    singles = [rows.feed([i]) for i in range(rows.n)]
+    _in(tmp_path, lambda: batcher([session(i) for i in range(instances)], rows, singles, told))  # type: ignore[arg-type]
+
+    assert seen == [[1, 2, 3]] * instances

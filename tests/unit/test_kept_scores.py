@@ -149,6 +149,28 @@ def test_other_library_version_scores_again(tmp_path: Path, monkeypatch: pytest.
     assert scorer(setup) != before
 
 
+def test_versions_are_those_of_the_providers_in_the_space(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What computes is its provider's own word: an update of torch changes what torch_compile answers, and no more."""
+    setup = new_setup(tmp_path)
+    with_torch = replace(setup, space=replace(setup.space, providers={"cpu": {}, "torch_compile": {}, "openvino": {}}))
+    before = [scorer(setup), scorer(with_torch)]
+
+    def changed(other: str) -> list[bool]:
+        monkeypatch.setattr(module.metadata, "version", lambda name: "99" if name == other else version(name))
+        return [scorer(s) != old for s, old in zip((setup, with_torch), before, strict=True)]
+
+    version = module.metadata.version
+    found = {name: changed(name) for name in ("onnxruntime", "torch", "openvino", "numpy", "optuna")}
+
+    assert found == {
+        "onnxruntime": [True, True],
+        "torch": [False, True],
+        "openvino": [False, True],
+        "numpy": [True, True],
+        "optuna": [False, False],
+    }
+
+
 def test_users_code_keeps_scores_from_other_runs(tmp_path: Path, runs: list[str]) -> None:
     """What a function imports and reads can't be known: its scores hold for one run."""
     setup = new_setup(tmp_path / "a")
