@@ -186,7 +186,7 @@ def test_rtx_options_are_the_plugins() -> None:
     }
 
 
-@pytest.mark.parametrize("name", ["cuda", "tensorrt", "tensorrt_rtx"])
+@pytest.mark.parametrize("name", ["cuda", "tensorrt", "tensorrt_rtx", "torch_compile_cuda"])
 def test_half_precision_is_what_there_is_to_beat_on_a_device(name: str) -> None:
     """Nobody serves plain float32 there: it stays what losses are told against."""
     facts = facts_of(plugins.providers()[name])
@@ -198,7 +198,7 @@ def test_half_precision_is_what_there_is_to_beat_on_a_device(name: str) -> None:
     assert dict(facts.exact) == ({"precision": "fp32"} if name == "tensorrt" else {})
 
 
-@pytest.mark.parametrize("name", ["cuda", "tensorrt", "tensorrt_rtx"])
+@pytest.mark.parametrize("name", ["cuda", "tensorrt", "tensorrt_rtx", "torch_compile_cuda"])
 def test_facts_tell_what_is_measured_on_a_device(name: str) -> None:
     """Memory and energy come from the device's counters too, and an engine is one device's."""
     facts = facts_of(plugins.providers()[name])
