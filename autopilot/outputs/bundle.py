@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 MODEL_FILE = "model.onnx"
 VARIANT_FILE = "variant.json"
+README_FILE = "README.md"
 SCHEMA = 1
 
 
@@ -62,8 +63,21 @@ def write_bundle(
     text = json.dumps(variant, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
     (folder / VARIANT_FILE).write_text(text, encoding="utf-8")
     text = readme(result, chosen, info.inputs, info.outputs, fallback=fallback)
-    (folder / "README.md").write_text(text, encoding="utf-8")
+    (folder / README_FILE).write_text(text, encoding="utf-8")
     return placed.sha256
+
+
+def readme_of(result: StudyResult, folder: Path, *, fallback: int | None = None) -> str:
+    """What the README.md of the bundle in ``folder`` should say by now; ``fallback`` as in ``write_bundle``."""
+    from autopilot.model import TensorInfo
+
+    chosen = result.chosen if fallback is None else result.fallbacks[fallback - 1].candidate
+    assert chosen is not None, "a bundle is of a chosen candidate"
+    variant = json.loads((folder / VARIANT_FILE).read_text(encoding="utf-8"))
+    inputs, outputs = (
+        [TensorInfo(t["name"], t["dtype"], tuple(t["shape"])) for t in variant[kind]] for kind in ("inputs", "outputs")
+    )
+    return readme(result, chosen, inputs, outputs, fallback=fallback)
 
 
 def _identity(chosen: Candidate) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from typing import Any
 
 from autopilot.artifact import Artifact
 from autopilot.errors import BadInput
-from autopilot.outputs.bundle import MODEL_FILE, write_bundle
+from autopilot.outputs.bundle import MODEL_FILE, README_FILE, VARIANT_FILE, readme_of, write_bundle
 from autopilot.result import Status, StudyResult, trials_csv
 
 BEST, NEAREST = "best", "nearest"
@@ -100,6 +100,19 @@ def _write_fallbacks(
 def write_result(result: StudyResult, out: Path) -> Path:
     """Write ``out/result.json`` whole or not at all; its path."""
     return _write_text(out / "result.json", result.text())
+
+
+def write_logged(result: StudyResult, out: Path) -> None:
+    """Bring ``out`` up to date once MLflow has ``result``: the READMEs beside the models name its versions.
+
+    Not before: which versions these are, and whether the winner became champion, is known only then.
+    """
+    chosen = BEST if result.status is Status.IN_BUDGET else NEAREST
+    ladder = [(f"{FALLBACKS}/{place}", place) for place in range(1, len(result.fallbacks) + 1)]
+    for name, place in [(chosen, None), *ladder]:
+        if (out / name / VARIANT_FILE).is_file():
+            _write_text(out / name / README_FILE, readme_of(result, out / name, fallback=place))
+    write_result(result, out)
 
 
 def _write_text(path: Path, text: str) -> Path:

@@ -1,4 +1,4 @@
-"""The README.md beside a model: what it is, and how to load it from Python, a shell and MLflow."""
+"""The README.md beside a model: what it is, and how to load it from Python, a shell and, once it is there, MLflow."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from autopilot.budget import Limit
 from autopilot.profile import Measurement
 from autopilot.recipe import Deployment
-from autopilot.result import Candidate, Status, StudyResult, recipe_text, speed_axis
+from autopilot.result import Candidate, MlflowRef, Status, StudyResult, recipe_text, speed_axis
 
 if TYPE_CHECKING:
     from autopilot.model import TensorInfo
@@ -50,8 +50,7 @@ def readme(
         "## Command line",
         "Measure it again against its budget (exit code 0 when it is met):",
         _code("sh", ["autopilot check . path/to/spec.yaml"]),
-        "## MLflow",
-        _code("python", _mlflow_lines(result, inputs, fallback)),
+        *_mlflow_section(result, inputs, fallback),
     ]
     return "\n\n".join(parts) + "\n"
 
@@ -206,16 +205,30 @@ def _server_section(chosen: Candidate) -> list[str]:
     ]
 
 
-def _mlflow_lines(result: StudyResult, inputs: Sequence[TensorInfo], fallback: int | None) -> list[str]:
+def _mlflow_section(result: StudyResult, inputs: Sequence[TensorInfo], fallback: int | None) -> list[str]:
+    """How to load it from MLflow by its version, whatever becomes of the aliases; nothing before MLflow has it."""
     ref = result.mlflow
-    uri = ref.tracking_uri if ref else "sqlite:///mlruns/mlflow.db"
-    model = ref.model if ref and ref.model else result.registered_name
-    alias = "champion" if fallback is None else f"fallback-{fallback}"
-    where = f"{model}@{alias}" if result.status is Status.IN_BUDGET else f"{model}/VERSION"
-    return [
+    if ref is None:
+        return []
+    version = ref.version if fallback is None else dict(enumerate(ref.fallbacks, 1)).get(fallback)
+    if ref.model is None or version is None:
+        place = "nearest" if fallback is None else f"fallbacks/{fallback}"
+        return ["## MLflow", f"It is not registered. The study's run `{ref.run_id}` has these files, under `{place}`."]
+    lines = [
         "import mlflow",
         "",
-        f"mlflow.set_tracking_uri({uri!r})      # in the folder the study ran in",
-        f"model = mlflow.pyfunc.load_model({f'models:/{where}'!r})",
+        f"mlflow.set_tracking_uri({ref.tracking_uri!r})      # in the folder the study ran in",
+        f"model = mlflow.pyfunc.load_model({f'models:/{ref.model}/{version}'!r})",
         f"outputs = model.predict({_feed(inputs)})",
     ]
+    return ["## MLflow", _code("python", lines), _alias(ref, fallback)]
+
+
+def _alias(ref: MlflowRef, fallback: int | None) -> str:
+    """Which alias the version had when this was written, and for how long."""
+    if fallback is not None:
+        return f"Until another study has a champion, `models:/{ref.model}@fallback-{fallback}` is the same."
+    if ref.champion:
+        return f"Until another version takes the alias, `models:/{ref.model}@champion` is the same."
+    why = f": {ref.ruling.rstrip('.')}" if ref.ruling else ""
+    return f"It did not become champion{why}."

@@ -11,7 +11,7 @@ from pathlib import Path
 from autopilot import plugins
 from autopilot.errors import AutopilotError
 from autopilot.observer import Observer
-from autopilot.outputs import write_result
+from autopilot.outputs import write_logged
 from autopilot.recipe import Variant
 from autopilot.result import BaselineChoice, MlflowRef, Status, StudyResult, TrialRecord
 from autopilot.search import energy
@@ -179,7 +179,7 @@ class RunningStudy:
             try:
                 reference = self._finish_tracking(self._tracker, result, out)
                 result = replace(result, mlflow=reference)
-                write_result(result, out)
+                write_logged(result, out)
                 self._report(result, out)  # again: with where MLflow has it
             except AutopilotError as exc:
                 self.observer.note(f"not logged to MLflow: {exc}")

@@ -28,7 +28,8 @@ from autopilot.recipe import Deployment, Recipe, Variant, digest
 from autopilot.scoring import resolve_metric
 from autopilot.search.given import check_format, given_deployment
 from autopilot.search.preflight import baseline_error, check_metric
-from autopilot.space import SearchSpace, SpaceRequest, build_space
+from autopilot.space import SearchSpace
+from autopilot.space_file import SpaceRequest, build_space
 from autopilot.spec import Problem, TorchSource
 from autopilot.target import Target
 

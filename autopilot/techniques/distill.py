@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -17,9 +18,10 @@ from autopilot.recipe import Recipe, digest
 from autopilot.techniques import _students, _teacher, _torch
 from autopilot.techniques._rules import already_quantized
 from autopilot.torch_model import missing
-from autopilot.torch_model.distil import HIGHEST, Distiller, Lesson, Plan
+from autopilot.torch_model.distil import HIGHEST, Distiller, Trained
 from autopilot.torch_model.heldout import divide
 from autopilot.torch_model.hidden import Hidden
+from autopilot.torch_model.lesson import Lesson, Plan
 from autopilot.torch_model.losses import LOSSES
 from autopilot.torch_model.train import Trainer
 
@@ -39,8 +41,8 @@ def apply(source: Path, target_folder: Path, params: Mapping[str, Scalar], conte
     ``params``: student, keep, loss, hidden, mixup, effort, learning_rate, batch; see ``PARAMETERS``.
 
     Raises:
-        Unsupported: torch or training data are missing, the model can't be converted or exported, or there is no such
-            student of it.
+        Unsupported: torch or training data are missing, the model can't be converted or exported, there is no such
+            student of it, or the step changed nothing.
         VariantFailed: TIMEOUT where the study's time is up; what was trained so far is kept.
     """
     split = _torch.training_data(context)
@@ -59,8 +61,34 @@ def apply(source: Path, target_folder: Path, params: Mapping[str, Scalar], conte
     distiller = _distiller(source, {**params, "layout": _students.layout(student.module)}, trainer, lesson, context)
     if params["mixup"]:
         distiller = replace(distiller, teacher=_mixing_teacher(trainer, source, context))
-    distiller.train(student.module, int(str(params["effort"])), hidden)
+    trained = distiller.train(student.module, int(str(params["effort"])), hidden)
+    if not trained.changed:
+        _refuse_or_tell(trained, params, distiller.teaching.teacher_score(), context)
     _torch.write(student.module, student.call, split, target_folder / "model.onnx", student.recorded(context))
+
+
+def _refuse_or_tell(trained: Trained, params: Mapping[str, Scalar], teacher: float, context: BuildContext) -> None:
+    """Deal with a training that left the weights as they were.
+
+    A student that is what the step before left is then that step's file again: a recipe that names both would be
+    credited with work that nobody did. One that lacks blocks or channels, or is a network of its own, is another
+    network than the model as given all the same, and its own figures decide.
+
+    Raises:
+        Unsupported: the step changed nothing.
+    """
+    effort, rate = int(str(params["effort"])), float(str(params["learning_rate"]))
+    # A checkpoint of an earlier version doesn't tell what was tried.
+    best = f"{trained.tried:.2%} at best, " if math.isfinite(trained.tried) else ""
+    # With effort and rate in the sentence, which is what such refusals are compared by, others stay worth a try.
+    how = (
+        f"at effort {effort} and learning rate {rate:g} every epoch scored below the network it started from: held-out "
+        f"{best}{trained.score:.2%} before, teacher {teacher:.2%}"
+    )
+    if params["student"] == "same":
+        hint = "Allow more effort, which goes on from here, or another learning rate."
+        raise Unsupported(f"it changed nothing: {how}.", hint)
+    context.tell(f"distill: the student stays untrained; {how}")
 
 
 def _lesson(output: str, split: Split, source: Path, context: BuildContext) -> Lesson:
@@ -188,7 +216,7 @@ PARAMETERS: Mapping[str, Domain] = {
 TECHNIQUE = Technique(
     name="distill",
     slot=Slot.TRAINING,
-    version=1,
+    version=2,
     parameters=PARAMETERS,
     apply=apply,
     summary="a smaller copy, or what pruning left, learns from the model as given (needs torch and data.train)",

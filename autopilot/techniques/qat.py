@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from autopilot.contracts import BuildContext, Slot, Technique
+from autopilot.contracts import Array, BuildContext, Slot, Technique
 from autopilot.domain import Choice, Domain, Float, Int, Scalar
 from autopilot.errors import Failure, Unsupported, VariantFailed
 from autopilot.model import inspect
@@ -37,13 +38,22 @@ _APART = 0.3
 _SCALE, _QUANTIZED = "_scale", "_quantized"
 
 
+@dataclass(frozen=True, slots=True)
+class _Learned:
+    """What training may change: ``weights`` by the stored tensor's name, (lowest, highest) by the activation's."""
+
+    weights: Mapping[str, Array]
+    ranges: Mapping[str, tuple[float, float]]
+
+
 def apply(source: Path, target_folder: Path, params: Mapping[str, Scalar], context: BuildContext) -> None:
     """Write the trained model in QDQ form.
 
     The nodes and types are those of static_int8 with the same ``scope``; ranges start from calibration.
 
     Raises:
-        Unsupported: torch or training data are missing, or the model can't be quantized or converted.
+        Unsupported: torch or training data are missing, the model can't be quantized or converted, or training it
+            changed nothing.
         VariantFailed: BUILD_ERROR or WRONG_NUMERICS, where the file doesn't answer as what was trained.
     """
     lacking = missing("torch", "onnxscript")
@@ -58,10 +68,16 @@ def apply(source: Path, target_folder: Path, params: Mapping[str, Scalar], conte
     numbers = _qdq.Numbers.of({**params, "weights": "int8"})
     fake = _fake(_qdq.quantize(prepared.model, chosen, numbers, ranges), prepared.model, numbers)
     trainer = Trainer(split, fake.call, context.metric_is_classification, inspect(source).outputs[0].name)
-    _train(source, fake, trainer, params, context)
-    learned = {n.removesuffix(_SCALE): fake.range(n, numbers.symmetric) for n in fake.activations}
-    ranges |= {name: span for name, span in learned.items() if name in ranges}
-    _qdq.write(_qdq.quantize(_trained(prepared.model, fake), chosen, numbers, ranges), target_folder, context)
+    given = _learned(fake, numbers)
+    steps = _train(source, fake, trainer, params, context)
+    learned = _learned(fake, numbers)
+    if params["epochs"] and _same(learned, given):
+        raise Unsupported(
+            f"its training changed no weight and no range ({steps} steps): the file would be static_int8's.",
+            "Give it more training samples, or leave it out.",
+        )
+    ranges |= {name: span for name, span in learned.ranges.items() if name in ranges}
+    _qdq.write(_qdq.quantize(_trained(prepared.model, learned), chosen, numbers, ranges), target_folder, context)
     _check_written(target_folder / _onnx.MODEL, fake, trainer, context)
 
 
@@ -107,8 +123,8 @@ def _with_float_weights(quantized: ModelProto, plain: ModelProto) -> tuple[Model
     return out, frozenset(int8)
 
 
-def _train(source: Path, fake: Fake, trainer: Trainer, params: Mapping[str, Scalar], context: BuildContext) -> None:
-    """Train ``fake`` towards the answers of ``source``.
+def _train(source: Path, fake: Fake, trainer: Trainer, params: Mapping[str, Scalar], context: BuildContext) -> int:
+    """Train ``fake`` towards the answers of ``source``; the number of steps taken.
 
     Raises:
         Unsupported: either doesn't take the training samples in batches.
@@ -120,7 +136,7 @@ def _train(source: Path, fake: Fake, trainer: Trainer, params: Mapping[str, Scal
     if len(targets) != trainer.split.n:
         raise Unsupported("its answers are not one a training sample; it trains on samples in batches.")
     try:
-        trainer.fit(fake.module, targets, Schedule(int(epochs), 60.0 * minutes, rate), context.tell)
+        return trainer.fit(fake.module, targets, Schedule(int(epochs), 60.0 * minutes, rate), context.tell)
     except (RuntimeError, ValueError, IndexError, TypeError) as exc:
         raise Unsupported(f"the converted model can't be trained ({first_line(exc)}).") from exc
 
@@ -131,7 +147,18 @@ def _answers(path: Path, trainer: Trainer, count: int, context: BuildContext) ->
     return np.concatenate([runner.run([trainer.output], f)[0] for f in batches(runner, trainer.split, count)])
 
 
-def _trained(model: ModelProto, fake: Fake) -> ModelProto:
+def _learned(fake: Fake, numbers: _qdq.Numbers) -> _Learned:
+    """What ``fake`` holds now."""
+    ranges = {n.removesuffix(_SCALE): fake.range(n, numbers.symmetric) for n in fake.activations}
+    return _Learned({name: fake.stored(name) for name in fake.owners}, ranges)
+
+
+def _same(a: _Learned, b: _Learned) -> bool:
+    """Whether they are equal to the last bit."""
+    return a.ranges == b.ranges and all(np.array_equal(value, b.weights[name]) for name, value in a.weights.items())
+
+
+def _trained(model: ModelProto, learned: _Learned) -> ModelProto:
     """A copy of ``model`` with the trained weights."""
     import onnx
     from onnx import numpy_helper
@@ -139,8 +166,8 @@ def _trained(model: ModelProto, fake: Fake) -> ModelProto:
     out = onnx.ModelProto()
     out.CopyFrom(model)
     for tensor in out.graph.initializer:
-        if tensor.name in fake.owners:
-            tensor.CopyFrom(numpy_helper.from_array(fake.stored(tensor.name), tensor.name))
+        if tensor.name in learned.weights:
+            tensor.CopyFrom(numpy_helper.from_array(learned.weights[tensor.name], tensor.name))
     return out
 
 

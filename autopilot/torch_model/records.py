@@ -106,6 +106,14 @@ def weights_of(module: nn.Module) -> dict[str, Tensor]:
     return found
 
 
+def holds(module: nn.Module, weights: Mapping[str, Tensor]) -> bool:
+    """Whether ``module`` has exactly these weights, to the last bit."""
+    import torch
+
+    mine = weights_of(module)
+    return mine.keys() == weights.keys() and all(torch.equal(mine[name], value) for name, value in weights.items())
+
+
 def give_weights(module: nn.Module, weights: Mapping[str, Tensor]) -> None:
     """Give ``module`` these weights, of other shapes too.
 

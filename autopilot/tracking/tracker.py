@@ -15,24 +15,22 @@ from autopilot.budget import Budget
 from autopilot.contracts import Array
 from autopilot.errors import AutopilotError
 from autopilot.recipe import canonical
-from autopilot.result import MlflowRef, StudyResult, TrialRecord, TrialState, trials_csv
+from autopilot.result import MlflowRef, StudyResult, TrialRecord, trials_csv
 from autopilot.result.jsonable import plain
 from autopilot.tracking import fields
 from autopilot.tracking.champion import Champion, Ruling, champion_of, crown
-from autopilot.tracking.experiment import open_experiment, open_run, parent_name, source_tags, start_tags
-from autopilot.tracking.history import MARKER, Course, Goal
+from autopilot.tracking.experiment import open_experiment, open_run, parent_name, start_tags
+from autopilot.tracking.history import Goal
 from autopilot.tracking.registry import Entry, log_model, place_fallbacks, register, registered_version
 from autopilot.tracking.store import Store, translated
+from autopilot.tracking.trial_runs import TrialRuns, log
 from autopilot.tracking.views import VIEW_TAG, view_state
 
 if TYPE_CHECKING:
-    from mlflow.entities import Run
     from mlflow.tracking import MlflowClient
 
 # After a failure the store is left alone for so long; what was missed is caught up on later.
 COOL_DOWN_S = 60.0
-# MLflow takes at most 1000 metrics at once.
-_BATCH = 1000
 UNOPPOSED = Ruling(True, "no champion to compare with")
 
 
@@ -50,14 +48,10 @@ class Tracker:
         self.name = name
         self.run_id = run_id
         self.store = store
-        self._course = Course(tuple(goals))
-        self._points: dict[int, Mapping[str, float]] = {}  # of trials; not logged yet
-        self._pointed: frozenset[int] = frozenset()  # trials whose points an earlier process logged
         self._spec_sha256 = ""
         self._client = client
         self._experiment_id = experiment_id
-        self._runs: dict[int, tuple[str, str]] = {}  # trial number -> run id, digest of what it holds
-        self._pending: dict[int, TrialRecord] = {}
+        self._trials = TrialRuns(client, experiment_id=experiment_id, run_id=run_id, goals=goals)
         self._retry_at = 0.0
         self._finished = False
 
@@ -98,9 +92,9 @@ class Tracker:
             tracker._spec_sha256 = spec_sha256
             client.set_experiment_tag(info.experiment_id, VIEW_TAG, view_state(goals, budget.axes, info.run_id))
             if known:
-                tracker._recall_trials()
+                tracker._trials.recall()
             else:
-                tracker._log(tracker.run_id, params={f"budget.{limit.axis}": limit.text for limit in budget.limits})
+                log(client, tracker.run_id, params={f"budget.{limit.axis}": limit.text for limit in budget.limits})
                 client.log_text(tracker.run_id, spec_text, "spec.yaml")
                 client.log_text(tracker.run_id, canonical(budget.to_json()), "budget.json")
                 client.log_text(tracker.run_id, canonical(plain(environment)), "environment.json")
@@ -108,7 +102,7 @@ class Tracker:
 
     def remember(self, records: Sequence[TrialRecord]) -> None:
         """Know trials that were logged before (by an interrupted run): the charts go on from there."""
-        self._points |= self._course.add(records)
+        self._trials.remember(records)
 
     def log_trial(self, record: TrialRecord) -> None:
         """Log a trial as a nested run, or update the run that it has.
@@ -119,8 +113,7 @@ class Tracker:
         Raises:
             AutopilotError: MLflow failed; the record is kept for later.
         """
-        self._pending[record.number] = record
-        self._points |= self._course.add([record])
+        self._trials.add([record])
         if time.monotonic() >= self._retry_at:
             self._flush()
 
@@ -161,9 +154,7 @@ class Tracker:
         Raises:
             AutopilotError: MLflow failed.
         """
-        for record in result.trials:
-            self._pending[record.number] = record
-        self._points |= self._course.add(result.trials)
+        self._trials.add(result.trials)
         self._flush()
         with translated(f"logging the study {self.name!r}"):
             ref = MlflowRef(self.store.shown, self.name, self.run_id)
@@ -174,7 +165,7 @@ class Tracker:
                 ref = replace(ref, model=result.registered_name, version=version)
                 if result.best is not None:
                     ref = self._rule(result, out, ref, ruling)
-            self._log(self.run_id, metrics=metrics, tags=fields.study_tags(result), model_id=model_id)
+            log(self._client, self.run_id, metrics=metrics, tags=fields.study_tags(result), model_id=model_id)
             self._log_files(replace(result, mlflow=ref), out)
             self._client.set_terminated(self.run_id, "FINISHED")
         self.store.settle()
@@ -223,73 +214,11 @@ class Tracker:
     def _flush(self) -> None:
         try:
             with translated(f"logging trials of {self.name!r}"):
-                for number in sorted(self._pending):
-                    self._write_trial(self._pending[number])
-                    del self._pending[number]
-                self._log_points()
+                self._trials.write()
         except AutopilotError:
             self._retry_at = time.monotonic() + COOL_DOWN_S
             raise
         self._retry_at = 0.0
-
-    def _write_trial(self, record: TrialRecord) -> None:
-        tags = fields.trial_tags(record)
-        run_id, logged = self._runs.get(record.number, ("", ""))
-        if logged == tags[fields.RECORD_TAG]:
-            return
-        end_ms = int(time.time() * 1000)
-        if not run_id:
-            # What a cache saved was not spent.
-            spent_s = sum(s for stage, s in record.seconds.items() if not stage.endswith("_saved"))
-            start_ms = end_ms - int(1000 * spent_s)
-            links = {"mlflow.parentRunId": self.run_id, **source_tags()}
-            # All tags at once: each call to a database store costs two to four milliseconds. A run that is cut
-            # off here is RUNNING, which tells it from a complete one.
-            run = self._client.create_run(
-                self._experiment_id, start_time=start_ms, tags=links | tags, run_name=fields.run_name(record)
-            )
-            run_id = run.info.run_id
-            self._runs[record.number] = (run_id, "")
-            logged_now: Mapping[str, str] = {}
-        else:
-            logged_now = tags
-        params = fields.variant_params(record.variant.recipe, record.variant.deployment)
-        self._log(run_id, metrics=fields.trial_metrics(record), params=params, tags=logged_now)
-        status = "FAILED" if record.state is TrialState.FAILED else "FINISHED"
-        if not logged:  # a trial that was verified later didn't last until then
-            self._client.set_terminated(run_id, status, end_ms)
-        self._runs[record.number] = (run_id, tags[fields.RECORD_TAG])
-
-    def _log_points(self) -> None:
-        from mlflow.entities import Metric
-
-        now_ms = int(time.time() * 1000)
-        waiting = [
-            (n, name, v) for n in sorted(self._points) if n not in self._pointed for name, v in self._points[n].items()
-        ]
-        for start in range(0, len(waiting), _BATCH):
-            batch = [Metric(name, value, now_ms, n) for n, name, value in waiting[start : start + _BATCH]]
-            self._client.log_batch(self.run_id, metrics=batch)
-        self._points.clear()
-
-    def _log(
-        self,
-        run_id: str,
-        *,
-        metrics: Mapping[str, float] | None = None,
-        params: Mapping[str, str] | None = None,
-        tags: Mapping[str, str] | None = None,
-        model_id: str | None = None,
-    ) -> None:
-        from mlflow.entities import Metric, Param, RunTag
-
-        now_ms = int(time.time() * 1000)
-        self._client.log_batch(
-            run_id,
-            metrics=[Metric(k, v, now_ms, 0, model_id=model_id, run_id=run_id) for k, v in (metrics or {}).items()],
-            params=[Param(k, v) for k, v in (params or {}).items()],
-            tags=[RunTag(k, v) for k, v in (tags or {}).items()],
-        )
 
     def _log_files(self, result: StudyResult, out: Path) -> None:
         with tempfile.TemporaryDirectory(prefix="autopilot-") as scratch:
@@ -305,27 +234,3 @@ class Tracker:
         for name in ("best", "nearest", "fallbacks"):
             if (out / name).is_dir():
                 self._client.log_artifacts(self.run_id, str(out / name), name)
-
-    def _recall_trials(self) -> None:
-        """Learn which trials and points the parent run holds already, half-written ones included."""
-        token: str | None = None
-        while True:
-            found = self._client.search_runs(
-                [self._experiment_id],
-                f"tags.`mlflow.parentRunId` = '{self.run_id}'",
-                max_results=1000,
-                page_token=token,
-            )
-            for run in found:
-                tags = run.data.tags
-                if fields.NUMBER_TAG in tags:
-                    self._runs[int(tags[fields.NUMBER_TAG])] = (run.info.run_id, _complete(run))
-            token = found.token
-            if not token:
-                break
-        self._pointed = frozenset(m.step for m in self._client.get_metric_history(self.run_id, MARKER))
-
-
-def _complete(run: Run) -> str:
-    """The digest of the record in a nested run; empty where the run was cut off while being written."""
-    return str(run.data.tags.get(fields.RECORD_TAG, "")) if run.info.status != "RUNNING" else ""

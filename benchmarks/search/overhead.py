@@ -173,7 +173,7 @@ def instant_trials(trials: int) -> list[Figure]:
 def simulated(folder: Path, trials: int) -> Any:
     """A study over the space ``thorough`` in which nothing is built or measured."""
     from autopilot import plugins
-    from autopilot.space import SpaceRequest, build_space
+    from autopilot.space_file import SpaceRequest, build_space
     from autopilot.spaces_folder import space_folder
     from autopilot.spec import SearchSpec
     from tests.unit import search_support as fake

@@ -30,7 +30,8 @@ from autopilot.search.outcome import SCREENING, Effort, GiveUp, Outcome
 from autopilot.search.ranking import Ranking
 from autopilot.search.scored import LOOKS, PREFIX, PREFIX_PAYS_S
 from autopilot.search.stages import Screen
-from autopilot.space import SearchSpace, SpaceRequest, build_space
+from autopilot.space import SearchSpace
+from autopilot.space_file import SpaceRequest, build_space
 from autopilot.target import Target
 from benchmarks.search.recording import PERCENTILES, Recorded, Recording
 

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from autopilot import plugins
-from autopilot.domain import Choice, Domain
+from autopilot.domain import Choice, Domain, narrow
 from autopilot.errors import SpecError
-from autopilot.space import load_space_file, narrow
+from autopilot.space_file import load_space_file
 from autopilot.spaces_folder import space_folder, space_names
 
 EXPECTED = {"quick", "cpu", "thorough", "train"}

@@ -9,7 +9,7 @@ import mlflow
 import pytest
 import yaml
 
-from tests.integration.run_support import autopilot, result_of, write_study
+from tests.integration.run_support import in_process, result_of, write_study
 
 pytestmark = pytest.mark.integration
 
@@ -18,7 +18,7 @@ def run(folder: Path, *options: str, spec: str = "spec.yaml", **changes: Any) ->
     """Run a study with its own store in ``folder``; its ``mlflow`` part, and the best's size."""
     raw = yaml.safe_load((folder / "spec.yaml").read_text()) | changes
     (folder / spec).write_text(yaml.safe_dump(raw, sort_keys=False))
-    done = autopilot("run", spec, "--fresh", *options, cwd=folder, own_store=True)
+    done = in_process("run", spec, "--fresh", *options, cwd=folder, own_store=True)
     assert done.returncode == 0, done.stderr
     found = result_of(folder / "runs" / raw["name"])
     return {**found["mlflow"], "size": found["best"]["measured"]["size_mb"]["value"], "stderr": done.stderr}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ from autopilot.recipe import Recipe, Step, params_of  # noqa: E402
 from autopilot.spec import TorchSource  # noqa: E402
 from autopilot.torch_model import export_onnx  # noqa: E402
 from autopilot.torch_model.distil import RESERVE_S  # noqa: E402
+from autopilot.torch_model.heldout import divide  # noqa: E402
 from tests import torch_students as nets  # noqa: E402
 
 pytestmark = pytest.mark.integration
@@ -51,10 +52,15 @@ class Work:
     cache: Path
 
     def build(
-        self, *steps: Step, code: bool = True, student: str | None = None, wall_s: float = 170.0
+        self,
+        *steps: Step,
+        code: bool = True,
+        student: str | None = None,
+        wall_s: float = 170.0,
+        said: list[str] | None = None,
     ) -> tuple[Artifact, list[str]]:
-        """The artifact, and what the child said."""
-        said: list[str] = []
+        """The artifact, and what the child said, which goes into ``said`` where that is given."""
+        said = [] if said is None else said
         source = TorchSource(code=self.source.code, weights=self.source.weights, student=student) if code else None
         artifact = build(
             Recipe(steps),
@@ -82,9 +88,10 @@ def sealed(folder: Path, arrays: Mapping[str, Any]) -> Split:
     return Split.load(folder)
 
 
-@pytest.fixture
-def work(tmp_path: Path) -> Work:
-    """A network whose own answers are the labels."""
+@pytest.fixture(scope="module")
+def given(tmp_path_factory: pytest.TempPathFactory) -> Work:
+    """A network whose own answers are the labels, exported once; left as it is by the tests."""
+    folder = tmp_path_factory.mktemp("given")
     torch.manual_seed(0)
     net = nets.deep().eval()
     with torch.no_grad():  # equal weights would be stored once by the exporter
@@ -95,12 +102,18 @@ def work(tmp_path: Path) -> Work:
         net.head.weight.mul_(10)
     images = np.random.default_rng(0).standard_normal((N, 1, 8, 8)).astype(np.float32)
     labels = net(torch.from_numpy(images)).argmax(1).numpy()
-    torch.save(net.state_dict(), tmp_path / "w.pt")
-    path = tmp_path / "given.onnx"
+    torch.save(net.state_dict(), folder / "w.pt")
+    path = folder / "given.onnx"
     export_onnx(net, {"image": images[:4]}, ("image",), path)
-    source = TorchSource(code=f"{Path(nets.__file__)}:deep", weights=tmp_path / "w.pt")
-    split = sealed(tmp_path / "train", {"image": images, "label": labels})
-    return Work(Artifact.of([path]), source, split, tmp_path / "cache")
+    source = TorchSource(code=f"{Path(nets.__file__)}:deep", weights=folder / "w.pt")
+    split = sealed(folder / "train", {"image": images, "label": labels})
+    return Work(Artifact.of([path]), source, split, folder / "none")
+
+
+@pytest.fixture
+def work(given: Work, tmp_path: Path) -> Work:
+    """The same with a cache of its own."""
+    return replace(given, cache=tmp_path / "cache")
 
 
 def agreement(work: Work, artifact: Artifact) -> float:
@@ -160,6 +173,27 @@ def test_more_effort_goes_on_from_the_checkpoint(work: Work) -> None:
     assert epochs
     assert all(line.startswith("effort 2:") for line in epochs)
     assert all("held-out" in line and "left" in line for line in epochs)
+
+
+def test_training_that_only_harms_is_no_step_and_more_effort_goes_on_from_it(work: Work, tmp_path: Path) -> None:
+    """What is trained with has other classes than what is held out, where the model begins without a mistake."""
+    labels = np.asarray(work.split.labels).copy()
+    trained, held_out = divide(work.split)
+    assert len(held_out)
+    labels[trained] = (labels[trained] + 1) % (labels.max() + 1)
+    images = work.split.raw(slice(None))["image"]
+    misled = replace(work, split=sealed(tmp_path / "misled", {"image": images, "label": labels}))
+    harm: dict[str, Scalar] = {"loss": "dkd", "learning_rate": 1e-2, "batch": 8}
+    with pytest.raises(Unsupported, match=r"changed nothing: at effort 0 and learning rate 0\.01.* 100\.00% before"):
+        misled.build(distill("same", **harm))
+
+    said: list[str] = []
+    with pytest.raises(Unsupported, match="changed nothing: at effort 1"):
+        misled.build(distill("same", **harm, effort=1), said=said)
+
+    epochs = [line for line in said if "epoch" in line]
+    assert epochs
+    assert all(line.startswith("effort 1:") for line in epochs)
 
 
 def test_a_training_that_runs_out_of_time_goes_on_the_next_time(work: Work) -> None:

@@ -18,7 +18,7 @@ from autopilot.result import Fallback, MlflowRef, StudyResult
 from autopilot.testing import fake_candidate, fake_measured, fake_result, fake_trial, fake_variant
 from autopilot.tracking import Store, Tracker
 from tests import models
-from tests.integration.run_support import UNTIMED, autopilot, result_of, write_study
+from tests.integration.run_support import UNTIMED, in_process, result_of, write_study
 
 pytestmark = pytest.mark.integration
 
@@ -37,7 +37,7 @@ def test_relaxation_that_a_study_names_makes_it_succeed(tmp_path: Path) -> None:
     """Exit 3, one limit changed as told, exit 0: of a size, so that no clock decides."""
     spec = write_study(tmp_path, budget={"size_mb": 0.0001, "quality_drop": 0.9}, objective="size_mb")
 
-    first = autopilot("run", "spec.yaml", cwd=tmp_path)
+    first = in_process("run", "spec.yaml", cwd=tmp_path)
     assert first.returncode == 3, first.stderr
     found = result_of(tmp_path / "runs" / "small")
     way = found["relaxations"][0]
@@ -46,7 +46,7 @@ def test_relaxation_that_a_study_names_makes_it_succeed(tmp_path: Path) -> None:
     assert "would admit trial" in " ".join(first.stdout.split())
     assert found["fallbacks"] == found["front"] == []
 
-    second = autopilot("run", relaxed(spec, way, name="relaxed").name, cwd=tmp_path)
+    second = in_process("run", relaxed(spec, way, name="relaxed").name, cwd=tmp_path)
     assert second.returncode == 0, second.stderr
     assert result_of(tmp_path / "runs" / "relaxed")["best"]["sha256"] is not None
 
@@ -55,7 +55,7 @@ def test_study_of_several_objectives_ends_with_a_verified_front(tmp_path: Path) 
     """Every member with figures of all objectives; the winner among them; tables and files know of it."""
     write_study(tmp_path, **UNTIMED | {"objective": ["latency_p50_ms", "quality", "size_mb"]})
 
-    done = autopilot("run", "spec.yaml", cwd=tmp_path)
+    done = in_process("run", "spec.yaml", cwd=tmp_path)
 
     assert done.returncode == 0, done.stderr
     out = tmp_path / "runs" / "small"
@@ -70,7 +70,7 @@ def test_study_of_several_objectives_ends_with_a_verified_front(tmp_path: Path) 
     assert "on the front" in " ".join(done.stdout.split())
     assert StudyResult.load(out).to_json() == found
     assert package.Study.load(out).recomputed().agree
-    shown = autopilot("show", "runs/small", cwd=tmp_path)
+    shown = in_process("show", "runs/small", cwd=tmp_path)
     assert shown.returncode == 0, shown.stderr
     assert "place" in shown.stdout
 

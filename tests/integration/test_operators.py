@@ -18,7 +18,7 @@ from autopilot.recipe import Deployment
 from autopilot.stats import stage_shares
 from tests import models
 from tests.integration.bench_support import LIMITS, ONE_THREAD, write_split
-from tests.integration.run_support import autopilot, result_of, write_study
+from tests.integration.run_support import autopilot, in_process, result_of, write_study
 
 pytestmark = pytest.mark.integration
 
@@ -159,7 +159,7 @@ def test_result_tells_where_the_time_goes(study: tuple[Path, str]) -> None:
 def test_show_prints_stages_and_operators(study: tuple[Path, str]) -> None:
     """The same tables as at the end of the run."""
     folder, printed = study
-    shown = autopilot("show", "runs/small", cwd=folder).stdout
+    shown = in_process("show", "runs/small", cwd=folder).stdout
 
     for text in (printed, shown):
         assert "preprocess" in text
@@ -169,7 +169,7 @@ def test_show_prints_stages_and_operators(study: tuple[Path, str]) -> None:
 
 def test_check_tells_where_the_time_goes(study: tuple[Path, str]) -> None:
     """``check --json`` has both for the model that it measured."""
-    done = autopilot("check", "runs/small/best", "spec.yaml", "--json", "--quiet", cwd=study[0])
+    done = in_process("check", "runs/small/best", "spec.yaml", "--json", "--quiet", cwd=study[0])
     found = json.loads(done.stdout)
 
     assert {"preprocess", "inference", "postprocess"} == set(found["stages"])

@@ -21,11 +21,11 @@ from autopilot.model import inspect  # noqa: E402
 from autopilot.recipe import params_of  # noqa: E402
 from autopilot.spec import TorchSource  # noqa: E402
 from autopilot.techniques._smoke import check_built  # noqa: E402
-from autopilot.torch_model import export_onnx, from_onnx, load_source  # noqa: E402
+from autopilot.torch_model import from_onnx, load_source  # noqa: E402
 from autopilot.torch_model.prune import Plan, Pruner  # noqa: E402
 from autopilot.torch_model.train import Schedule, Trainer  # noqa: E402
 from autopilot.torch_model.trials import parameters  # noqa: E402
-from tests import models  # noqa: E402
+from tests import models, torch_files  # noqa: E402
 from tests import torch_nets as nets  # noqa: E402
 
 pytestmark = pytest.mark.integration
@@ -54,10 +54,7 @@ def labelled(n: int = 256) -> Labelled:
 
 def exported(folder: Path) -> Path:
     """``nets.Cnn`` as an ONNX file."""
-    path = folder / "source" / "model.onnx"
-    path.parent.mkdir()
-    export_onnx(nets.seeded(nets.Cnn), dict(labelled(4).arrays), ("image",), path)
-    return path
+    return torch_files.exported(nets.Cnn, labelled(4).arrays, folder / "source" / "model.onnx")
 
 
 def source(folder: Path) -> TorchSource:

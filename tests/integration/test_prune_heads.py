@@ -22,9 +22,9 @@ from autopilot.techniques._units_cut import cut, masked  # noqa: E402
 from autopilot.techniques._units_fit import Fit, refit  # noqa: E402
 from autopilot.techniques._units_run import Session, graph_of  # noqa: E402
 from autopilot.techniques._units_trace import find_blocks  # noqa: E402
-from autopilot.torch_model import export_onnx, from_onnx  # noqa: E402
+from autopilot.torch_model import from_onnx  # noqa: E402
 from autopilot.torch_model.quiet import quiet  # noqa: E402
-from tests import models  # noqa: E402
+from tests import models, torch_files  # noqa: E402
 from tests import torch_nets as nets  # noqa: E402
 
 pytestmark = pytest.mark.integration
@@ -51,10 +51,8 @@ BLOCKS = {
 
 def exported(name: str, folder: Path) -> Path:
     """One of the networks as an ONNX file with a free batch."""
-    path = folder / "source.onnx"
     feed = {k: v[:4] for k, v in INPUTS[name].items()}
-    assert export_onnx(nets.seeded(getattr(nets, name)), feed, tuple(feed), path).batch is None
-    return path
+    return torch_files.exported(getattr(nets, name), feed, folder / "source.onnx")
 
 
 def context(name: str, folder: Path, **changes: Any) -> BuildContext:

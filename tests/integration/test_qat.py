@@ -134,6 +134,15 @@ def test_refuses_what_it_cant_train(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         build("qat", source, tmp_path / "c", use)
 
 
+def test_refuses_a_training_that_changed_nothing(tmp_path: Path) -> None:
+    """One sample makes no batch: what would be written is static_int8's file under another name."""
+    model = models.cnn()
+    source = models.write(model, tmp_path / "source.onnx")
+
+    with pytest.raises(Unsupported, match=r"changed no weight and no range \(0 steps\)"):
+        build("qat", source, tmp_path / "q", context(model, tmp_path, n=1), epochs=2)
+
+
 def test_follows_no_other_change_of_precision() -> None:
     """Integer weights can't be trained; nor can anything else quantize what it wrote."""
     assert qat.refuses(Recipe((Step("static_int8"),)), {}) is not None

@@ -22,6 +22,7 @@ from tests.integration.run_support import (
     UNTIMED,
     autopilot,
     environment,
+    in_process,
     labelled,
     result_of,
     shared_store,
@@ -35,7 +36,7 @@ pytestmark = pytest.mark.integration
 def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.CompletedProcess[str]]:
     """One finished run that several tests look at."""
     folder = tmp_path_factory.mktemp("study")
-    write_study(folder, **UNTIMED)
+    write_study(folder, **UNTIMED | {"objective": "latency_p50_ms"})
     return folder, autopilot("run", "spec.yaml", cwd=folder, own_store=True)
 
 
@@ -64,6 +65,7 @@ def test_run_leaves_the_files_of_the_contract(finished: tuple[Path, subprocess.C
     assert not (out / "nearest").exists()
     assert len((out / "trials.csv").read_text().splitlines()) == 1 + len(result["trials"])
     assert result["mlflow"]["run_id"] in (out / "report.html").read_text()
+    assert f"models:/small/{result['mlflow']['version']}" in (out / "best" / "README.md").read_text()
 
 
 def test_run_starts_with_the_model_as_given(finished: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
@@ -123,8 +125,8 @@ def test_show_repeats_the_result(finished: tuple[Path, subprocess.CompletedProce
     """show prints the table again, from the folder and as JSON."""
     folder, _ = finished
 
-    shown = autopilot("show", "runs/small", cwd=folder)
-    as_json = autopilot("show", "runs/small", "--json", cwd=folder)
+    shown = in_process("show", "runs/small", cwd=folder)
+    as_json = in_process("show", "runs/small", "--json", cwd=folder)
 
     assert shown.returncode == 0, shown.stderr
     assert "latency_p50_ms" in shown.stdout
@@ -135,7 +137,7 @@ def test_check_passes_the_winner_and_reads_its_deployment(
     finished: tuple[Path, subprocess.CompletedProcess[str]],
 ) -> None:
     """The CI gate takes the bundle as it is."""
-    done = autopilot("check", "runs/small/best", "spec.yaml", "--json", cwd=finished[0])
+    done = in_process("check", "runs/small/best", "spec.yaml", "--json", cwd=finished[0])
 
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout)
@@ -158,7 +160,7 @@ def test_run_ends_3_with_the_nearest_miss_when_nothing_fits(tmp_path: Path) -> N
     """An impossible budget gives nearest/, an explanation and exit 3."""
     write_study(tmp_path, budget={"size_mb": 0.0001, "quality_drop": 0.5}, search={"trials": 3, "timeout": "60s"})
 
-    done = autopilot("run", "spec.yaml", "--out", "out", cwd=tmp_path)
+    done = in_process("run", "spec.yaml", "--out", "out", cwd=tmp_path)
 
     assert done.returncode == 3, done.stderr
     result = result_of(tmp_path / "out")
@@ -177,7 +179,7 @@ def test_run_ends_4_when_an_axis_cannot_be_measured(tmp_path: Path) -> None:
         pytest.skip("this machine has an energy counter")
     write_study(tmp_path, budget={"energy_mj": 5, "quality_drop": 0.5}, search={"trials": 2, "timeout": "60s"})
 
-    done = autopilot("run", "spec.yaml", "--out", "out", "--json", cwd=tmp_path)
+    done = in_process("run", "spec.yaml", "--out", "out", "--json", cwd=tmp_path)
 
     assert done.returncode == 4, done.stderr
     told = json.loads(done.stdout)
@@ -210,7 +212,7 @@ def _wait_for_trial(run: subprocess.Popen[str], number: int) -> None:
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
 def test_run_goes_on_after_it_was_ended(tmp_path: Path, how: signal.Signals) -> None:
     """No finished trial is lost or run twice, and the same command ends with a verdict."""
-    write_study(tmp_path, search={"trials": 5, "timeout": "120s", "seed": 0}, **UNTIMED)
+    write_study(tmp_path, name=f"ended-{how}", search={"trials": 5, "timeout": "120s", "seed": 0}, **UNTIMED)
     first = _start(tmp_path)
     _wait_for_trial(first, 3)
     first.send_signal(how)
@@ -218,7 +220,7 @@ def test_run_goes_on_after_it_was_ended(tmp_path: Path, how: signal.Signals) -> 
     if how is signal.SIGINT:
         assert first.returncode == 130
 
-    second = autopilot("run", "spec.yaml", "--out", "out", cwd=tmp_path)
+    second = in_process("run", "spec.yaml", "--out", "out", cwd=tmp_path)
 
     assert second.returncode == 0, second.stderr
     assert "going on" in second.stderr
@@ -259,14 +261,15 @@ def _processes_in(folder: Path) -> list[str]:
 
 def test_changed_spec_starts_anew_and_says_so(tmp_path: Path) -> None:
     """An interrupted run is not continued under another question."""
-    write_study(tmp_path, search={"trials": 5, "timeout": "120s"}, **UNTIMED)
+    write_study(tmp_path, name="changed", search={"trials": 5, "timeout": "120s"}, **UNTIMED)
     first = _start(tmp_path)
     _wait_for_trial(first, 2)
     first.kill()
     first.communicate(timeout=30)
-    write_study(tmp_path, budget={"quality_drop": 0.4, "size_mb": 50}, search={"trials": 2, "timeout": "60s"})
+    changes = UNTIMED | {"budget": {"quality_drop": 0.4, "size_mb": 50}, "search": {"trials": 2, "timeout": "60s"}}
+    write_study(tmp_path, name="changed", **changes)
 
-    second = autopilot("run", "spec.yaml", "--out", "out", cwd=tmp_path)
+    second = in_process("run", "spec.yaml", "--out", "out", cwd=tmp_path)
 
     assert second.returncode == 0, second.stderr
     assert "spec changed" in " ".join(second.stderr.split())
@@ -290,9 +293,8 @@ def test_run_takes_models_of_many_kinds(tmp_path: Path, kind: str, monkeypatch: 
     """Any ONNX model gets a verdict."""
     monkeypatch.setenv("MLFLOW_TRACKING_URI", shared_store())
     model = KINDS[kind]()
-    spec = write_study(
-        tmp_path, model, **UNTIMED | {"search": {"trials": 3, "timeout": "90s"}, "budget": {"quality_drop": 0.9}}
-    )
+    changes = UNTIMED | {"search": {"trials": 3, "timeout": "90s"}, "budget": {"quality_drop": 0.9}}
+    spec = write_study(tmp_path, model, name=kind.replace(" ", "-"), **changes)
     if kind == "external data":
         models.write(model, tmp_path / "model.onnx", external=True)
 
@@ -329,7 +331,7 @@ def test_run_takes_state_and_sampling_rate_as_constants(tmp_path: Path) -> None:
         "data": {"validation": "valid.npz", "inputs": mapping},
         "metric": {"name": "roc_auc"},
         "budget": {"quality_drop": 0.5},
-        "objective": "latency_p50_ms",
+        "objective": "size_mb",
         "target": {"providers": ["cpu"], "threads": 1},
         "space": "quick",
         "search": {"trials": 3, "timeout": "60s", "measure_cap": "0.2s"},
@@ -338,7 +340,7 @@ def test_run_takes_state_and_sampling_rate_as_constants(tmp_path: Path) -> None:
 
     (tmp_path / "spec.yaml").write_text(yaml.safe_dump(write))
 
-    done = autopilot("run", "spec.yaml", "--out", "out", cwd=tmp_path)
+    done = in_process("run", "spec.yaml", "--out", "out", cwd=tmp_path)
 
     assert done.returncode == 0, done.stderr
 
@@ -347,13 +349,14 @@ def test_offline_traffic_searches_batch_sizes(tmp_path: Path) -> None:
     """Throughput is the objective and batches are tried."""
     write_study(
         tmp_path,
+        name="offline",
         budget={"quality_drop": 0.9},
         objective="throughput_rps",
         traffic={"scenario": "offline"},
         search={"trials": 5, "timeout": "120s"},
     )
 
-    done = autopilot("run", "spec.yaml", "--out", "out", cwd=tmp_path)
+    done = in_process("run", "spec.yaml", "--out", "out", cwd=tmp_path)
 
     assert done.returncode == 0, done.stderr
     result = result_of(tmp_path / "out")
@@ -365,7 +368,7 @@ def test_memory_limit_ends_a_child_not_the_study(tmp_path: Path) -> None:
     """A child over its memory limit is recorded as out of memory."""
     write_study(tmp_path, search={"trials": 2, "timeout": "60s", "memory_limit_mb": 5})
 
-    done = autopilot("run", "spec.yaml", "--out", "out", cwd=tmp_path)
+    done = in_process("run", "spec.yaml", "--out", "out", cwd=tmp_path)
 
     assert done.returncode == 1
     assert "oom" in done.stderr

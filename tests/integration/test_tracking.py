@@ -510,14 +510,14 @@ def test_store_that_goes_away_is_left_alone_and_caught_up_on(project: Path, monk
     """One error, then silence for a while; nothing is lost once the store is back."""
     result = fake_result()
     tracker = start(result)
-    healthy, broken = tracker._client, Broken()
-    tracker._client = broken  # type: ignore[assignment]
+    healthy, broken = tracker._trials.client, Broken()
+    tracker._trials.client = broken  # type: ignore[assignment]
 
     with pytest.raises(AutopilotError, match="no route to host"):
         tracker.log_trial(result.trials[0])
     tracker.log_trial(result.trials[1])
     assert broken.calls == 1
-    tracker._client = healthy
+    tracker._trials.client = healthy
     monkeypatch.setattr(tracker, "_retry_at", 0.0)
     tracker.log_trial(result.trials[2])
 

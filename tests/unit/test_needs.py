@@ -9,7 +9,7 @@ import pytest
 from autopilot.contracts import Slot, Technique
 from autopilot.needs import Lack, Need, NotTried, refused, unmet
 from autopilot.search.prepare import lacks
-from autopilot.space import SpaceRequest, build_space
+from autopilot.space_file import SpaceRequest, build_space
 from autopilot.target import Target
 from tests.unit.search_support import setup_of, technique
 

@@ -13,7 +13,8 @@ from autopilot.contracts import BuildContext
 from autopilot.errors import Failure, VariantFailed
 from autopilot.needs import Lack
 from autopilot.recipe import Recipe, Step, params_of
-from autopilot.space import SearchSpace, SpaceRequest, build_space
+from autopilot.space import SearchSpace
+from autopilot.space_file import SpaceRequest, build_space
 from autopilot.target import Target
 from autopilot.techniques import _onnx, neural_compressor
 from tests import models

@@ -7,15 +7,16 @@ import json
 import os
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import onnx
 import pytest
 
 from autopilot.artifact import Artifact, sha256_file
 from autopilot.errors import BadInput, ModelError
-from autopilot.outputs import check_writable, write_outputs, write_result
+from autopilot.outputs import check_writable, write_logged, write_outputs, write_result
 from autopilot.profile import Measurement
-from autopilot.result import MlflowRef, Status, StudyResult
+from autopilot.result import Fallback, MlflowRef, Status, StudyResult
 from autopilot.testing import fake_result
 from tests import models
 
@@ -132,20 +133,72 @@ def test_variant_tells_inputs_deployment_and_data_mapping(tmp_path: Path, artifa
     assert variant["budget"]["latency_p50_ms"]["text"] == "<= 70% of baseline"
 
 
-def test_readme_loads_in_python_shell_and_mlflow(tmp_path: Path, artifact: Artifact) -> None:
-    """Three languages' worth of lines; the plain session gets the measured options."""
+def test_readme_loads_in_python_and_shell(tmp_path: Path, artifact: Artifact) -> None:
+    """Lines for both; the plain session gets the measured options, and no MLflow is named that has nothing."""
     write_outputs(fake_result(name="team/x"), tmp_path, artifact)
 
     text = (tmp_path / "best" / "README.md").read_text()
+    assert "mlflow" not in text.lower()
     for line in (
         'autopilot.load(".")',
         "autopilot check .",
-        "models:/team-x@champion",
         "options.intra_op_num_threads = 1",
         'allow_spinning", "0"',
         "| latency_p50_ms <= 70% of baseline |",
     ):
         assert line in text
+
+
+def _logged(result: StudyResult, out: Path, artifact: Artifact, **reference: Any) -> str:
+    """The README of the winner, or of the nearest miss, once MLflow has the study."""
+    written = write_outputs(result, out, artifact)
+    ref = MlflowRef("sqlite:///mlruns/mlflow.db", "fake-study", "abc", **reference)
+    write_logged(replace(written, mlflow=ref), out)
+    assert StudyResult.load(out).mlflow == ref
+    return (out / ("best" if written.best else "nearest") / "README.md").read_text()
+
+
+def test_readme_names_the_registered_version_and_the_alias_it_took(tmp_path: Path, artifact: Artifact) -> None:
+    """A version stays what it is; the alias is named as well where it is this one's."""
+    text = _logged(fake_result(), tmp_path, artifact, model="team-x", version=3, champion=True)
+
+    assert "load_model('models:/team-x/3')" in text
+    assert "models:/team-x@champion" in text
+
+
+def test_readme_names_no_champion_where_another_version_stayed_it(tmp_path: Path, artifact: Artifact) -> None:
+    """Who follows the README of a winner that wasn't crowned gets that winner, and reads why it wasn't."""
+    text = _logged(fake_result(), tmp_path, artifact, model="team-x", version=3, ruling="1.01 times that of version 2")
+
+    assert "load_model('models:/team-x/3')" in text
+    assert "@champion" not in text
+    assert "did not become champion: 1.01 times that of version 2." in text
+
+
+def test_readme_of_a_miss_says_where_mlflow_has_it(tmp_path: Path, artifact: Artifact) -> None:
+    """Nothing is registered, so that no models:/ address is named; the run has the files."""
+    text = _logged(fake_result(Status.NO_FIT), tmp_path, artifact)
+
+    assert "models:/" not in text
+    assert "run `abc` has these files, under `nearest`" in text
+
+
+@pytest.mark.parametrize(("versions", "said"), [((4,), "models:/team-x/4"), ((), "under `fallbacks/1`")])
+def test_readme_of_a_fallback_follows_what_became_of_it(
+    tmp_path: Path, artifact: Artifact, versions: tuple[int, ...], said: str
+) -> None:
+    """A rung below is a version where its winner became champion, and only then."""
+    result = fake_result()
+    assert result.best is not None
+    result = replace(result, fallbacks=(Fallback(result.best, verified=True, reason="faster"),))
+    written = write_outputs(result, tmp_path, artifact, fallbacks=[artifact])
+    ref = MlflowRef("sqlite:///mlruns/mlflow.db", "fake-study", "abc", "team-x", 3, versions, champion=bool(versions))
+
+    write_logged(replace(written, mlflow=ref), tmp_path)
+
+    text = (tmp_path / "fallbacks" / "1" / "README.md").read_text()
+    assert said in text
+    assert ("models:/team-x@fallback-1" in text) is bool(versions)
 
 
 def test_readme_of_a_miss_does_not_praise_it(tmp_path: Path, artifact: Artifact) -> None:
@@ -161,8 +214,7 @@ def test_readme_python_lines_compile_and_run(
     tmp_path: Path, artifact: Artifact, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The onnxruntime lines are code that runs, not prose."""
-    write_outputs(fake_result(), tmp_path, artifact)
-    text = (tmp_path / "best" / "README.md").read_text()
+    text = _logged(fake_result(), tmp_path, artifact, model="fake-study", version=2, champion=True)
     blocks = [part.partition("```")[0] for part in text.split("```python\n")[1:]]
     monkeypatch.chdir(tmp_path / "best")
     names = dict(models.samples(models.cnn(), 3))

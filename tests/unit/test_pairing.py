@@ -15,7 +15,8 @@ from autopilot.contracts import ProviderFacts, Slot, Technique, facts_of
 from autopilot.domain import Choice, Domain, Scalar
 from autopilot.needs import Ask
 from autopilot.recipe import Recipe, Variant
-from autopilot.space import SearchSpace, SpaceRequest, build_space
+from autopilot.space import SearchSpace
+from autopilot.space_file import SpaceRequest, build_space
 from autopilot.target import Target
 from autopilot.techniques._rules import integer_forms
 from tests.unit.test_space import FakeProvider, technique

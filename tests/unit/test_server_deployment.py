@@ -17,7 +17,8 @@ from autopilot.recipe import Deployment, Recipe, Variant
 from autopilot.result.rows import trials_csv
 from autopilot.search.book import deployment_text as key_text
 from autopilot.search.texts import deployment_text
-from autopilot.space import SearchSpace, SpaceRequest, build_space
+from autopilot.space import SearchSpace
+from autopilot.space_file import SpaceRequest, build_space
 from autopilot.target import Target
 from autopilot.testing import fake_measured, fake_result, fake_trial, fake_variant
 from tests.unit.test_space import PROVIDERS, TECHNIQUES

@@ -10,10 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from autopilot.contracts import Slot, Technique
-from autopilot.domain import Choice, Domain, Float, Int, Scalar
+from autopilot.domain import Choice, Domain, Float, Int, Scalar, narrow
 from autopilot.errors import SpecError
 from autopilot.recipe import Deployment, Recipe, Step, Variant
-from autopilot.space import SearchSpace, SpaceRequest, build_space, narrow
+from autopilot.space import SearchSpace
+from autopilot.space_file import SpaceRequest, build_space
 from autopilot.target import Target
 
 

@@ -16,8 +16,10 @@ nn = torch.nn
 from autopilot.errors import Failure, Unsupported, VariantFailed  # noqa: E402
 from autopilot.torch_model import records  # noqa: E402
 from autopilot.torch_model.calling import Call  # noqa: E402
-from autopilot.torch_model.distil import RESERVE_S, Distiller, Lesson, Plan, epochs_of  # noqa: E402
+from autopilot.torch_model.distil import RESERVE_S, Distiller  # noqa: E402
 from autopilot.torch_model.hidden import Hidden  # noqa: E402
+from autopilot.torch_model.lesson import Lesson, Plan  # noqa: E402
+from autopilot.torch_model.rungs import epochs_of  # noqa: E402
 from autopilot.torch_model.students import Judge, shallower  # noqa: E402
 from autopilot.torch_model.train import Schedule, Trainer  # noqa: E402
 
@@ -129,16 +131,20 @@ def test_damaged_checkpoint_is_trained_again(tmp_path: Path) -> None:
     assert equal(whole, again)
 
 
-def test_best_weights_are_kept(tmp_path: Path) -> None:
-    """A training that only does harm gives back what it began with."""
-    begun, trained = network(), network()
-    distiller(tmp_path / "a").train(begun, 3)
+def test_training_that_only_harms_changes_nothing_and_says_so(tmp_path: Path) -> None:
+    """What it began with is given back; the score of what was tried is known, from the checkpoint too."""
+    good = network()
+    distiller(tmp_path / "a").train(good, 3)
+    begun = records.weights_of(good)
     harm = distiller(tmp_path / "b", plan=Plan("ce_kd", 10.0, 32))
 
-    score = harm.train(trained.train(False), 0)
+    trained = harm.train(good, 1)
+    again = harm.train(good, 1)
 
-    assert score >= harm.score(network())
-    assert score == pytest.approx(harm.score(trained))
+    assert records.holds(good, begun)
+    assert not trained.changed
+    assert trained.tried < trained.score == harm.teaching.score(good)
+    assert again == trained
 
 
 def test_training_recovers_what_the_teacher_knows(tmp_path: Path) -> None:
@@ -146,10 +152,11 @@ def test_training_recovers_what_the_teacher_knows(tmp_path: Path) -> None:
     student, work = network(), distiller(tmp_path, plan=Plan("dist", 1e-2, 16))
     work.trainer.split.labels = None  # type: ignore[misc]
 
-    score = work.train(student, 4)
+    trained = work.train(student, 4)
 
-    assert score > 0.85
-    assert score > work.score(network()) + 0.2
+    assert trained.changed
+    assert trained.score > 0.85
+    assert trained.score > work.teaching.score(network()) + 0.2
 
 
 def test_score_is_unknown_where_nothing_is_held_out(tmp_path: Path) -> None:
@@ -157,7 +164,10 @@ def test_score_is_unknown_where_nothing_is_held_out(tmp_path: Path) -> None:
     work = distiller(tmp_path)
     work = distiller(tmp_path, lesson=Lesson(work.lesson.taught, np.arange(N), np.arange(0)))
 
-    assert math.isnan(work.train(network(), 0))
+    trained = work.train(network(), 0)
+
+    assert math.isnan(trained.score)
+    assert trained.changed
 
 
 def test_regression_learns_the_teachers_figures(tmp_path: Path) -> None:
@@ -173,7 +183,7 @@ def test_regression_learns_the_teachers_figures(tmp_path: Path) -> None:
     )
     student = network()
 
-    assert work.train(student, 4) > work.score(network()) + 0.3
+    assert work.train(student, 4).score > work.teaching.score(network()) + 0.3
 
 
 def test_hidden_states_of_other_widths_are_projected(tmp_path: Path) -> None:
