@@ -18,7 +18,7 @@ from autopilot.profile import Placement
 from autopilot.providers import torch_compile_cuda as module
 from autopilot.providers._ort import with_defaults
 from autopilot.recipe import Deployment, params_of
-from autopilot.space import SpaceRequest, build_space
+from autopilot.space_file import SpaceRequest, build_space
 from autopilot.target import Target
 from autopilot.testing import FakeProvider
 from autopilot.torch_model import available, compiled
