@@ -1,6 +1,6 @@
 """Observers that write: a live display on a terminal, one plain line an event elsewhere.
 
-A trial goes by its number in the result (the model as given is 0), and "n of N" counts.
+A trial goes by its number in the result (the baseline is 0), and "n of N" counts.
 """
 
 from __future__ import annotations

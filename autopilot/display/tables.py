@@ -76,6 +76,9 @@ def _headline(result: Mapping[str, Any], chosen: Mapping[str, Any] | None) -> st
     interval = f" ({_range(speedup, '{:.2f}')})" if speedup.get("low") != speedup.get("high") else ""
     word = "fast" if axis.startswith("latency_") else "good"
     text = f"{of} {speedup['value']:.2f} times as {word} as the baseline{interval}"
+    rival = (result.get("baseline_choice") or {}).get("name")
+    if rival and chosen["id"] == result["baseline"]["id"]:
+        return f"{text}; that, {rival}, is the best"
     return text + ("; the model as given is the best" if not chosen["recipe"] and result.get("best") else "")
 
 

@@ -240,12 +240,13 @@ class Evaluator:
 
     def _baseline_quality(self, split: Split) -> QualityReading:
         """The baseline's score on ``split``: where that (or the model as given's) fails, no variant is to blame."""
+        name = "the model as given" if self.baseline is self.reference else "the baseline of this study"
         try:
             if self.baseline is not self.reference:
                 self._quality.run(self.reference, split, limits=self.limits, early=False)
             return self._quality.run(self.baseline, split, limits=self.limits, early=False)[0]
         except VariantFailed as exc:
-            raise baseline_error(exc, self.setup.info) from exc
+            raise baseline_error(exc, self.setup.info, name) from exc
 
     def expected_s(self) -> Mapping[Screen, float]:
         """What stages should cost, from what they cost with the baseline."""

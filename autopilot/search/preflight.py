@@ -84,9 +84,9 @@ def scored_name(spec: MetricSpec, found: Evaluation) -> str:
     return name
 
 
-def baseline_error(exc: VariantFailed, info: ModelInfo) -> AutopilotError:
+def baseline_error(exc: VariantFailed, info: ModelInfo, name: str = "the model as given") -> AutopilotError:
     """The model as given doesn't run: bad input where the runtime refuses it, else our failure."""
-    message = f"{info.path}: the model as given can't be measured ({exc.failure.value}): {exc.message}"
+    message = f"{info.path}: {name} can't be measured ({exc.failure.value}): {exc.message}"
     if exc.failure in (Failure.UNSUPPORTED, Failure.WRONG_NUMERICS, Failure.BUILD_ERROR):
         return ModelError(message, exc.hint)
     # A Python traceback says no more to a user than its last line, which is in the message already.

@@ -141,6 +141,7 @@ def test_faster_way_becomes_the_baseline(tmp_path: Path, monkeypatch: pytest.Mon
     assert [t["deployment"]["way"] for t in (result["baseline"], first, result["best"])] == ["fast"] * 3
     assert result["explanation"].startswith("The baseline is fast way: fast way is ")
     assert "the baseline (fast way): " in said
+    assert "that, fast way, is the best" in " ".join(said.split())
     # The model as given is tried like any other: against the baseline it is slow.
     assert second["deployment"]["way"] == "slow"
     assert second["measured"]["latency_p50_ms"]["ratio"]["low"] > 3
