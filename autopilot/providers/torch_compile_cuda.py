@@ -47,7 +47,7 @@ PARAMETERS: Mapping[str, Domain] = {
 
 def sensible(target: Target) -> Mapping[str, tuple[Scalar, ...]]:
     """The first device, and no autotuning unless a space asks."""
-    return {**torch_compile.sensible(target), "device": (0,)}
+    return {"mode": ("default",), "device": (0,)}
 
 
 def why_not(target: Target) -> str | None:
