@@ -18,7 +18,7 @@ from autopilot.build.cache import Cache
 from autopilot.cache import Kind, Lease, clear, scan, trim
 from autopilot.cache.folder import make_folder
 from tests.cache_support import STEP, key_of, new_root, put
-from tests.integration.run_support import UNTIMED, autopilot, environment, result_of, write_study
+from tests.integration.run_support import UNTIMED, autopilot, environment, in_process, result_of, write_study
 
 pytestmark = pytest.mark.integration
 
@@ -189,8 +189,8 @@ def test_second_run_takes_builds_and_scores_from_the_cache(tmp_path: Path, monke
     spec = write_study(tmp_path, **UNTIMED)
     first = autopilot("run", str(spec), "--out", "one", "--quiet", cwd=tmp_path)
     entries = {e.name for e in scan(tmp_path / "cache")}
-    second = autopilot("run", str(spec), "--out", "two", "--quiet", cwd=tmp_path)
-    third = autopilot("cache", "clear", cwd=tmp_path)
+    second = in_process("run", str(spec), "--out", "two", "--quiet", cwd=tmp_path)
+    third = in_process("cache", "clear", cwd=tmp_path)
 
     assert (first.returncode, second.returncode) == (0, 0), second.stderr
     assert {e.name for e in scan(tmp_path / "cache")} == set(), third.stderr
@@ -204,7 +204,7 @@ def test_second_run_takes_builds_and_scores_from_the_cache(tmp_path: Path, monke
     assert scored
     assert all(s["evaluate_saved"] > 0 and s["profile"] > 0 for s in scored)
     assert two["baseline"]["measured"]["quality"] == one["baseline"]["measured"]["quality"]
-    shown = autopilot("show", "two", "--samples", "--json", cwd=tmp_path)
+    shown = in_process("show", "two", "--samples", "--json", cwd=tmp_path)
     assert shown.returncode == 0, shown.stderr
     assert json.loads(shown.stdout)["agree"]
 
@@ -213,8 +213,9 @@ def test_second_run_takes_builds_and_scores_from_the_cache(tmp_path: Path, monke
 def test_run_without_a_usable_cache_ends_well(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A folder that can't be made costs a note; builds are the run's own."""
     monkeypatch.setenv("AUTOPILOT_CACHE_DIR", "/proc/self/autopilot")
+    spec = write_study(tmp_path, search={"trials": 2, "timeout": "60s"}, **UNTIMED)
 
-    done = autopilot("run", str(write_study(tmp_path, search={"trials": 2, "timeout": "60s"}, **UNTIMED)), cwd=tmp_path)
+    done = in_process("run", str(spec), cwd=tmp_path)
 
     assert done.returncode == 0, done.stderr
     assert "the cache /proc/self/autopilot can't be used" in done.stderr

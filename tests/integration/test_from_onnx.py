@@ -18,7 +18,7 @@ torch = pytest.importorskip("torch", reason="the extra is missing: pip install -
 from autopilot.errors import ModelError, Unsupported  # noqa: E402
 from autopilot.export_worker import check  # noqa: E402
 from autopilot.torch_model import export_onnx, from_onnx, unsupported  # noqa: E402
-from tests import models  # noqa: E402
+from tests import models, torch_files  # noqa: E402
 from tests import torch_nets as nets  # noqa: E402
 
 pytestmark = pytest.mark.integration
@@ -95,9 +95,7 @@ def test_external_data_outside_the_folder_is_refused(tmp_path: Path) -> None:
 
 def exported(folder: Path, net: Any, feed: dict[str, Any]) -> tuple[Path, Any]:
     """A network of ``torch_nets`` as ONNX, and itself."""
-    module = nets.seeded(net)
-    export_onnx(module, feed, tuple(feed), folder / "model.onnx")
-    return folder / "model.onnx", module
+    return torch_files.exported(net, feed, folder / "model.onnx"), nets.seeded(net)
 
 
 IMAGES = {"image": np.random.default_rng(0).standard_normal((6, 1, 8, 8)).astype(np.float32)}

@@ -19,8 +19,7 @@ from autopilot.model.int8 import int8_audit
 from autopilot.profile import Int8Audit
 from autopilot.techniques import neural_compressor
 from autopilot.techniques._smoke import check_built
-from autopilot.torch_model import export_onnx
-from tests import models, torch_nets
+from tests import models, torch_files, torch_nets
 
 pytestmark = pytest.mark.integration
 
@@ -90,7 +89,7 @@ def test_takes_files_that_torch_exported(tmp_path: Path, kind: type) -> None:
     """Such files name tensors as the exporter names its own; weights are stored as integers all the same."""
     samples = _samples(kind)
     source, feed = tmp_path / "source.onnx", samples.feed(slice(0, 4))
-    export_onnx(torch_nets.seeded(kind), feed, tuple(feed), source)
+    torch_files.exported(kind, feed, source)
 
     built = build(source, tmp_path / "built", context(samples, tmp_path))
 

@@ -29,8 +29,7 @@ from autopilot.recipe import Deployment, Recipe, Step, params_of
 from autopilot.target import Target
 from tests import models
 from tests.integration.bench_support import LIMITS, dense, samples, write_split
-from tests.integration.run_support import UNTIMED, result_of, write_study
-from tests.integration.run_support import autopilot as command
+from tests.integration.run_support import UNTIMED, in_process, result_of, write_study
 
 REASON = openvino.PROVIDER.usable(Target.detect())
 pytestmark = [pytest.mark.integration, pytest.mark.skipif(REASON is not None, reason=f"openvino: {REASON}")]
@@ -186,7 +185,7 @@ def test_search_over_providers_tries_each_and_its_winner_loads_again(tmp_path: P
         **UNTIMED,
     )
 
-    done = command("run", str(spec), "--out", "out", cwd=tmp_path, timeout=280)
+    done = in_process("run", str(spec), "--out", "out", cwd=tmp_path)
 
     assert done.returncode == 0, done.stderr
     found = result_of(tmp_path / "out")
@@ -212,7 +211,7 @@ def test_study_on_openvino_alone_needs_no_other_provider(tmp_path: Path) -> None
         **UNTIMED,
     )
 
-    done = command("run", str(spec), "--out", "out", cwd=tmp_path, timeout=280)
+    done = in_process("run", str(spec), "--out", "out", cwd=tmp_path)
 
     assert done.returncode == 0, done.stderr
     found = result_of(tmp_path / "out")
