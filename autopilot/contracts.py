@@ -173,6 +173,8 @@ class ProviderFacts:
     ``exact``: options under which a model is computed in its own types, where a default does otherwise: losses are
     told against that. ``rivals``: what else is plain enough that it, and not the model as given, is the baseline
     where it is faster.
+    ``per_shape``: it compiles, tunes or captures anew for each set of shapes that comes, for seconds: under scheduled
+    traffic every size of batch is run before the first timed window.
     ``unaudited``: why what runs in int8 can't be told; empty where ``open`` writes the optimized graph or the
     session is one that ``TellsKernels``.
     """
@@ -188,6 +190,7 @@ class ProviderFacts:
     sensible: Callable[[Target], Mapping[str, tuple[Scalar, ...]]] = lambda target: {}
     exact: Params = ()
     rivals: tuple[Rival, ...] = ()
+    per_shape: bool = False
     unaudited: str = ""
 
     def takes(self, what: str) -> bool:

@@ -196,12 +196,18 @@ def _sleep_until(when_ns: int) -> None:
 
 
 def batcher(
-    sessions: Sequence[Session], split: Split, singles: Sequence[dict[str, Array]], told: Mapping[str, Any]
+    sessions: Sequence[Session],
+    split: Split,
+    singles: Sequence[dict[str, Array]],
+    told: Mapping[str, Any],
+    *,
+    every_size: bool = False,
 ) -> Batcher:
-    """The batcher of a loaded model, which has run every size of batch by then.
+    """The batcher of a loaded model.
 
-    A runtime may compile, tune or allocate for each size that it meets, for seconds: not in a timed window.
-    ``told``: ``batch``, ``max_delay_ms``, and ``fixed`` where only whole batches run.
+    ``told``: ``batch``, ``max_delay_ms``, and ``fixed`` where only whole batches run. ``every_size``: each has run in
+    every instance by then, for runtimes that compile or tune for seconds when they first meet one; others would
+    spend seconds here for nothing, at every start.
     """
     batch = int(told["batch"])
     samples = Samples(split, singles, batch)
@@ -211,7 +217,7 @@ def batcher(
         padded = numbers + numbers[-1:] * (fill - len(numbers))
         answer(sessions[instance], split, samples.request(padded))
 
-    for instance in range(len(sessions)):
+    for instance in range(len(sessions) if every_size else 0):
         for size in range(fill, batch + 1):
             run(instance, list(range(size)))
     return Batcher(run, Path.cwd(), batch=batch, max_delay_s=float(told["max_delay_ms"]) / 1e3, instances=len(sessions))

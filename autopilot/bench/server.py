@@ -118,11 +118,14 @@ def make_requests(split: Split, batch: int, count: int, limit_bytes: int) -> lis
 class Serving:
     """A loaded model with its requests; each request takes the next samples."""
 
-    def __init__(self, sessions: list[Session], split: Split, requests: list[dict[str, Array]]) -> None:
+    def __init__(
+        self, sessions: list[Session], split: Split, requests: list[dict[str, Array]], *, per_shape: bool = False
+    ) -> None:
         self.session = sessions[0]
         self._sessions = sessions
         self._split = split
         self._requests = requests
+        self._per_shape = per_shape
         self._next = 0
         self._batcher: Batcher | None = None
         self.has_hooks = split.preprocess is not None or split.postprocess is not None
@@ -183,7 +186,7 @@ class Serving:
 
         if self._batcher is None:
             singles = make_requests(self._split, 1, int(told["requests"]), int(told["limit_bytes"]))
-            self._batcher = batcher(self._sessions, self._split, singles, told)
+            self._batcher = batcher(self._sessions, self._split, singles, told, every_size=self._per_shape)
         return {"queue": str(self._batcher.path)}
 
     def window(self, told: Mapping[str, Any]) -> dict[str, Any]:
@@ -224,6 +227,8 @@ def load(request: Mapping[str, Any]) -> tuple[Serving | None, dict[str, Any]]:
 
     ``artifact`` None gives the same process without a model: what memory is compared with.
     """
+    from autopilot.contracts import facts_of
+
     deployment = Deployment.from_json(request["deployment"])
     provider = find_provider(deployment.provider)
     preparing = time.monotonic_ns()
@@ -234,7 +239,7 @@ def load(request: Mapping[str, Any]) -> tuple[Serving | None, dict[str, Any]]:
         return None, {"distinct_requests": len(requests)}
     assert split is not None
     sessions = [provider.open(Path(request["artifact"]), deployment) for _ in range(deployment.instances)]
-    serving = Serving(sessions, split, requests)
+    serving = Serving(sessions, split, requests, per_shape=facts_of(provider).per_shape)
     serving.answer()
     first_answer = time.monotonic_ns()
     return serving, {

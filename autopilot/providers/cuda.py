@@ -76,6 +76,7 @@ class CudaProvider:
             libraries=("onnxruntime-gpu",),
             hardware=("gpus", "gpu_driver"),
             sensible=sensible,
+            per_shape=True,
             rivals=(HALF,),
         )
     )

@@ -57,6 +57,7 @@ class OpenVinoProvider:
             numerics=("precision",),
             libraries=("openvino",),
             sensible=sensible,
+            per_shape=True,
         )
     )
 

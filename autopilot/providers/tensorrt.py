@@ -118,6 +118,7 @@ class TensorrtProvider:
             libraries=("onnxruntime-gpu", "tensorrt"),
             hardware=("gpus", "gpu_driver"),
             sensible=cuda.sensible,
+            per_shape=True,
             exact=params_of({"precision": "fp32"}),
             rivals=(Rival("fp16", options=params_of({"precision": "fp16"})),),
             unaudited="a TensorRT engine shows ONNX Runtime none of its kernels",

@@ -54,6 +54,7 @@ class TensorrtRtxProvider:
             memory_axes=GPU_MEMORY,
             energy_counters=GPU_ENERGY,
             numerics=(),
+            per_shape=True,
             libraries=("onnxruntime", "onnxruntime-ep-nv-tensorrt-rtx"),
             hardware=("gpus", "gpu_driver"),
             rivals=(HALF,),

@@ -65,6 +65,7 @@ class TorchCompileProvider:
             operators=(),
             libraries=("torch",),
             sensible=sensible,
+            per_shape=True,
             unaudited="inductor's kernels don't tell which operators of the ONNX file they come from",
         )
     )

@@ -109,6 +109,7 @@ class TorchCompileCudaProvider:
             libraries=("torch", "triton"),
             hardware=("gpus", "gpu_driver"),
             sensible=sensible,
+            per_shape=True,
             rivals=(Rival("float16", options=params_of({"precision": "float16"})),),
             unaudited="inductor's kernels don't tell which operators of the ONNX file they come from",
         )

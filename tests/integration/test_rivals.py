@@ -110,8 +110,9 @@ def study(folder: Path, **changes: Any) -> Path:
     }
     model = changes.pop("model", None)
     spec |= changes
-    # With less, a few blocks of milliseconds may be all that a busy machine reads of a rival.
-    spec["search"] = {"measure_cap": "4s", **spec["search"]}
+    if spec["target"] != BOTH:
+        # With less, a few blocks of milliseconds may be all that a busy machine reads of a rival.
+        spec["search"] = {"measure_cap": "4s", **spec["search"]}
     return write_study(folder, model, **spec)
 
 

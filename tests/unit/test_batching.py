@@ -175,7 +175,7 @@ def test_model_of_whole_batches_gets_whole_batches(tmp_path: Path) -> None:
     put(queue.path, [0, 1, 2, 3, 4, LAST])
     queue.serve(window())
 
-    assert seen == [4, 4, 4]  # one before the window
+    assert seen == [4, 4]
 
 
 @pytest.mark.parametrize("instances", [1, 2])
@@ -189,6 +189,7 @@ def test_every_size_of_batch_has_run_in_every_instance_before_the_first_window(t
     rows = Rows()
     told = {"batch": 3, "max_delay_ms": 0.0, "fixed": False}
     singles = [rows.feed([i]) for i in range(rows.n)]
-    _in(tmp_path, lambda: batcher([session(i) for i in range(instances)], rows, singles, told))  # type: ignore[arg-type]
+    sessions = [session(i) for i in range(instances)]
+    _in(tmp_path, lambda: batcher(sessions, rows, singles, told, every_size=True))  # type: ignore[arg-type]
 
     assert seen == [[1, 2, 3]] * instances
