@@ -67,10 +67,11 @@ bench-gpu: $(GPU)  ## CUDA and TensorRT on an encoder and on the example, into d
 	@PYTHONPATH=$(GPU_PATH) $(GPU_PYTHON) examples/digits/data.py
 	@PYTHONPATH=$(GPU_PATH) timeout 330 $(GPU_PYTHON) benchmarks/gpu.py $(ARGS)
 
-.gpu-packages/.ready: $(wildcard $(WHEELS)/*.whl)
+# Always anew: other wheels, or another Python, may have older files.
+.PHONY: .gpu-packages/.ready
+.gpu-packages/.ready:
 	@rm -rf .gpu-packages
 	@$(GPU_PYTHON) -m pip install -qq --no-index --no-deps --no-compile --target .gpu-packages $(WHEELS)/*.whl
-	@touch $@
 
 docs: $(CORE)  ## check every link and anchor of the documentation
 	@$(BIN)/python docs/check_links.py

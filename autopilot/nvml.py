@@ -14,6 +14,8 @@ from autopilot.errors import NotMeasurable
 
 # What the driver shows where there is a device: on Linux, in containers, in WSL.
 _DEVICES = ("proc/driver/nvidia/gpus/*", "dev/nvidia[0-9]*", "dev/dxg")
+# Under WSL /dev/dxg is any maker's device; NVIDIA's driver lends its library to it.
+_WSL_DRIVER = "usr/lib/wsl/lib/libcuda.so.1"
 INSTALL = "pip install 'model-autopilot[gpu]' brings nvidia-ml-py, which reads it"
 
 
@@ -76,7 +78,7 @@ def names(root: Path = Path("/"), api: Any = None) -> tuple[str, ...]:
         devices = open_devices(api)
         return tuple(_text(devices.api.nvmlDeviceGetName(handle)) for handle in devices.handles)
     except NotMeasurable:
-        return tuple("NVIDIA device" for f in files if f.name != "dxg")
+        return tuple("NVIDIA device" for f in files if f.name != "dxg" or (root / _WSL_DRIVER).exists())
 
 
 def driver(api: Any = None) -> str:

@@ -239,7 +239,8 @@ def load(request: Mapping[str, Any]) -> tuple[Serving | None, dict[str, Any]]:
         return None, {"distinct_requests": len(requests)}
     assert split is not None
     sessions = [provider.open(Path(request["artifact"]), deployment) for _ in range(deployment.instances)]
-    serving = Serving(sessions, split, requests, per_shape=facts_of(provider).per_shape)
+    per_shape = facts_of(provider).per_shape and dict(deployment.options).get("shapes") != "dynamic"
+    serving = Serving(sessions, split, requests, per_shape=per_shape)
     serving.answer()
     first_answer = time.monotonic_ns()
     return serving, {

@@ -9,6 +9,7 @@ import ctypes
 import os
 import re
 import subprocess
+import sys
 from collections.abc import Iterator
 from functools import cache
 from importlib.util import find_spec
@@ -23,10 +24,14 @@ CUDNN = "libcudnn.so.9"
 TENSORRT = ("libnvinfer.so.10", "libnvinfer_plugin.so.10", "libnvonnxparser.so.10")
 DRIVER = "libcuda.so.1"
 # Where the loader looks even for what its cache doesn't know: a driver that is mounted into a container, say.
-_USUAL = tuple(
-    Path(root) / folder
-    for root in ("/", "/usr")
-    for folder in ("lib/x86_64-linux-gnu", "lib/aarch64-linux-gnu", "lib64", "lib")
+_USUAL = (
+    *(
+        Path(root) / folder
+        for root in ("/", "/usr")
+        for folder in ("lib/x86_64-linux-gnu", "lib/aarch64-linux-gnu", "lib64", "lib")
+    ),
+    Path("/usr/lib/wsl/lib"),
+    Path(sys.prefix) / "lib",  # conda's: its Python looks there
 )
 
 
@@ -63,7 +68,8 @@ def built_for() -> int | None:
 
 def folders() -> Iterator[Path]:
     """Where wheels keep NVIDIA's libraries, in every folder that Python imports from."""
-    for base in _homes("nvidia"):
+    # Not by find_spec: where one wheel makes a package of this folder, Python doesn't see those of other places.
+    for base in (Path(place or ".") / "nvidia" for place in sys.path):
         yield from sorted(base.glob("*/lib"))
     yield from (base / "lib" for base in _homes("torch"))
     yield from _homes("tensorrt_libs")

@@ -186,8 +186,8 @@ def open_session(
         session = ort.InferenceSession(str(artifact), options, providers=list(providers), enable_fallback=int(fallback))
     except ort_errors() as exc:
         raise translate(exc, what, Failure.BUILD_ERROR) from exc
-    except RuntimeError as exc:  # what a provider throws while it starts; with the fallback onnxruntime catches it
-        raise translate(exc, what, Failure.PROVIDER_MISSING) from exc
+    except RuntimeError as exc:  # what a provider throws while it starts; with the fallback onnxruntime tries the CPU
+        raise translate(exc, what, Failure.BUILD_ERROR if fallback else Failure.PROVIDER_MISSING) from exc
     return OrtSession(session)
 
 

@@ -33,8 +33,12 @@ IO = Choice(("plain", "bound", GRAPH))
 HALF = Rival("float16", steps=(Step("float16", params_of({"scope": "compute"})),))
 # By the wheels' metadata on the package index: 1.26.0 asks for nvidia-…-cu12, 1.27.0 for cu13.
 LAST_FOR_CUDA_12 = "1.26.0"
+NO_DRIVER = (
+    f"the driver's {libraries.DRIVER} is not found; in a container, start it with NVIDIA's runtime (docker run "
+    "--gpus all) and the capability compute"
+)
 NO_DEVICE = (
-    "the driver lists no NVIDIA device (/proc/driver/nvidia/gpus); run on a machine that has one, "
+    "no NVIDIA device is seen (/proc/driver/nvidia/gpus, /dev/nvidia*, NVML); run on a machine that has one, "
     "with NVIDIA's driver: nvidia-smi shows it"
 )
 
@@ -46,10 +50,7 @@ def why_not_on_gpu(target: Target) -> str | None:
     if not target.gpus:
         return NO_DEVICE
     if not libraries.is_here(libraries.DRIVER):
-        return (
-            f"the driver's {libraries.DRIVER} is not found; in a container, start it with NVIDIA's runtime (docker run "
-            "--gpus all) and the capability compute"
-        )
+        return NO_DRIVER
     if "onnxruntime-gpu" not in target.versions:
         found = target.versions.get("onnxruntime")
         plain = f"; onnxruntime {found} has the CPU provider alone" if found else ""

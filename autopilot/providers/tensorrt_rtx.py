@@ -18,7 +18,7 @@ from autopilot.errors import Failure, VariantFailed
 from autopilot.providers import tensorrt
 from autopilot.providers._ort import OrtSession, open_session, ort_errors, session_options, translate, with_defaults
 from autopilot.providers._ort_device import DeviceSession
-from autopilot.providers._ort_gpu import GPU_ENERGY, GPU_MEMORY, HALF
+from autopilot.providers._ort_gpu import GPU_ENERGY, GPU_MEMORY, HALF, NO_DEVICE
 from autopilot.recipe import Deployment, digest
 
 if TYPE_CHECKING:
@@ -65,10 +65,7 @@ class TensorrtRtxProvider:
     def usable(self, target: Target) -> str | None:
         """None, or which of device, plain onnxruntime and plug-in is missing and how to get it."""
         if not target.gpus:
-            return (
-                "the driver lists no NVIDIA device (/proc/driver/nvidia/gpus); run on a machine with an RTX device "
-                "(Ampere or later) and NVIDIA's driver: nvidia-smi shows it"
-            )
+            return f"{NO_DEVICE} (an RTX device, Ampere or later)"
         if "onnxruntime-gpu" in target.versions:
             return (
                 "the plug-in goes with plain onnxruntime and onnxruntime-gpu is installed; run "

@@ -135,6 +135,8 @@ class Evaluator:
         """
         before, control = self.baseline, self._timing.control
         self.baseline = self.reference if variant.id == self.reference.variant.id else Outcome(variant, artifact)
+        self.baseline.seconds.clear()  # of the reference, which was measured before
+        self.baseline.warnings.clear()
         self._timing.take(self.baseline)
         try:
             return self._measure_baseline()

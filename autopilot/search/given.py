@@ -10,6 +10,8 @@ from autopilot.errors import SpecError, Unsupported
 from autopilot.recipe import Deployment, params_of
 from autopilot.space import SearchSpace
 
+ONNX = ".onnx"
+
 
 def given_deployment(space: SearchSpace) -> Deployment:
     """How the model as given is run: the first provider's defaults, but computed in the model's own types.
@@ -52,6 +54,9 @@ def refuse_format(artifact: Path, provider: str) -> None:
 
 def _untaken(file: Path, provider: str) -> str | None:
     formats = provider_facts(provider).formats
-    if file.suffix in formats:
+    known = {ending for one in plugins.providers().values() for ending in facts_of(one).formats}
+    # What has no ending that some provider claims was read as ONNX, whatever it is called.
+    ending = file.suffix.lower() if file.suffix.lower() in known else ONNX
+    if ending in formats:
         return None
     return f"{provider} takes {' and '.join(formats) or 'no'} files, and {file.name} is none"

@@ -32,8 +32,9 @@ if TYPE_CHECKING:
 _SCHEMA = 1
 # How a session runs, not what it computes: scoring takes one thread a run whatever the deployment's is.
 _NO_NUMERICS = frozenset({"arena", "mem_pattern", "spinning", "execution_mode"})
-# What scores, whatever computed the outputs; that is its provider's to name. (What built the artifact is in its bytes.)
-_LIBRARIES = ("model-autopilot", "numpy", "onnx", "scikit-learn", "scipy")
+# What scores, whatever computed the outputs; that is its provider's to name, but for ONNX Runtime, which comes as one
+# of two distributions. (What built the artifact is in its bytes.)
+_LIBRARIES = ("model-autopilot", "numpy", "onnx", "onnxruntime", "onnxruntime-gpu", "scikit-learn", "scipy")
 _SCORING = (
     "autopilot.bench.outputs", "autopilot.bench.scorer", "autopilot.data", "autopilot.metrics", "autopilot.model",
     "autopilot.providers", "autopilot.scoring", "autopilot.torch_model",

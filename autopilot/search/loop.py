@@ -19,6 +19,7 @@ from autopilot.search.book import Book
 from autopilot.search.candidates import SpaceCandidates
 from autopilot.search.contest import contest
 from autopilot.search.evaluator import Evaluator
+from autopilot.search.guided import choices_of
 from autopilot.search.hunt import Hunt, Watch
 from autopilot.search.ledger import Ledger
 from autopilot.search.outcome import Outcome
@@ -82,8 +83,9 @@ class RunningStudy:
         self._reserve_s = self._verification_s(baseline)
         if baseline is not self.evaluator.reference:
             self._tell_figures(baseline)
-            # The model as given is a variant like every other then, and one to know about.
-            self._sampler.enqueue(self.setup.space, self.evaluator.reference.variant)
+            # The model as given is a variant like every other then, and one to know about, where the space has it.
+            if choices_of(self.setup.space, self.evaluator.reference.variant) is not None:
+                self._sampler.enqueue(self.setup.space, self.evaluator.reference.variant)
         if self.evaluator.control is not None:
             self.observer.note(control_text(self.evaluator.control))
 

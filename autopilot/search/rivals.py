@@ -19,7 +19,7 @@ from autopilot.recipe import Recipe, Rival, Step, Variant
 from autopilot.result import BaselineChoice, TrialRecord, recipe_text, speed_axis
 from autopilot.search.evaluator import Evaluator
 from autopilot.search.given import provider_facts
-from autopilot.search.outcome import BASELINE, VERIFYING, Outcome
+from autopilot.search.outcome import BASELINE, RETRIED, VERIFYING, Outcome
 from autopilot.search.prepare import Setup
 from autopilot.search.stages import Screen
 from autopilot.search.summary import times_as_fast
@@ -28,7 +28,7 @@ from autopilot.search.summary import times_as_fast
 RIVAL = replace(BASELINE, cap_s=VERIFYING.cap_s, precise_s=VERIFYING.cap_s)
 # Where the budget says nothing of quality, a rival may lose this share of what the model as given scores: half a point
 # of an accuracy near 1, what is commonly taken for a free conversion, and of a meaning in every metric's unit.
-MOST_LOST = 0.005
+MOST_LOST_AS_BASELINE = 0.005
 _QUALITY = ("quality", "quality_drop")
 _MEDIAN = "latency_p50_ms"
 
@@ -131,21 +131,40 @@ def _completed(variant: Variant) -> Variant:
 
 
 def _measured(evaluator: Evaluator, rival: Rival, variant: Variant) -> Candidacy:
-    """``rival`` beside the model as given: latency first, answers only where it is certainly faster."""
+    """``rival`` beside the model as given; one more attempt where its failure may be bad luck."""
     evaluator.observer.phase(f"measuring {rival.name} beside the model as given: it may be the baseline")
     try:
-        artifact = evaluator.build(variant.recipe, {})
-        timed = evaluator.measure(variant, artifact, RIVAL, order=(Screen.LOAD, Screen.LATENCY))
-        axis, gain = _gain(evaluator, timed)
-        if gain is None:
-            return Candidacy(rival, variant, f"{rival.name} is not taken, for want of a speed to compare")
-        faster = f"{rival.name} is {_times(axis, gain)}"
-        if gain.low <= 1:
-            return Candidacy(rival, variant, f"{faster}, which is not certainly faster")
-        scored = evaluator.measure(variant, artifact, RIVAL, order=(Screen.QUALITY,)).measured
+        return _beside(evaluator, rival, variant)
     except VariantFailed as exc:
-        said = f"{rival.name} is not taken, since it failed ({exc.failure.value}): {exc.message.removesuffix('.')}"
-        return Candidacy(rival, variant, said)
+        if exc.failure not in RETRIED:
+            return _failed(rival, variant, exc)
+        evaluator.observer.note(f"{rival.name}: {exc.failure.value}: {exc.message} Trying once more.")
+    try:
+        return _beside(evaluator, rival, variant)
+    except VariantFailed as exc:
+        return _failed(rival, variant, exc)
+
+
+def _failed(rival: Rival, variant: Variant, exc: VariantFailed) -> Candidacy:
+    said = f"{rival.name} is not taken, since it failed ({exc.failure.value}): {exc.message.removesuffix('.')}"
+    return Candidacy(rival, variant, said)
+
+
+def _beside(evaluator: Evaluator, rival: Rival, variant: Variant) -> Candidacy:
+    """One attempt: latency first, answers only where it is certainly faster.
+
+    Raises:
+        VariantFailed: it can't be built or run.
+    """
+    artifact = evaluator.build(variant.recipe, {})
+    timed = evaluator.measure(variant, artifact, RIVAL, order=(Screen.LOAD, Screen.LATENCY))
+    axis, gain = _gain(evaluator, timed)
+    if gain is None:
+        return Candidacy(rival, variant, f"{rival.name} is not taken, for want of a speed to compare")
+    faster = f"{rival.name} is {_times(axis, gain)}"
+    if gain.low <= 1:
+        return Candidacy(rival, variant, f"{faster}, which is not certainly faster")
+    scored = evaluator.measure(variant, artifact, RIVAL, order=(Screen.QUALITY,)).measured
     drop = scored["quality_drop"]
     lost = f"a loss of {_between(drop.value, drop.low, drop.high)} in quality"
     reason = _too_much(evaluator, scored)
@@ -169,7 +188,7 @@ def _too_much(evaluator: Evaluator, measured: Mapping[str, Measurement]) -> str 
     if named:
         return f"outside of {' and '.join(broken)}" if broken else None
     drop = measured["quality_drop"]
-    most = MOST_LOST * abs(evaluator.reference.measured["quality"].value or 0.0)
+    most = MOST_LOST_AS_BASELINE * abs(evaluator.reference.measured["quality"].value or 0.0)
     least = drop.value if drop.low is None else drop.low
     return f"more than {most:.3g}" if least is None or least > most else None
 

@@ -8,6 +8,7 @@ import threading
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -108,7 +109,7 @@ def open_session(artifact: Path, settings: Settings) -> CompiledSession:
 
 
 def _start_torch(settings: Settings) -> None:
-    """Import torch and set what holds for the whole process.
+    """Import torch, set its threads and (on a device) TensorFloat-32, see that the device is there.
 
     Raises:
         VariantFailed: PROVIDER_MISSING, without torch or the device.
@@ -116,13 +117,10 @@ def _start_torch(settings: Settings) -> None:
     hint = "`autopilot doctor` lists usable providers."
     try:
         import torch
-        import torch._dynamo.config as dynamo
     except ImportError as exc:
         message = f"the package torch can't be loaded: {exc}."
         raise VariantFailed(Failure.PROVIDER_MISSING, message, hint) from exc
     torch.set_num_threads(settings.threads)
-    dynamo.recompile_limit = _RECOMPILES
-    dynamo.fail_on_recompile_limit_hit = True
     if settings.is_on_host:
         return
     if not torch.cuda.is_available():
@@ -178,9 +176,11 @@ class CompiledSession:
         self, converted: Converted, settings: Settings, inputs: tuple[tuple[str, Any, tuple[Any, ...]], ...]
     ) -> None:
         import torch
+        from torch._dynamo.exc import FailOnRecompileLimitHit
         from torch._inductor import config
 
         self._torch = torch
+        self._too_many = FailOnRecompileLimitHit
         self._inductor: Any = config
         self._call = converted.call
         self._module = converted.module
@@ -189,8 +189,10 @@ class CompiledSession:
         self._names = tuple(next(n for n in converted.module.graph.nodes if n.op == "output").args[0])
         # fullgraph: all of it compiled or none, so that no part runs uncompiled without a word.
         dynamic, fixed = settings.options(fixed=False), settings.options(fixed=True)
-        self._dynamic = torch.compile(converted.module, fullgraph=True, dynamic=True, options=dynamic)
-        self._fixed = torch.compile(converted.module, fullgraph=True, dynamic=False, options=fixed)
+        # The limit by argument: torch's own setting holds in one thread only.
+        compiled = partial(torch.compile, converted.module, fullgraph=True, recompile_limit=_RECOMPILES)
+        self._dynamic = compiled(dynamic=True, options=dynamic)
+        self._fixed = compiled(dynamic=False, options=fixed)
         self._most = MOST_SHAPES if settings.fixed else 0
         self._shapes: set[tuple[tuple[int, ...], ...]] = set()
         self._last: tuple[tuple[int, ...], ...] | None = None
@@ -225,7 +227,7 @@ class CompiledSession:
                     self._answer(compiled, given)
                 # On a device: the copies wait for it, and are made before another run writes over a graph's outputs.
                 return [value.cpu().numpy() for value in self._answer(compiled, given)]
-        except (RuntimeError, MemoryError) as exc:
+        except (RuntimeError, MemoryError, self._too_many) as exc:
             _refuse(exc, "running the model failed")
 
     def _given(self, feed: Feed) -> tuple[Any, ...]:
@@ -293,13 +295,13 @@ def placed(found: Mapping[str, int], nodes: int) -> Placement:
 def _refuse(exc: Exception, what: str) -> NoReturn:
     """Raise one of torch's errors as one of ours."""
     from torch import OutOfMemoryError
-    from torch._dynamo.exc import TorchDynamoException
+    from torch._dynamo.exc import FailOnRecompileLimitHit, TorchDynamoException
 
     text = " ".join(str(exc).split())[:_CUT]
     is_memory = isinstance(exc, (MemoryError, OutOfMemoryError)) or any(sign in str(exc) for sign in _NO_MEMORY)
     if is_memory:
         hint = "Lower the batch size, or take a device or machine with more memory."
         raise VariantFailed(Failure.OOM, f"{what}: {text}", hint) from exc
-    if isinstance(exc, TorchDynamoException):
+    if isinstance(exc, (TorchDynamoException, FailOnRecompileLimitHit)):
         raise Unsupported(f"torch.compile can't compile the model: {text}", "Take another provider.") from exc
     raise VariantFailed(Failure.CRASH, f"{what}: {text}") from exc

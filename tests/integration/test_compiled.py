@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,11 @@ import pytest
 torch = pytest.importorskip("torch", reason="the extra is missing: pip install -c constraints.txt '.[torch]'")
 
 from autopilot import plugins  # noqa: E402
+from autopilot.errors import Unsupported  # noqa: E402
 from autopilot.providers import torch_compile, torch_compile_cuda  # noqa: E402
 from autopilot.recipe import Deployment, params_of  # noqa: E402
 from autopilot.target import Target  # noqa: E402
-from autopilot.torch_model import from_onnx  # noqa: E402
+from autopilot.torch_model import compiled, from_onnx  # noqa: E402
 from autopilot.torch_model.compiled import Settings, open_session  # noqa: E402
 from autopilot.torch_model.on_device import HALVES, devices, place, traced  # noqa: E402
 from tests import models  # noqa: E402
@@ -111,7 +113,7 @@ def test_thread_that_did_not_compile_runs_what_is_there(tmp_path: Path) -> None:
     path = dense(tmp_path / "model.onnx", width=8, layers=2)
     session = plugins.providers()["torch_compile"].open(path, Deployment("torch_compile", options=options))
     expected = {n: session.run({"x": samples(n, 8, seed=n)})[0] for n in (1, 2, 3)}
-    compiled = counters["stats"]["unique_graphs"]
+    graphs = counters["stats"]["unique_graphs"]
     found: dict[int, Any] = {}
 
     def serve(n: int) -> None:
@@ -122,8 +124,8 @@ def test_thread_that_did_not_compile_runs_what_is_there(tmp_path: Path) -> None:
         thread.start()
         thread.join()
 
-    assert compiled >= 3
-    assert counters["stats"]["unique_graphs"] == compiled
+    assert graphs >= 3
+    assert counters["stats"]["unique_graphs"] == graphs
     for n, value in expected.items():
         np.testing.assert_array_equal(found[n], value)
 
@@ -145,3 +147,19 @@ def test_weights_are_constants_of_the_program_when_frozen(tmp_path: Path, freezi
     if not torch.backends.mkldnn.is_available():
         pytest.skip("this build of torch packs no weights")
     assert counters["inductor"]["mkldnn_conv_weight_pack_matcher_count"] - packed == (2 if freezing else 0)
+
+
+@needs_compiler
+@pytest.mark.slow
+def test_limit_of_compilations_is_ours_in_every_thread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Servers compile in threads of their own, where torch's settings are its defaults; beyond the limit it refuses."""
+    monkeypatch.setattr(compiled, "_RECOMPILES", 1)
+    session = open_session(dense(tmp_path / "model.onnx", width=8, layers=1), settings(tmp_path))
+
+    def ask(n: int) -> Any:
+        return session.run({"x": samples(n, 8, seed=n)})[0]
+
+    with ThreadPoolExecutor(1) as other:
+        assert other.submit(ask, 1).result().shape[0] == 1
+        with pytest.raises(Unsupported, match="can't compile"):
+            other.submit(ask, 2).result()

@@ -192,4 +192,4 @@ def test_every_size_of_batch_has_run_in_every_instance_before_the_first_window(t
     sessions = [session(i) for i in range(instances)]
     _in(tmp_path, lambda: batcher(sessions, rows, singles, told, every_size=True))  # type: ignore[arg-type]
 
-    assert seen == [[1, 2, 3]] * instances
+    assert seen == [[1, 1, 2, 2, 3, 3]] * instances  # twice: the second run may be what a graph is captured in

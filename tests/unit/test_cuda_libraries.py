@@ -61,6 +61,16 @@ def test_library_of_another_cuda_is_named(wheels: Path) -> None:
     assert libraries.others("libcudnn.so.9") == []
 
 
+def test_wheels_of_several_places_are_seen_together(wheels: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One wheel that makes a package of the folder hides the others from Python, not from us."""
+    put(wheels, "front/nvidia/__init__.py")
+    put(wheels, "front/nvidia/cu13/lib/libcublas.so.13")
+    monkeypatch.syspath_prepend(str(wheels / "front"))
+
+    assert libraries.is_here("libcublas.so.13")
+    assert libraries.is_here("libcublas.so.12")
+
+
 def test_library_that_does_not_load_is_left_to_onnxruntime(wheels: Path) -> None:
     """These files are empty: ONNX Runtime's own message says what is wrong with a library."""
     put(wheels, "nvidia/cu13/lib/libcublas.so.13")

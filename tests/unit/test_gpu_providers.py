@@ -13,6 +13,7 @@ from autopilot.contracts import facts_of
 from autopilot.errors import VariantFailed
 from autopilot.providers import _cuda_libraries, cuda, tensorrt, tensorrt_rtx
 from autopilot.recipe import Deployment, Recipe, Variant
+from autopilot.search.prepare import SCORING_BATCH
 from autopilot.target import Target
 from tests import models
 from tests.integration.bench_support import dense
@@ -184,6 +185,11 @@ def test_rtx_options_are_the_plugins() -> None:
         "nv_profile_opt_shapes": "x:8x3",
         "nv_profile_max_shapes": "x:8x3",
     }
+
+
+def test_engine_takes_as_many_samples_as_are_scored_together() -> None:
+    """More would be outside of its profile, and refused."""
+    assert tensorrt.SCORED_TOGETHER >= SCORING_BATCH
 
 
 @pytest.mark.parametrize("name", ["cuda", "tensorrt", "tensorrt_rtx", "torch_compile_cuda"])

@@ -179,6 +179,26 @@ def test_rival_that_can_not_be_built_is_told_and_left(
     assert choice_of(evaluator).reason.endswith("the converter raised.")
 
 
+def test_rival_that_crashes_has_one_more_attempt(
+    tmp_path: Path, bench: Bench, facts: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One bad moment must not decide the baseline of a whole study."""
+    facts(rivals=(HALF,))
+    failures = [VariantFailed(Failure.CRASH, "the process was killed.")]
+
+    def build(self: Evaluator, recipe: Recipe, seconds: dict[str, float]) -> Artifact:
+        if failures:
+            raise failures.pop()
+        return artifact_of(recipe)
+
+    monkeypatch.setattr(Evaluator, "build", build)
+    evaluator, observer = begun(tmp_path)
+    settle_baseline(evaluator)
+
+    assert choice_of(evaluator).name == "half"
+    assert "half: crash: the process was killed. Trying once more." in observer.notes
+
+
 def test_fastest_of_several_rivals_is_taken(
     tmp_path: Path, bench: Bench, facts: Any, built: list[Recipe], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -313,3 +333,10 @@ def test_first_provider_has_to_take_the_model(tmp_path: Path, facts: Any) -> Non
 
     with pytest.raises(SpecError, match=r"cpu takes \.xml and \.bin files, and model\.onnx is none"):
         check_format(space, Path("model.onnx"))
+
+
+@pytest.mark.parametrize("name", ["Net.ONNX", "encoder.pb", "model"])
+def test_model_is_onnx_whatever_its_file_is_called(tmp_path: Path, name: str) -> None:
+    """It was read as ONNX before: only an ending that some provider claims tells of another kind."""
+    check_format(setup_of(tmp_path).space, Path(name))
+    refuse_format(Path(name), "cpu")

@@ -215,6 +215,16 @@ def test_device_files_tell_of_gpus_where_the_drivers_folder_is_hidden(
     assert module.nvidia_gpus(tmp_path) == ("NVIDIA device", "NVIDIA device")
 
 
+def test_device_of_wsl_is_nvidias_where_its_driver_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """/dev/dxg alone is any maker's."""
+    monkeypatch.setattr("autopilot.nvml.find_spec", lambda name: None)
+    write(tmp_path, "dev/dxg", "")
+    assert module.nvidia_gpus(tmp_path) == ()
+
+    write(tmp_path, "usr/lib/wsl/lib/libcuda.so.1", "")
+    assert module.nvidia_gpus(tmp_path) == ("NVIDIA device",)
+
+
 @pytest.mark.parametrize(
     "line",
     [
