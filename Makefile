@@ -29,7 +29,7 @@ test: $(DEV)  ## run all tests (but those that need a GPU)
 	@$(BIN)/python -m pytest -m "not gpu" -n $(JOBS) --no-loadscope-reorder $(ARGS)
 
 quick: $(DEV)  ## run the fast tests only
-	@$(BIN)/python -m pytest -q -m "not integration and not slow and not gpu" $(ARGS)
+	@$(BIN)/python -m pytest -q -m "not integration and not slow and not gpu" -n $(JOBS) --no-loadscope-reorder $(ARGS)
 
 lint: $(DEV)  ## ruff, mypy --strict, the import contracts
 	@$(BIN)/ruff check $(SOURCES)

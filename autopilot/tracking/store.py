@@ -102,7 +102,13 @@ class Store:
                 connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
     def _reach(self) -> None:
-        """Fail fast where nobody listens: mlflow itself retries for long."""
+        """Fail fast where nobody listens, or a file is no database: mlflow itself retries for minutes."""
+        if self.database is not None and self.database.is_file():
+            with (
+                contextlib.suppress(sqlite3.OperationalError),  # locked: somebody is at work on it
+                contextlib.closing(sqlite3.connect(self.database, timeout=_CONNECT_S)) as connection,
+            ):
+                connection.execute("PRAGMA schema_version")
         parts = urlsplit(self.uri)
         if parts.scheme in _PORTS and parts.hostname:
             address = (parts.hostname, parts.port or _PORTS[parts.scheme])
@@ -205,4 +211,4 @@ def _errors() -> tuple[type[Exception], ...]:
     from requests import RequestException
     from sqlalchemy.exc import SQLAlchemyError
 
-    return (MlflowException, RequestException, SQLAlchemyError, OSError)
+    return (MlflowException, RequestException, SQLAlchemyError, sqlite3.DatabaseError, OSError)
