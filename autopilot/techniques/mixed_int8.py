@@ -36,6 +36,9 @@ def apply(source: Path, target_folder: Path, params: Mapping[str, Scalar], conte
     prepared, calibration = _static.measured(prepared, prepared.weighted, _SAMPLES, context)
     keep = int(params["float_groups"] or 0)
     groups = len(_sensitivity.group(prepared.model, prepared.weighted))
+    if groups == 1:
+        # One wording for every number of groups: a search gives up on all of them after two.
+        raise Unsupported("there is one group of layers only: with it in float nothing is left to quantize.")
     if keep >= groups:
         raise Unsupported(f"{keep} groups of {groups} in float leave nothing to quantize.")
     ranges = calibration.ranges(str(params["calibration"]), _PERCENTILE)

@@ -147,6 +147,23 @@ def test_as_many_float_groups_as_there_are_is_unsupported(tmp_path: Path) -> Non
     assert not (tmp_path / "scratch" / "sensitivity").exists()
 
 
+def test_model_of_one_group_is_refused_in_the_same_words_whatever_number_is_kept(tmp_path: Path) -> None:
+    """The search takes what two refusals for one reason share for the reason, and tries no third."""
+    w = Weights(3)
+    weight = w.put("w", w.rng.standard_normal((WIDTH, WIDTH)).astype(np.float32))
+    model = model_of(
+        [node("MatMul", ["x", weight], ["y"])], [value("x", F, ["N", WIDTH])], [value("y", F, ["N", WIDTH])], w
+    )
+    said = []
+    for keep in (1, 4):
+        with pytest.raises(Unsupported) as refused:
+            build(model, tmp_path, f"built{keep}", float_groups=keep)
+        said.append(refused.value.message)
+
+    assert said[0] == said[1]
+    assert "one group" in said[0]
+
+
 def test_quantized_model_is_unsupported(tmp_path: Path) -> None:
     """What is int8 already has no float groups to rank."""
     with pytest.raises(Unsupported, match="already"):
