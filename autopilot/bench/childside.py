@@ -22,6 +22,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from autopilot.bench.memory_limit import limit_memory
 from autopilot.errors import AutopilotError, Failure, VariantFailed
 
 # Marks a line of the child's output as progress for the parent; libraries never print it.
@@ -47,21 +48,6 @@ def obey(envelope: Mapping[str, Any]) -> None:
     memory_bytes = envelope.get("memory_bytes")
     if memory_bytes is not None:
         limit_memory(int(memory_bytes))
-
-
-def limit_memory(memory_bytes: int) -> None:
-    """Bound heap and private writable mappings; file mappings (weights, shared libraries) stay free.
-
-    RLIMIT_DATA covers anonymous mappings on Linux only; elsewhere there is no limit that does not
-    also forbid mapping shared libraries, so none is set.
-    """
-    if not sys.platform.startswith("linux"):
-        return
-    import resource
-
-    _, hard = resource.getrlimit(resource.RLIMIT_DATA)
-    soft = memory_bytes if hard == resource.RLIM_INFINITY else min(memory_bytes, hard)
-    resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))
 
 
 def die_with_parent(parent_pid: int) -> None:

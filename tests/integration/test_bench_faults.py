@@ -178,15 +178,28 @@ def test_server_that_does_not_answer_is_stopped(tmp_path: Path) -> None:
 
 
 def test_server_beyond_its_memory_is_out_of_memory(tmp_path: Path) -> None:
-    """A model of 64 MB under a limit of 60 MB, not a mere crash."""
+    """A model of 64 MB under a limit of 100 MB, of which the runtime takes most: not a mere crash."""
     split = write_split(tmp_path / "split", {"x": samples(40, 2048)})
     model = dense(tmp_path / "model.onnx", width=2048, layers=4)
 
     with pytest.raises(VariantFailed) as caught:
-        Server.start(model, ONE_THREAD, split=split, limits=ChildLimits(60.0, 60_000_000))
+        Server.start(model, ONE_THREAD, split=split, limits=ChildLimits(60.0, 100_000_000))
     assert caught.value.failure is Failure.OOM
     with Server.start(model, ONE_THREAD, split=split, limits=ChildLimits(60.0, 600_000_000)) as server:
         assert server.block(4).latency_s.size == 4
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="memory is limited on Linux only")
+@pytest.mark.parametrize("megabytes", [20, 40, 52, 56, 58, 60, 62, 64, 66])
+def test_limit_below_what_the_runtime_itself_takes_is_out_of_memory(tmp_path: Path, megabytes: int) -> None:
+    """At some of these the runtime's library crashed while it loaded, since it doesn't look whether it got memory."""
+    split = write_split(tmp_path / "split", {"x": samples(40, 16)})
+
+    with pytest.raises(VariantFailed) as caught:
+        Server.start(
+            dense(tmp_path / "model.onnx"), ONE_THREAD, split=split, limits=ChildLimits(60.0, megabytes * 10**6)
+        )
+    assert caught.value.failure is Failure.OOM
 
 
 def test_model_that_does_not_load_is_a_build_error_with_the_log(tmp_path: Path) -> None:
