@@ -15,14 +15,13 @@ fit into the time are left out and named. Not yet run on a GPU; ``--providers cp
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import signal
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -38,19 +37,19 @@ from autopilot.bench.evaluation import evaluate
 from autopilot.bench.launcher import Server, measure_latency
 from autopilot.contracts import BuildContext
 from autopilot.doctor import usable_providers
-from autopilot.domain import Scalar
 from autopilot.errors import AutopilotError
 from autopilot.observer import NullObserver
 from autopilot.recipe import Deployment, params_of
 from autopilot.search.prepare import Setup, prepare
 from autopilot.spec import load_spec
+from autopilot.temporary import temporary_folder
 from benchmarks.gpu_encoder import write_encoder
+from benchmarks.gpu_rows import ROWS, Row
+from benchmarks.gpu_table import HEADER, shown, write
 from benchmarks.main_job import ROOT, print_table
 
 # An engine of TensorRT may take a minute to build.
 CHILD_S = 90.0
-# What a row takes on a device at least: ten starts of some two seconds, and the timing.
-ROW_S = 25.0
 # Seconds of one comparison: some ten pairs of processes.
 CAP_S = 12.0
 PROVIDERS = "cpu,cuda,tensorrt,torch_compile_cuda"
@@ -58,57 +57,10 @@ PROVIDERS = "cpu,cuda,tensorrt,torch_compile_cuda"
 TOLD = ("onnx", "tensorrt", "torch", "triton")
 # Samples for the quality: all of a small validation split.
 SCORED = 2000
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One way of running the model. ``technique``: "" for the model as given.
-
-    ``takes_s``: it begins only where so much time is left.
-    """
-
-    provider: str
-    technique: str = ""
-    options: Mapping[str, Scalar] = field(default_factory=dict)
-    params: Mapping[str, Scalar] = field(default_factory=dict)
-    takes_s: float = ROW_S
-
-    @property
-    def text(self) -> str:
-        told = [self.technique or "as given", *(f"{k} {v}" for k, v in self.options.items())]
-        return f"{self.provider}: {', '.join(told)}"
-
-    @property
-    def is_plain(self) -> bool:
-        """Float32 or float16: among these the baseline is chosen."""
-        return self.technique in ("", "float16") and self.options.get("precision") not in ("bf16", "bfloat16")
-
-
-HALF: dict[str, Any] = {"technique": "float16", "params": {"scope": "compute"}}
-# In the form that the row's provider multiplies best.
-INT8: dict[str, Any] = {"technique": "static_int8"}
-# Each of its processes imports torch and compiles, or reads what was compiled: some 15 s, guessed.
-COMPILES: dict[str, Any] = {"provider": "torch_compile_cuda", "takes_s": 60.0}
-# The first usable one is what the plain ones are compared with.
-ROWS = (
-    Row("cuda", options={"io": "plain"}),
-    Row("cuda", options={"io": "graph"}, **HALF),
-    Row("cuda", options={"io": "graph"}),
-    Row("cuda", options={"io": "bound"}),
-    Row("tensorrt", options={"precision": "fp16", "io": "graph"}),
-    Row("tensorrt", options={"precision": "fp32", "io": "bound"}),
-    Row("cpu"),
-    Row(options={"precision": "float16"}, **COMPILES),
-    Row(options={"precision": "float32"}, **COMPILES),
-    Row("tensorrt", options={"precision": "fp16", "io": "graph"}, **INT8),
-    Row("tensorrt", options={"precision": "bf16", "io": "graph"}),
-    Row("cuda", options={"io": "graph", "tf32": False}),
-    Row("cuda", options={"io": "graph", "channels_last": True}, **HALF),
-    Row("cuda", options={"io": "bound", "conv_algorithms": "heuristic"}, **HALF),
-    Row("cpu", **INT8),
-    Row(options={"precision": "bfloat16"}, **COMPILES),
-    Row(options={"precision": "float16", "cuda_graphs": False}, **COMPILES),
-)
+# Of the time that is left for a study that others follow: the encoder's starts take longer, and it says more.
+FIRST_SHARE = 0.6
+# Providers that need no device.
+HOST = frozenset({"cpu", "openvino", "torch_compile"})
 
 
 class Bench:
@@ -215,39 +167,6 @@ def measure(bench: Bench, rows: Sequence[Row], until: float) -> list[dict[str, A
     return found
 
 
-def shown(told: Mapping[str, Any]) -> list[str]:
-    """A row of the table."""
-    if "left_out" in told:
-        return [told["row"], "-", "-", f"left out: {told['left_out'][:120]}", ""]
-    ratio = told.get("comparison", {}).get("ratio")
-    text = f"{ratio['value']:.3f} ({ratio['low']:.3f} to {ratio['high']:.3f})" if ratio else "-"
-    quality = "-" if told["quality"] is None else f"{told['quality']:.4f}"
-    over = told.get("over", "") + (" **baseline**" if told["is_baseline"] else "")
-    return [told["row"], f"{told['latency_p50_ms']:.4f}", quality, text, over]
-
-
-# Of the time that is left for a study that others follow: the encoder's starts take longer, and it says more.
-FIRST_SHARE = 0.6
-# Providers that need no device.
-HOST = frozenset({"cpu", "openvino", "torch_compile"})
-HEADER = ["what", "median ms", "quality", "latency over (95%)", "over which"]
-
-
-def write(name: str, rows: Sequence[Mapping[str, Any]], about: Mapping[str, Any], out: Path) -> Path:
-    """The JSON and the Markdown beside it; the path of the latter."""
-    out.mkdir(parents=True, exist_ok=True)
-    stem = f"{about['date']}-gpu-{name}"
-    (out / f"{stem}.json").write_text(json.dumps({**about, "rows": list(rows)}, indent=1) + "\n", encoding="utf-8")
-    lines = [f"# {about['date']}: {name} on a GPU", "", f"{about['gpus']}; {about['versions']}", ""]
-    lines += [f"`{about['command']}`, {about['seconds']:.0f} s. Latencies of one sample, host arrays in and out.", ""]
-    lines += [] if about.get("finished", True) else ["Unfinished: the run ended before its last row.", ""]
-    lines += [f"| {' | '.join(cells)} |" for cells in (HEADER, ["---"] * len(HEADER), *(shown(r) for r in rows))]
-    lines += ["", *(f"- {provider}: {reason}" for provider, reason in about["missing"].items())]
-    path = out / f"{stem}.md"
-    path.write_text("\n".join(lines).rstrip() + "\n", encoding="utf-8")
-    return path
-
-
 @dataclass(frozen=True, slots=True)
 class Case:
     """A study of the benchmark: ``folder`` with a spec.yaml; ``host`` whether the host's providers run it too."""
@@ -260,8 +179,8 @@ def run_case(case: Case, wanted: Sequence[str], out: Path, end: float) -> Path |
     """Measure one study until ``end`` (monotonic seconds); the written Markdown, None where no device can be used."""
     begun = time.monotonic()
     problem = load_spec(case.folder / "spec.yaml", plugins.vocabulary())
-    with tempfile.TemporaryDirectory(prefix="autopilot-gpu-") as scratch:
-        setup = prepare(problem, Path(scratch) / "study", NullObserver())
+    with temporary_folder("gpu") as scratch:
+        setup = prepare(problem, scratch / "study", NullObserver())
         told = usable_providers(setup.target, plugins.providers())
         missing = {name: found["reason"] for name, found in told.items() if name in wanted and not found["usable"]}
         usable = [name for name in wanted if name not in missing]
@@ -279,7 +198,7 @@ def run_case(case: Case, wanted: Sequence[str], out: Path, end: float) -> Path |
         rows = [row for row in ROWS if row.provider in usable and (case.host or row.provider not in HOST)]
         found: list[dict[str, Any]] = []
         path = None
-        for found in measured(Bench(setup, Path(scratch), end), rows, end):
+        for found in measured(Bench(setup, scratch, end), rows, end):
             now = {"seconds": time.monotonic() - begun, "finished": len(found) == len(rows)}
             path = write(problem.name, found, about | now, out)
     print_table([HEADER, *(shown(row) for row in found)])
@@ -297,10 +216,10 @@ def main() -> int:
     begun, wanted = time.monotonic(), options.providers.split(",")
     # What `timeout` sends: so that folders and processes are cleaned away; what was measured is written already.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
-    with tempfile.TemporaryDirectory(prefix="autopilot-gpu-") as made:
+    with temporary_folder("gpu") as made:
         cases = [Case(folder) for folder in options.folders]
         if not cases and not set(wanted) <= HOST:
-            cases.append(Case(write_encoder(Path(made) / "encoder"), host=False))
+            cases.append(Case(write_encoder(made / "encoder"), host=False))
         cases = cases if options.folders else [*cases, Case(ROOT / "examples" / "digits")]
         for case in cases:
             left_s = begun + options.seconds - time.monotonic()

@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -32,6 +31,7 @@ from autopilot.recipe import Deployment
 from autopilot.search.prepare import Setup, prepare
 from autopilot.spec import load_spec
 from autopilot.techniques import _onnx
+from autopilot.temporary import temporary_folder
 from benchmarks.main_job import print_table
 from benchmarks.smooth import answers
 
@@ -112,7 +112,7 @@ def main() -> int:
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     problem = load_spec(options.folder / "spec.yaml", plugins.vocabulary())
-    with tempfile.TemporaryDirectory(prefix="autopilot-precision-") as scratch:
+    with temporary_folder("precision") as scratch:
         setup = prepare(problem, Path(scratch) / "study", NullObserver())
         rows = measure(setup, options, Path(scratch))
     head = ["technique", "quality", "relative error", "ms", "latency over given (95%)", "MB", "build s"]

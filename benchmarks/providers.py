@@ -18,7 +18,6 @@ import json
 import os
 import shutil
 import sys
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,6 +37,7 @@ from autopilot.recipe import Deployment
 from autopilot.search.prepare import prepare
 from autopilot.spec import load_spec
 from autopilot.target import Target
+from autopilot.temporary import temporary_folder
 from benchmarks.main_job import AUTOPILOT, print_table, recipe_text, run_child
 
 LIMITS = ChildLimits(wall_s=120.0)
@@ -99,7 +99,7 @@ def measure(folder: Path, options: argparse.Namespace) -> list[dict[str, Any]]:
     """The comparisons of one workload, one for each single provider."""
     names = options.providers.split(",")
     rows: list[dict[str, Any]] = []
-    with tempfile.TemporaryDirectory(prefix="autopilot-providers-") as scratch:
+    with temporary_folder("providers") as scratch:
         out = options.keep.resolve() / folder.name if options.keep else Path(scratch)
         specs = {chosen: study(folder, chosen, out, options) for chosen in [tuple(names), *((n,) for n in names)]}
         winners = {}

@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -32,6 +31,7 @@ from autopilot.recipe import Deployment
 from autopilot.search.prepare import Setup, prepare
 from autopilot.spec import load_spec
 from autopilot.techniques import _onnx, static_int8
+from autopilot.temporary import temporary_folder
 from benchmarks.main_job import print_table
 
 LIMITS = ChildLimits(wall_s=120.0)
@@ -102,7 +102,7 @@ def main() -> int:
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     problem = load_spec(options.folder / "spec.yaml", plugins.vocabulary())
-    with tempfile.TemporaryDirectory(prefix="autopilot-smooth-") as scratch:
+    with temporary_folder("smooth") as scratch:
         setup = prepare(problem, Path(scratch) / "study", NullObserver())
         rows = measure(setup, options, Path(scratch))
     print_table([["smooth", "quality", "relative error", "latency over the first (95%)"], *(shown(r) for r in rows)])

@@ -14,7 +14,6 @@ import argparse
 import json
 import os
 import sys
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +30,7 @@ from autopilot.recipe import Deployment
 from autopilot.search.prepare import Setup, prepare
 from autopilot.spec import load_spec
 from autopilot.target import Target
+from autopilot.temporary import temporary_folder
 from benchmarks.main_job import print_table
 
 LIMITS = ChildLimits(wall_s=120.0)
@@ -67,7 +67,7 @@ def main() -> int:
     if reason is not None:
         print(f"torch_compile can't run here: {reason}", file=sys.stderr)
         return 2
-    with tempfile.TemporaryDirectory(prefix="autopilot-torch-compile-") as scratch:
+    with temporary_folder("torch-compile") as scratch:
         os.environ["AUTOPILOT_CACHE_DIR"] = str(Path(scratch) / "cache")
         problem = load_spec(options.folder / "spec.yaml", plugins.vocabulary())
         told = measure(prepare(problem, Path(scratch) / "study", NullObserver()), options.cap_s)

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import atexit
 import importlib.util
 import os
 import shutil
 import signal
-import tempfile
 import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from autopilot.temporary import temporary_folder
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -20,9 +20,8 @@ ROOT = Path(__file__).resolve().parent.parent
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("DO_NOT_TRACK", "true")
 # Never the user's own cache: neither is it filled by tests, nor do tests pass for what it holds.
-_CACHE = tempfile.mkdtemp(prefix="autopilot-test-cache-")
-atexit.register(shutil.rmtree, _CACHE, ignore_errors=True)
-os.environ["AUTOPILOT_CACHE_DIR"] = str(Path(_CACHE) / "cache")
+_CACHE = temporary_folder("test-cache")
+os.environ["AUTOPILOT_CACHE_DIR"] = str(_CACHE.path / "cache")
 os.environ.pop("AUTOPILOT_CACHE_SIZE", None)
 
 

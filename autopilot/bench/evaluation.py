@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from autopilot.bench.child import ChildLimits, run_child
-from autopilot.bench.live import server_cores, usable_cores
+from autopilot.bench.cores import server_cores, usable_cores
 from autopilot.contracts import Array
 from autopilot.profile import Kernel, Placement
 from autopilot.recipe import Deployment
+from autopilot.temporary import temporary_folder
 
 if TYPE_CHECKING:
     from autopilot.data import Split
@@ -110,8 +110,8 @@ def probe_batching(
         VariantFailed: the model doesn't load, or doesn't run on one sample.
     """
     request = _request("probe", artifact, deployment, split) | {"samples": samples}
-    with tempfile.TemporaryDirectory(prefix="autopilot-probe-") as folder:
-        answer = run_child("autopilot.bench.scorer", request, limits, workdir=Path(folder), threads=usable_cores())
+    with temporary_folder("probe") as folder:
+        answer = run_child("autopilot.bench.scorer", request, limits, workdir=folder, threads=usable_cores())
     return bool(answer["batching"])
 
 

@@ -2,15 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
-import os
-import select
-import shutil
 import subprocess
-import tempfile
 import time
-import weakref
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,11 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from autopilot.bench.child import TAIL_BYTES, ChildLimits, died, kill_group, spawn, write_request
-from autopilot.bench.childside import error_from_json
-from autopilot.errors import Failure, WorkerDied
+from autopilot.bench.asking import LOG, Asked
+from autopilot.bench.child import ChildLimits, spawn, write_request
+from autopilot.bench.cores import server_cores
 from autopilot.profile import Floats, Placement
 from autopilot.recipe import Deployment
+from autopilot.temporary import temporary_folder
 
 if TYPE_CHECKING:
     from autopilot.data import Split
@@ -50,37 +44,13 @@ class Block:
     postprocess_s: Floats | None = None
 
 
-def usable_cores() -> int:
-    """How many cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
-
-
-def server_cores(threads: int) -> list[int]:
-    """The cores a server of ``threads`` threads runs on: the last ones this process may use.
-
-    The first ones stay the parent's where there are any to spare; servers that are compared share theirs.
-    """
-    if not hasattr(os, "sched_getaffinity"):
-        return []
-    return sorted(os.sched_getaffinity(0))[-threads:]
-
-
-def _reap(process: subprocess.Popen[bytes], folder: Path) -> None:
-    kill_group(process)
-    for pipe in (process.stdin, process.stdout):
-        if pipe is not None:
-            with contextlib.suppress(OSError):
-                pipe.close()
-    shutil.rmtree(folder, ignore_errors=True)
-
-
 class Server:
     """A live serving process; a context manager. Start it with ``Server.start``.
 
     The thread that starts a server must outlive it: on Linux the kernel ends the process with its starter.
     """
 
-    def __init__(self, process: subprocess.Popen[bytes], folder: Path, deployment: Deployment, wall_s: float) -> None:
+    def __init__(self, process: Asked, deployment: Deployment) -> None:
         self.deployment = deployment
         self.request_s: float | None = None
         self.cores: tuple[int, ...] = ()
@@ -88,12 +58,8 @@ class Server:
         self.placement = Placement()
         self.load_s = float("nan")
         self._process = process
-        self._folder = folder
-        self._wall_s = wall_s
-        self._buffer = b""
         self._wall_total = self._cpu_total = 0.0
         self._stages: dict[str, list[float]] = {}
-        self._finalizer = weakref.finalize(self, _reap, process, folder)
 
     @classmethod
     def start(
@@ -127,15 +93,15 @@ class Server:
 
     @classmethod
     def _launch(cls, wanted: Mapping[str, Any], deployment: Deployment, limits: ChildLimits) -> Server:
-        folder = Path(tempfile.mkdtemp(prefix="autopilot-server-"))
+        folder = temporary_folder("server")
         request = {
             **wanted,
             "deployment": deployment.to_json(),
             "cores": server_cores(deployment.cores),
             "limit_bytes": REQUEST_BYTES,
         }
-        path = write_request(folder, request, limits)
-        with (folder / "log").open("wb") as log:
+        path = write_request(folder.path, request, limits)
+        with (folder.path / LOG).open("wb") as log:
             started = time.monotonic_ns()
             process = spawn(
                 "autopilot.bench.server",
@@ -145,8 +111,8 @@ class Server:
                 stderr=log,
                 threads=deployment.threads,
             )
-        server = cls(process, folder, deployment, limits.wall_s)
-        server._ready(server._read(limits.wall_s), started)
+        server = cls(Asked(process, folder, limits.wall_s), deployment)
+        server._ready(server._process.read(), started)
         return server
 
     def _ready(self, reply: Mapping[str, Any], started_ns: int) -> None:
@@ -211,7 +177,7 @@ class Server:
     @property
     def is_alive(self) -> bool:
         """Whether the process is there to be asked."""
-        return self._finalizer.alive and self._process.poll() is None
+        return self._process.is_alive
 
     def settle(self) -> None:
         """Return when the server's worker threads no longer spin, so that another one has the cores to itself."""
@@ -262,54 +228,11 @@ class Server:
         return tuple(found)
 
     def _ask(self, command: Mapping[str, Any]) -> dict[str, Any]:
-        assert self._process.stdin is not None
-        with contextlib.suppress(BrokenPipeError):  # the reply then says how the process ended
-            self._process.stdin.write(json.dumps(command).encode() + b"\n")
-            self._process.stdin.flush()
-        return self._read(self._wall_s)
-
-    def _read(self, timeout_s: float) -> dict[str, Any]:
-        try:
-            line = self._line(timeout_s)
-        except BaseException:  # an interrupt too must leave no process behind
-            self._finalizer()
-            raise
-        reply: dict[str, Any] = json.loads(line)
-        if "error" in reply:
-            log = self._log()
-            self._finalizer()
-            raise error_from_json(reply["error"], log)
-        return reply
-
-    def _line(self, timeout_s: float) -> bytes:
-        """The next line, waited for in the kernel: a parent that polls would disturb what is timed."""
-        assert self._process.stdout is not None
-        deadline = time.monotonic() + timeout_s
-        poller = select.poll()
-        poller.register(self._process.stdout, select.POLLIN)
-        while b"\n" not in self._buffer:
-            left = deadline - time.monotonic()
-            if left <= 0 or not poller.poll(left * 1000):
-                text = f"the serving process gave no answer in {timeout_s:g} s."
-                raise WorkerDied(Failure.TIMEOUT, text, log=self._log())
-            chunk = os.read(self._process.stdout.fileno(), 1 << 20)
-            if not chunk:
-                self._process.wait()
-                raise died("the serving process", self._process.returncode, self._log())
-            self._buffer += chunk
-        line, _, self._buffer = self._buffer.partition(b"\n")
-        return line
-
-    def _log(self) -> str:
-        with contextlib.suppress(OSError), (self._folder / "log").open("rb") as log:
-            log.seek(0, os.SEEK_END)
-            log.seek(max(0, log.tell() - TAIL_BYTES))
-            return log.read().decode(errors="replace")
-        return ""
+        return self._process.ask(command)
 
     def close(self) -> None:
         """End the process and remove its files; safe to call again."""
-        self._finalizer()
+        self._process.close()
 
     def __enter__(self) -> Server:
         return self

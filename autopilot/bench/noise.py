@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import tempfile
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ from autopilot.data.mapping import InputMap
 from autopilot.data.split import seal
 from autopilot.profile import Floats, LatencyReading
 from autopilot.recipe import Deployment
+from autopilot.temporary import temporary_folder
 
 # Eight times MatMul with a constant 256 x 256 matrix and ReLU, x (n, 256) -> y (n, 256): zlib, base64.
 _MODEL = (
@@ -68,8 +68,8 @@ def measure_noise(pair_s: float = PAIR_S) -> NoiseReading:
         VariantFailed: the CPU provider doesn't run here.
     """
     deployment = Deployment("cpu", threads=1, batch=_BATCH)
-    with tempfile.TemporaryDirectory(prefix="autopilot-noise-") as name:
-        model, split = _material(Path(name))
+    with temporary_folder("noise") as folder:
+        model, split = _material(folder)
 
         def start() -> Server:
             return Server.start(model, deployment, split=split, limits=_LIMITS)

@@ -37,7 +37,8 @@ def requests_for(nodes: int) -> int:
 
 def profile(request: Mapping[str, Any]) -> dict[str, Any]:
     """Costs by operator of real requests in the variant's own deployment, warm-up excluded."""
-    from autopilot.bench.server import Serving, find_provider, make_requests
+    from autopilot.bench.answering import Serving, make_requests
+    from autopilot.bench.server import find_provider
     from autopilot.data import Split
 
     deployment = Deployment.from_json(request["deployment"])
@@ -67,7 +68,7 @@ def _answer(serving: Any, most: int, cap_s: float) -> int:
 def handle(request: dict[str, Any]) -> dict[str, Any]:
     """Pin to the deployment's cores, then profile."""
     if request["cores"]:
-        from autopilot.bench.server import pin
+        from autopilot.bench.cores import pin
 
         pin(request["cores"])
     return profile(request)

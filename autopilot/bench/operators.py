@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from autopilot.bench.child import ChildLimits, run_child
-from autopilot.bench.live import REQUEST_BYTES, server_cores
+from autopilot.bench.cores import server_cores
+from autopilot.bench.live import REQUEST_BYTES
 from autopilot.profile import OperatorTable
 from autopilot.recipe import Deployment
+from autopilot.temporary import temporary_folder
 
 if TYPE_CHECKING:
     from autopilot.data import Split
@@ -37,16 +38,16 @@ def measure_operators(
         VariantFailed: the model doesn't load or run, or the process died.
         DataError: a hook failed.
     """
-    with tempfile.TemporaryDirectory(prefix="autopilot-operators-") as folder:
+    with temporary_folder("operators") as folder:
         request = {
             "artifact": str(artifact.absolute()),
             "deployment": deployment.to_json(),
             "split": str(split.folder.absolute()),
             "cores": server_cores(deployment.threads),
             "limit_bytes": REQUEST_BYTES,
-            "folder": folder,
+            "folder": str(folder),
         }
         answer = run_child(
-            "autopilot.bench.operator_child", request, limits, workdir=Path(folder), threads=deployment.threads
+            "autopilot.bench.operator_child", request, limits, workdir=folder, threads=deployment.threads
         )
     return OperatorTable.from_json(answer | {"latency_s": latency_s})

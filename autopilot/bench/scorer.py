@@ -196,7 +196,7 @@ def same(a: Array, b: Array) -> bool:
 def handle(request: dict[str, Any]) -> dict[str, Any]:
     """Do what ``request["do"]`` says."""
     if request["cores"]:
-        from autopilot.bench.server import pin
+        from autopilot.bench.cores import pin
 
         pin(request["cores"])
     return {"evaluate": evaluate, "probe": probe}[request["do"]](request)

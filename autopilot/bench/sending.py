@@ -4,11 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-import select
-import shutil
 import subprocess
-import tempfile
-import time
 import weakref
 from collections.abc import Collection
 from pathlib import Path
@@ -17,7 +13,9 @@ from typing import Any
 
 from autopilot.bench.child import ChildLimits, kill_group, spawn, write_request
 from autopilot.bench.generator import SPIN_NS
+from autopilot.bench.lines import LineReader
 from autopilot.errors import Failure, WorkerDied
+from autopilot.temporary import TemporaryFolder, temporary_folder
 
 # Beyond a window's end the generator only has to write down what it did.
 _ANSWER_S = 30.0
@@ -29,11 +27,11 @@ class Generator:
     def __init__(self, busy_cores: Collection[int]) -> None:
         free = sorted(_usable() - set(busy_cores))
         self.spin_ns = SPIN_NS if free else 0
-        self._folder = Path(tempfile.mkdtemp(prefix="autopilot-generator-"))
-        path = write_request(self._folder, {"cores": free}, ChildLimits(_ANSWER_S))
+        self._folder = temporary_folder("generator")
+        path = write_request(self._folder.path, {"cores": free}, ChildLimits(_ANSWER_S))
         pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
         self._process = spawn("autopilot.bench.generator", path, **pipes)
-        self._buffer = b""
+        self._lines = LineReader(self._process.stdout)
         self._finalizer = weakref.finalize(self, _end, self._process, self._folder)
 
     def start(self, queue: Path, due_ns: list[int], number: int, *, end_ns: int, drain_ns: int) -> None:
@@ -56,18 +54,10 @@ class Generator:
         return sent
 
     def _line(self) -> bytes:
-        assert self._process.stdout is not None
-        deadline = time.monotonic() + _ANSWER_S
-        poller = select.poll()
-        poller.register(self._process.stdout, select.POLLIN)
-        while b"\n" not in self._buffer:
-            left_s = deadline - time.monotonic()
-            chunk = os.read(self._process.stdout.fileno(), 1 << 20) if poller.poll(max(0.0, left_s) * 1000) else b""
-            if not chunk:
-                raise WorkerDied(Failure.CRASH, "the load generator ended or gave no answer.")
-            self._buffer += chunk
-        line, _, self._buffer = self._buffer.partition(b"\n")
-        return line
+        try:
+            return self._lines.read(_ANSWER_S)
+        except (TimeoutError, EOFError):
+            raise WorkerDied(Failure.CRASH, "the load generator ended or gave no answer.") from None
 
     def __enter__(self) -> Generator:
         return self
@@ -81,9 +71,9 @@ def _usable() -> set[int]:
     return os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set()
 
 
-def _end(process: subprocess.Popen[bytes], folder: Path) -> None:
+def _end(process: subprocess.Popen[bytes], folder: TemporaryFolder) -> None:
     kill_group(process)
     for pipe in (process.stdin, process.stdout):
         if pipe is not None:
             pipe.close()
-    shutil.rmtree(folder, ignore_errors=True)
+    folder.close()

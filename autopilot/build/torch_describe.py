@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,6 +10,7 @@ from autopilot.bench.child import ChildLimits, run_child
 from autopilot.build.torch_export import check_installed
 from autopilot.errors import ModelError, VariantFailed
 from autopilot.model import ModelInfo, TensorInfo
+from autopilot.temporary import temporary_folder
 
 if TYPE_CHECKING:
     from autopilot.data.example import Example
@@ -27,10 +26,10 @@ def describe_torch(source: TorchSource, example: Example | None, *, limits: Chil
         ModelError: torch is missing, the model can't be loaded, or it fails on the example.
     """
     check_installed(source)
-    with tempfile.TemporaryDirectory(prefix="describe-") as scratch:
+    with temporary_folder("describe") as scratch:
         stored = None
         if example is not None:
-            stored = str(Path(scratch) / "example.npz")
+            stored = str(scratch / "example.npz")
             np.savez(stored, **dict(example.feed))  # type: ignore[arg-type]  # names of inputs, never "allow_pickle"
         request = {
             "source": source.to_json(),
@@ -39,7 +38,7 @@ def describe_torch(source: TorchSource, example: Example | None, *, limits: Chil
             "threads": threads,
         }
         try:
-            told = run_child("autopilot.export_worker", request, limits, workdir=Path(scratch), threads=threads)
+            told = run_child("autopilot.export_worker", request, limits, workdir=scratch, threads=threads)
         except VariantFailed as exc:
             what = f"{source.path}: the PyTorch model could not be loaded: {exc.message}"
             raise ModelError(what, exc.hint or "Run its code by itself first.") from exc

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -25,6 +24,7 @@ from autopilot.search.prepare import Setup, prepare, resolve_model
 from autopilot.search.rivals import choice_of, settle_baseline
 from autopilot.search.samples import save_check
 from autopilot.spec import Problem, TorchSource
+from autopilot.temporary import temporary_folder
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,11 +87,11 @@ def check_model(
     """
     if samples is not None and (samples.suffix != ".npz" or not samples.parent.is_dir()):
         raise BadInput(f"readings can't be written to {samples}.", "Name a file FILE.npz in a folder that exists.")
-    with tempfile.TemporaryDirectory(prefix="autopilot-check-") as folder:
-        path, deployment = _open(model, problem, Path(folder))
+    with temporary_folder("check") as folder:
+        path, deployment = _open(model, problem, folder)
         shown = model.path if isinstance(model, TorchSource) else path
         inspect(path)  # what is no model is told at once
-        setup = prepare(problem, Path(folder), observer)
+        setup = prepare(problem, folder, observer)
         variant, artifact = _fitted(path, deployment, setup)
         chosen = variant.deployment
         with Evaluator(setup, observer) as evaluator:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,6 +10,7 @@ from autopilot.bench.launcher import Evaluation, evaluate
 from autopilot.errors import AutopilotError, BaselineFailed, DataError, Failure, ModelError, VariantFailed
 from autopilot.model import ModelInfo
 from autopilot.scoring import scored_output
+from autopilot.temporary import temporary_folder
 
 if TYPE_CHECKING:
     from autopilot.search.prepare import Setup
@@ -36,7 +35,7 @@ def check_metric(setup: Setup) -> None:
     stop = min(TRIED, splits.validation.n)
     deployment = setup.given.deployment
     batch = setup.scoring_batch(deployment, setup.info)
-    with tempfile.TemporaryDirectory(prefix="autopilot-try-") as folder:
+    with temporary_folder("try") as folder:
         found = evaluate(
             setup.model.path,
             deployment,
@@ -44,7 +43,7 @@ def check_metric(setup: Setup) -> None:
             start=0,
             stop=stop,
             batch=batch,
-            folder=Path(folder),
+            folder=folder,
             limits=setup.limits,
         )
         name = scored_name(spec, found)

@@ -32,6 +32,7 @@ from autopilot.space import SearchSpace
 from autopilot.space_file import SpaceRequest, build_space
 from autopilot.spec import Problem, TorchSource
 from autopilot.target import Target
+from autopilot.temporary import sweep
 
 # Share of the machine's memory that one child may take; the rest is the parent's and the system's.
 MEMORY_SHARE = 0.8
@@ -122,9 +123,12 @@ class Setup:
 def prepare(problem: Problem, work: Path, observer: Observer) -> Setup:
     """Check model, data, metric and space against each other.
 
+    Every study and check begins here: what dead ones left in the system's temporary folder is removed first.
+
     Raises:
         BadInput: naming the first thing that is wrong and what would be right.
     """
+    sweep()
     serving = problem.traffic.is_server
     if serving:
         check_rate(problem, Load.of(problem.traffic))

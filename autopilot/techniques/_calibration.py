@@ -9,7 +9,6 @@ candidate threshold, which makes it min-max.
 from __future__ import annotations
 
 import io
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +22,7 @@ from autopilot.errors import Unsupported
 from autopilot.recipe import digest
 from autopilot.techniques import _onnx
 from autopilot.techniques._histogram import BINS, Histogram, Range
+from autopilot.temporary import temporary_folder
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -72,8 +72,8 @@ def calibrate(
 
 
 def _measure(model: ModelProto, tensors: Sequence[str], count: int, split: Split, threads: int) -> dict[str, Histogram]:
-    with tempfile.TemporaryDirectory(prefix="calibrate-") as folder:
-        path = Path(folder) / _onnx.MODEL
+    with temporary_folder("calibrate") as folder:
+        path = folder / _onnx.MODEL
         _onnx.save(exposing(model, tensors), path)
         runner = plain_session(path, threads)
     wanted = set(tensors)

@@ -8,7 +8,6 @@ is timed and the aim corrected.
 
 from __future__ import annotations
 
-import tempfile
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -24,6 +23,7 @@ from autopilot.recipe import digest
 from autopilot.target import cpu_flags, cpu_model
 from autopilot.techniques._interleaved import time_against
 from autopilot.techniques._knapsack import cheapest
+from autopilot.temporary import temporary_folder
 from autopilot.torch_model.calling import Call
 from autopilot.torch_model.prune import LARGEST_RATIO, NOTHING
 from autopilot.torch_model.quick_export import export_for_timing
@@ -74,8 +74,8 @@ class Bench:
         Raises:
             Unsupported: one of them can't be written as ONNX.
         """
-        with tempfile.TemporaryDirectory(prefix="widths-") as folder:
-            files = [Path(folder) / f"{i}.onnx" for i in range(len(others) + 1)]
+        with temporary_folder("widths") as folder:
+            files = [folder / f"{i}.onnx" for i in range(len(others) + 1)]
             try:
                 for module, file in zip([whole, *others], files, strict=True):
                     export_for_timing(module, self.feed, self.call, file)

@@ -7,7 +7,6 @@ operations.
 
 from __future__ import annotations
 
-import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -27,6 +26,7 @@ from autopilot.techniques import _onnx, _qdq, _static
 from autopilot.techniques._calibration import batches
 from autopilot.techniques._divergence import divergence
 from autopilot.techniques._histogram import Range
+from autopilot.temporary import temporary_folder
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -150,8 +150,8 @@ def _measure(
 
 
 def _session(model: ModelProto) -> Any:
-    with tempfile.TemporaryDirectory(prefix="sensitivity-") as folder:
-        path = Path(folder) / _onnx.MODEL
+    with temporary_folder("sensitivity") as folder:
+        path = folder / _onnx.MODEL
         _onnx.save(model, path)
         try:
             # One thread: what a group saves is to be told from the noise of waking others.

@@ -11,7 +11,6 @@ neural-compressor no longer has.
 from __future__ import annotations
 
 import io
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +27,7 @@ from autopilot.techniques import _onnx
 from autopilot.techniques._calibration import batches, exposing, plain_session
 from autopilot.techniques._histogram import HUGE
 from autopilot.techniques._rescale import Rescaling
+from autopilot.temporary import temporary_folder
 
 if TYPE_CHECKING:
     from onnx import ModelProto, NodeProto
@@ -69,8 +69,8 @@ def smooth(model: ModelProto, weighted: Sequence[str], alpha: float, source: Pat
         factor = strengths(peak, np.max([rescaling.row_peaks(n) for n in nodes], axis=0), alpha)
         rescaling.divide(tensor, nodes, factor)
     out = rescaling.done()
-    with tempfile.TemporaryDirectory(prefix="smooth-") as folder:
-        built = Path(folder) / _onnx.MODEL
+    with temporary_folder("smooth") as folder:
+        built = folder / _onnx.MODEL
         _onnx.save(out, built)
         _onnx.check_same(source, built, context)
     return Smoothed(out, tuple(rescaling.added))
@@ -127,8 +127,8 @@ def _packed(peaks: Mapping[str, Floats]) -> bytes:
 
 def _measured(model: ModelProto, tensors: Sequence[str], count: int, split: Split, threads: int) -> dict[str, Floats]:
     """Tensors with values that are not finite, or beyond what is ever quantized, are left out."""
-    with tempfile.TemporaryDirectory(prefix="smooth-") as folder:
-        path = Path(folder) / _onnx.MODEL
+    with temporary_folder("smooth") as folder:
+        path = folder / _onnx.MODEL
         _onnx.save(exposing(model, tensors), path)
         runner = plain_session(path, threads)
     wanted = set(tensors)

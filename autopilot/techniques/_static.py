@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,6 +15,7 @@ from autopilot.techniques import _onnx, _smooth
 from autopilot.techniques._calibration import Calibration, calibrate
 from autopilot.techniques._histogram import Range
 from autopilot.techniques._rules import integer_forms
+from autopilot.temporary import temporary_folder
 
 if TYPE_CHECKING:
     from onnx import ModelProto, NodeProto
@@ -84,8 +84,8 @@ def _folded(model: ModelProto, threads: int) -> ModelProto:
     import onnx
     import onnxruntime as ort
 
-    with tempfile.TemporaryDirectory(prefix="prepare-") as folder:
-        before, after = Path(folder) / "before.onnx", Path(folder) / "after.onnx"
+    with temporary_folder("prepare") as folder:
+        before, after = folder / "before.onnx", folder / "after.onnx"
         _onnx.save(model, before)
         options = ort.SessionOptions()
         options.log_severity_level = 4

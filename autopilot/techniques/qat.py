@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ from autopilot.techniques import _onnx, _qdq, _static, _torch
 from autopilot.techniques._calibration import batches
 from autopilot.techniques._rules import already_quantized, integer_forms, no_static_kernels, sensible_numbers
 from autopilot.techniques._text import first_line
+from autopilot.temporary import temporary_folder
 from autopilot.torch_model import INSTALL, missing
 from autopilot.torch_model.train import Schedule, Trainer
 
@@ -92,8 +92,8 @@ def _fake(quantized: ModelProto, plain: ModelProto, numbers: _qdq.Numbers) -> Fa
     skeleton, names = _with_float_weights(quantized, plain)
     # What ONNX Runtime's quantizer uses of int8: it leaves out -128, and of 7 bits keeps -64 to 64.
     weights = Weights(names, numbers.per_channel, 64 if numbers.reduce_range else 127)
-    with tempfile.TemporaryDirectory(prefix="qat-") as folder:
-        path = Path(folder) / _onnx.MODEL
+    with temporary_folder("qat") as folder:
+        path = folder / _onnx.MODEL
         _onnx.save(skeleton, path)
         return fake_quantized(path, weights)
 

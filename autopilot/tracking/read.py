@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import shutil
-import tempfile
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from autopilot.errors import AutopilotError, BadInput
+from autopilot.temporary import temporary_folder
 from autopilot.tracking.store import Store, global_store, translated
 
 if TYPE_CHECKING:
@@ -24,10 +24,10 @@ def load_result(run_id: str) -> dict[str, Any]:
         BadInput: there is no such run, or it holds no result.
     """
     client, store = _open(f"the run {run_id!r}")
-    with tempfile.TemporaryDirectory(prefix="autopilot-") as scratch:
+    with temporary_folder("mlflow") as scratch:
         try:
             with translated(f"reading result.json of the run {run_id!r}"):
-                path = client.download_artifacts(run_id, "result.json", scratch)
+                path = client.download_artifacts(run_id, "result.json", str(scratch))
             value: dict[str, Any] = json.loads(Path(path).read_text(encoding="utf-8"))
         except (AutopilotError, ValueError) as exc:
             raise BadInput(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -18,6 +17,7 @@ import numpy as np
 import autopilot
 from autopilot.contracts import Array
 from autopilot.result import Candidate, StudyResult
+from autopilot.temporary import temporary_folder
 from autopilot.tracking import fields
 from autopilot.tracking.describe import best_why, describe, model_text
 from autopilot.tracking.store import global_store, prepare_mlflow
@@ -86,8 +86,8 @@ def log_model(client: MlflowClient, experiment_id: str, run_id: str, entry: Entr
         params=fields.variant_params(chosen.recipe, chosen.deployment),
         model_type="onnx",
     )
-    with tempfile.TemporaryDirectory(prefix="autopilot-") as scratch:
-        target = Path(scratch) / "model"
+    with temporary_folder("mlflow") as scratch:
+        target = scratch / "model"
         own = Model(
             artifact_path=model.artifact_location, run_id=run_id, model_uuid=model.model_id, model_id=model.model_id
         )

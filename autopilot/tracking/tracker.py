@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -17,6 +16,7 @@ from autopilot.errors import AutopilotError
 from autopilot.recipe import canonical
 from autopilot.result import MlflowRef, StudyResult, TrialRecord, trials_csv
 from autopilot.result.jsonable import plain
+from autopilot.temporary import temporary_folder
 from autopilot.tracking import fields
 from autopilot.tracking.champion import Champion, Ruling, champion_of, crown
 from autopilot.tracking.experiment import open_experiment, open_run, parent_name, start_tags
@@ -221,14 +221,13 @@ class Tracker:
         self._retry_at = 0.0
 
     def _log_files(self, result: StudyResult, out: Path) -> None:
-        with tempfile.TemporaryDirectory(prefix="autopilot-") as scratch:
-            folder = Path(scratch)
+        with temporary_folder("mlflow") as folder:
             (folder / "result.json").write_text(result.text(), encoding="utf-8")
             (folder / "trials.csv").write_text(trials_csv(result), encoding="utf-8")
             operators = fields.operator_table(result)
             if operators["data"]:
                 (folder / "operators.json").write_text(canonical(operators), encoding="utf-8")
-            self._client.log_artifacts(self.run_id, scratch)
+            self._client.log_artifacts(self.run_id, str(folder))
         if (out / "report.html").is_file():
             self._client.log_artifact(self.run_id, str(out / "report.html"))
         for name in ("best", "nearest", "fallbacks"):

@@ -20,7 +20,7 @@ import numpy as np
 
 from autopilot.bench.arrivals import Load, window
 from autopilot.bench.batching import Batcher, Window
-from autopilot.bench.live import server_cores, usable_cores
+from autopilot.bench.cores import server_cores, usable_cores
 from autopilot.bench.sending import Generator
 from autopilot.spec import Traffic
 

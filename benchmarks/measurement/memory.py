@@ -16,7 +16,6 @@ import json
 import statistics
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +26,7 @@ sys.path.insert(0, str(ROOT))  # small models and splits are made as the integra
 
 from autopilot.bench.launcher import ColdReading, measure_cold, measure_empty  # noqa: E402
 from autopilot.bench.live import Server  # noqa: E402
+from autopilot.temporary import temporary_folder  # noqa: E402
 from tests.integration.bench_support import LIMITS, ONE_THREAD, samples, save, value, write_split  # noqa: E402
 
 ROWS, COLUMNS = 5_000, 10_000
@@ -87,7 +87,7 @@ def main() -> int:
     if not Path("/proc/self/status").is_file():
         sys.exit("this benchmark reads the kernel's account of memory under /proc: run it on Linux")
     true = truth()
-    with tempfile.TemporaryDirectory(prefix="autopilot-memory-") as name:
+    with temporary_folder("memory") as name:
         folder = Path(name)
         model = make_model(folder)
         split = write_split(folder / "data", {"x": samples(32, ROWS)})

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from autopilot.bench.compare import Served
-from autopilot.bench.live import server_cores
+from autopilot.bench.cores import server_cores
 from autopilot.data import Split
 from autopilot.recipe import Deployment
 from tests.integration.bench_support import dense, samples, write_split

@@ -9,13 +9,13 @@
 from __future__ import annotations
 
 import sys
-import tempfile
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from autopilot.bench.child import ChildLimits
 from autopilot.bench.compare import Standing, compare
+from autopilot.temporary import temporary_folder
 from benchmarks.measurement.figure import Figure, arguments, finish
 from benchmarks.measurement.models import planted
 
@@ -24,7 +24,7 @@ def main() -> int:
     """Compare, print each result; 0 when false alarms are rare enough."""
     options = arguments(__doc__, runs=40)
     found = []
-    with tempfile.TemporaryDirectory(prefix="autopilot-same-") as name:
+    with temporary_folder("same") as name:
         pair = planted(Path(name))
         for number in range(options.runs):
             result = compare(pair.plain, pair.plain, split=pair.split, limits=ChildLimits(60.0))

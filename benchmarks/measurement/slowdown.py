@@ -12,13 +12,13 @@ from __future__ import annotations
 
 import contextlib
 import sys
-import tempfile
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from autopilot.bench.child import ChildLimits
 from autopilot.bench.compare import MOST_ROUNDS, Comparison, Standing, compare
+from autopilot.temporary import temporary_folder
 from benchmarks.measurement.figure import Figure, arguments, finish
 from benchmarks.measurement.models import LAYERS, SLOWER_LAYERS, Pair, busy_other_core, planted
 
@@ -30,7 +30,7 @@ def main() -> int:
     """Measure the reference, then both halves; 0 when all goals are reached."""
     options = arguments(__doc__, runs=40, rounds=MOST_ROUNDS)
     figures = []
-    with tempfile.TemporaryDirectory(prefix="autopilot-slowdown-") as name:
+    with temporary_folder("slowdown") as name:
         pair = planted(Path(name))
         reference = compare(pair.slower, pair.plain, split=pair.split, limits=LIMITS, rounds=options.rounds, cap_s=1e3)
         true = reference.ratio

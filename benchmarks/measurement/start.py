@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import statistics
 import sys
-import tempfile
 import time
 from pathlib import Path
 
@@ -20,6 +19,7 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))  # small models and splits are made as the integration tests make them
 
 from autopilot.bench.live import Server  # noqa: E402
+from autopilot.temporary import temporary_folder  # noqa: E402
 from tests.integration.bench_support import LIMITS, ONE_THREAD, dense, samples, write_split  # noqa: E402
 
 GOAL_S = 0.6
@@ -33,7 +33,7 @@ def main() -> int:
     parser.add_argument("--starts", type=int, default=10, help="how many starts (default 10)")
     starts = parser.parse_args().starts
     ready_s, load_s = [], []
-    with tempfile.TemporaryDirectory(prefix="autopilot-start-") as name:
+    with temporary_folder("start") as name:
         folder = Path(name)
         model = dense(folder / "model.onnx")
         split = write_split(folder / "data", {"x": samples(64, 16)})

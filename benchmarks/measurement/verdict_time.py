@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import statistics
 import sys
-import tempfile
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -26,6 +25,7 @@ from autopilot.meters.latency import METER
 from autopilot.profile import LatencyReading, Measurement, Profile
 from autopilot.search.decider import Decider
 from autopilot.search.outcome import VERIFYING
+from autopilot.temporary import temporary_folder
 from benchmarks.measurement.figure import Figure, arguments, finish
 from benchmarks.measurement.models import planted
 
@@ -42,7 +42,7 @@ def main() -> int:
     options = arguments(__doc__, runs=2)
     shares: dict[bool, list[float]] = {True: [], False: []}
     wrong = 0
-    with tempfile.TemporaryDirectory(prefix="autopilot-verdict-") as name:
+    with temporary_folder("verdict") as name:
         pair = planted(Path(name))
         start = (pair.plain.artifact, pair.plain.deployment)
         more = {"split": pair.split, "limits": ChildLimits(60.0)}

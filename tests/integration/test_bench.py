@@ -13,6 +13,7 @@ import onnx
 import pytest
 from onnx import helper
 
+from autopilot.bench.cores import server_cores
 from autopilot.bench.launcher import (
     MIN_BLOCKS,
     Evaluation,
@@ -23,7 +24,6 @@ from autopilot.bench.launcher import (
     measure_latency,
     probe_batching,
 )
-from autopilot.bench.live import server_cores
 from autopilot.bench.noise import measure_noise
 from autopilot.data import Split
 from autopilot.errors import DataError, Failure, VariantFailed
@@ -97,7 +97,7 @@ def test_server_is_bound_to_the_cores_of_its_threads(model: Path, split: Split) 
     """The last ones this process may use, and really so, as the kernel says."""
     with Server.start(model, ONE_THREAD, split=split, limits=LIMITS) as server:
         assert list(server.cores) == server_cores(1)
-        assert os.sched_getaffinity(server._process.pid) == set(server.cores)
+        assert os.sched_getaffinity(server.pid) == set(server.cores)
         assert server.warnings == ()
 
 
@@ -164,10 +164,10 @@ def test_settled_server_uses_no_processor(folder: Path) -> None:
     with Server.start(model, Deployment("cpu", threads=2), split=split, limits=LIMITS) as server:
         server.block(50)
         server.settle()
-        before = processor_s(server._process.pid)
+        before = processor_s(server.pid)
         time.sleep(0.2)
 
-        assert processor_s(server._process.pid) - before <= 0.03
+        assert processor_s(server.pid) - before <= 0.03
 
 
 def processor_s(pid: int) -> float:

@@ -155,12 +155,12 @@ def test_server_that_dies_is_reported_and_removed(tmp_path: Path) -> None:
     """A server killed between two commands: a classified error, then closed for good."""
     split = write_split(tmp_path / "split", {"x": samples(40, 16)})
     server = Server.start(dense(tmp_path / "model.onnx"), ONE_THREAD, split=split, limits=LIMITS)
-    os.kill(server._process.pid, signal.SIGSEGV)
+    os.kill(server.pid, signal.SIGSEGV)
 
     with pytest.raises(WorkerDied) as caught:
         server.block(4)
     assert caught.value.failure is Failure.CRASH
-    assert not server._folder.exists()
+    assert not server._process.folder.exists()
     server.close()
 
 
@@ -169,12 +169,12 @@ def test_server_that_does_not_answer_is_stopped(tmp_path: Path) -> None:
     split = write_split(tmp_path / "split", {"x": samples(40, 16)})
     model = dense(tmp_path / "model.onnx")
     server = Server.start(model, ONE_THREAD, split=split, limits=ChildLimits(wall_s=3.0))
-    os.kill(server._process.pid, signal.SIGSTOP)
+    os.kill(server.pid, signal.SIGSTOP)
 
     with pytest.raises(WorkerDied) as caught:
         server.block(4)
     assert caught.value.failure is Failure.TIMEOUT
-    assert not is_alive(server._process.pid)
+    assert not is_alive(server.pid)
 
 
 def test_server_beyond_its_memory_is_out_of_memory(tmp_path: Path) -> None:

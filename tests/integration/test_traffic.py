@@ -138,7 +138,7 @@ def test_killed_server_ends_the_measurement(tmp_path: Path) -> None:
     model, data = dense(tmp_path / "m.onnx"), split(tmp_path)
     with Server.start(model, ONE_THREAD, split=data, limits=LIMITS) as server:
         server.warm_up()
-        threading.Timer(0.5, os.kill, (server._process.pid, signal.SIGKILL)).start()
+        threading.Timer(0.5, os.kill, (server.pid, signal.SIGKILL)).start()
         started = time.monotonic()
         with pytest.raises(WorkerDied):
             measure_traffic(server, None, load(200), decided=never, cap_s=60.0)

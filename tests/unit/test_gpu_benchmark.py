@@ -15,13 +15,13 @@ from autopilot import plugins
 from autopilot.errors import Unsupported
 from autopilot.recipe import Deployment
 from autopilot.spec import load_spec
-from benchmarks import gpu
+from benchmarks import gpu, gpu_rows, gpu_table
 from benchmarks.gpu_encoder import write_encoder
 
 # Milliseconds of each row of the made-up device.
-FLOAT = gpu.Row("cuda", options={"io": "plain"})
-HALF = gpu.Row("cuda", options={"io": "graph"}, **gpu.HALF)
-INT8 = gpu.Row("tensorrt", **gpu.INT8)
+FLOAT = gpu_rows.Row("cuda", options={"io": "plain"})
+HALF = gpu_rows.Row("cuda", options={"io": "graph"}, **gpu_rows.HALF)
+INT8 = gpu_rows.Row("tensorrt", **gpu_rows.INT8)
 TIMES = {FLOAT.text: 2.0, HALF.text: 1.0, INT8.text: 0.5}
 
 
@@ -31,13 +31,13 @@ class FakeBench:
     def __init__(self, broken: tuple[str, ...] = ()) -> None:
         self.broken = broken
 
-    def figures(self, row: gpu.Row) -> dict[str, Any]:
+    def figures(self, row: gpu_rows.Row) -> dict[str, Any]:
         """As told."""
         if row.text in self.broken:
             raise Unsupported("no kernel for it.")
         return {"latency_p50_ms": TIMES[row.text], "requests": 10, "quality": 0.9}
 
-    def ratio(self, row: gpu.Row, to: gpu.Row) -> dict[str, Any]:
+    def ratio(self, row: gpu_rows.Row, to: gpu_rows.Row) -> dict[str, Any]:
         """Without noise."""
         value = TIMES[row.text] / TIMES[to.text]
         return {"ratio": {"value": value, "low": value, "high": value}}
@@ -88,8 +88,8 @@ def test_unfinished_result_says_so(tmp_path: Path) -> None:
         "finished": False,
     }  # fmt: skip
 
-    assert "Unfinished" in gpu.write("digits", [], about, tmp_path).read_text()
-    assert "Unfinished" not in gpu.write("digits", [], about | {"finished": True}, tmp_path).read_text()
+    assert "Unfinished" in gpu_table.write("digits", [], about, tmp_path).read_text()
+    assert "Unfinished" not in gpu_table.write("digits", [], about | {"finished": True}, tmp_path).read_text()
 
 
 def test_processes_end_with_the_benchmarks_time(tmp_path: Path) -> None:
@@ -133,7 +133,7 @@ def test_result_is_written_for_people_and_for_scripts(tmp_path: Path) -> None:
     }  # fmt: skip
     rows = gpu.measure(FakeBench((INT8.text,)), (FLOAT, HALF, INT8), math.inf)  # type: ignore[arg-type]
 
-    text = gpu.write("digits", rows, about, tmp_path).read_text()
+    text = gpu_table.write("digits", rows, about, tmp_path).read_text()
 
     assert "| 1.0000 | 0.9000 | 0.500 (0.500 to 0.500) |" in text
     assert "left out: no kernel" in text
@@ -145,7 +145,7 @@ def test_every_row_has_options_that_its_provider_knows() -> None:
     """Found out here and not on a lent machine."""
     providers, techniques = plugins.providers(), plugins.techniques()
 
-    for row in gpu.ROWS:
+    for row in gpu_rows.ROWS:
         declared = providers[row.provider].parameters
         assert all(k in declared and declared[k].contains(v) for k, v in row.options.items()), row.text
         assert not row.technique or row.technique in techniques

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from autopilot.bench.live import server_cores
+from autopilot.bench.cores import server_cores
 from autopilot.domain import Choice, Domain, Scalar
 from autopilot.errors import SpecError
 from autopilot.recipe import Deployment, Recipe, Variant
