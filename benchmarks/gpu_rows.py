@@ -43,6 +43,7 @@ INT8: dict[str, Any] = {"technique": "static_int8"}
 COMPILES: dict[str, Any] = {"provider": "torch_compile_cuda", "takes_s": 60.0}
 # The first usable one is what the plain ones are compared with.
 ROWS = (
+    Row("cuda", options={"io": "plain", "tf32": False}),
     Row("cuda", options={"io": "plain"}),
     Row("cuda", options={"io": "graph"}, **HALF),
     Row("cuda", options={"io": "graph"}),

@@ -6,6 +6,7 @@ Written against the documented interfaces; not yet run on a GPU.
 from __future__ import annotations
 
 import ctypes
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,8 +30,17 @@ GPU_ENERGY = ("nvml", "rapl")
 HOST_PARAMETERS: dict[str, Domain] = {"graph_optimization": SESSION_PARAMETERS["graph_optimization"]}
 GRAPH = "graph"
 IO = Choice(("plain", "bound", GRAPH))
-# On a device with units for it everybody runs float16 first: a gain over plain float32 would be none.
-HALF = Rival("float16", steps=(Step("float16", params_of({"scope": "compute"})),))
+# Float32 products and convolutions with 10 bits of precision; NVIDIA's libraries do so unless they are told otherwise.
+TF32 = Choice((True, False))
+USUAL = {"tf32": True}
+# The model as given computes in its own types, the same ones with every provider of a device.
+EXACT = {"tf32": False}
+# What people run who do nothing at all, and then float16: a gain over exact float32 would be none.
+IN_TF32 = Rival("tf32", options=params_of(USUAL))
+HALF = Rival("float16", steps=(Step("float16", params_of({"scope": "compute"})),), options=params_of(USUAL))
+# At 0 NVIDIA's libraries keep to float32, whatever a program sets; they read it once, when they start. TensorRT says
+# "NVIDIA_TF32_OVERRIDE=0 but BuilderFlag::kTF32 is set. Disabling TF32." (ONNX Runtime's issues 28177 and 26029).
+TF32_VARIABLE = "NVIDIA_TF32_OVERRIDE"
 # By the wheels' metadata on the package index: 1.26.0 asks for nvidia-…-cu12, 1.27.0 for cu13.
 LAST_FOR_CUDA_12 = "1.26.0"
 NO_DRIVER = (
@@ -41,6 +51,14 @@ NO_DEVICE = (
     "no NVIDIA device is seen (/proc/driver/nvidia/gpus, /dev/nvidia*, NVML); run on a machine that has one, "
     "with NVIDIA's driver: nvidia-smi shows it"
 )
+
+
+def forbid_tf32() -> None:
+    """Keep NVIDIA's libraries from TensorFloat-32 for as long as this process lives; to be called before they load.
+
+    For TensorRT, which has TensorFloat-32 on by default, and for which ONNX Runtime has no option to turn it off.
+    """
+    os.environ[TF32_VARIABLE] = "0"
 
 
 def why_not_on_gpu(target: Target) -> str | None:

@@ -11,18 +11,21 @@ from autopilot.contracts import ProviderFacts
 from autopilot.domain import Choice, Domain, Scalar
 from autopilot.providers._ort import OrtSession, session_options, with_defaults
 from autopilot.providers._ort_gpu import (
+    EXACT,
     GPU_ENERGY,
     GPU_MEMORY,
     GRAPH,
     HALF,
     HOST_PARAMETERS,
+    IN_TF32,
     IO,
+    TF32,
     io_while,
     open_on_device,
     served,
     why_not_on_gpu,
 )
-from autopilot.recipe import Deployment
+from autopilot.recipe import Deployment, params_of
 
 if TYPE_CHECKING:
     from autopilot.target import Target
@@ -35,8 +38,7 @@ PARAMETERS: Mapping[str, Domain] = {
     "conv_algorithms": Choice(("exhaustive", "heuristic", "default")),
     "copy_stream": Choice(("default", "own")),
     "channels_last": Choice((False, True)),
-    # 10 bits of precision in float32 products and convolutions; ONNX Runtime's default is on.
-    "tf32": Choice((True, False)),
+    "tf32": TF32,
     # plain: arrays handed to the runtime; bound: fixed memory on the device; graph: that, captured as a CUDA graph.
     "io": IO,
 }
@@ -77,7 +79,8 @@ class CudaProvider:
             hardware=("gpus", "gpu_driver"),
             sensible=sensible,
             per_shape=True,
-            rivals=(HALF,),
+            exact=params_of(EXACT),
+            rivals=(IN_TF32, HALF),
         )
     )
 

@@ -15,10 +15,15 @@ from autopilot.providers import cuda
 from autopilot.providers._ort import OrtSession, session_options, with_defaults
 from autopilot.providers._ort_bound import BoundSession, OneGraphSession
 from autopilot.providers._ort_gpu import (
+    EXACT,
     GPU_ENERGY,
     GPU_MEMORY,
     GRAPH,
+    IN_TF32,
     IO,
+    TF32,
+    USUAL,
+    forbid_tf32,
     io_while,
     open_on_device,
     served,
@@ -36,6 +41,8 @@ PARAMETERS: Mapping[str, Domain] = {
     "device": Choice((0, 1, 2, 3, 4, 5, 6, 7)),
     # What float products may be computed in; TensorRT takes whatever is fastest among them.
     "precision": Choice(("fp16", "fp32", "bf16")),
+    # Of what stays in float32; the provider has no option of its own for it.
+    "tf32": TF32,
     # Higher builds longer. 3 is TensorRT's default.
     "builder_level": Choice((3, 5, 2)),
     "io": IO,
@@ -74,8 +81,16 @@ def provider_options(chosen: Mapping[str, Scalar], cache: Path, engine: str, *, 
         "trt_engine_cache_enable": "1",
         "trt_engine_cache_path": str(cache / engine),
         "trt_timing_cache_enable": "1",
-        "trt_timing_cache_path": str(cache),
+        "trt_timing_cache_path": str(timings(cache, chosen)),
     }
+
+
+def timings(cache: Path, chosen: Mapping[str, Scalar]) -> Path:
+    """The folder of how long kernels took, for engines of every model.
+
+    One of its own without TensorFloat-32: nothing says that TensorRT would tell kernels with it apart there.
+    """
+    return cache if chosen["tf32"] else cache / "exact"
 
 
 def shape_profiles(inputs: Sequence[tuple[str, Sequence[int]]], batch: int) -> dict[str, str]:
@@ -114,13 +129,13 @@ class TensorrtProvider:
             precisions=("float32", "float16", "bfloat16", "int8"),
             memory_axes=GPU_MEMORY,
             energy_counters=GPU_ENERGY,
-            numerics=("precision", "builder_level"),
+            numerics=("precision", "tf32", "builder_level"),
             libraries=("onnxruntime-gpu", "tensorrt"),
             hardware=("gpus", "gpu_driver"),
             sensible=cuda.sensible,
             per_shape=True,
-            exact=params_of({"precision": "fp32"}),
-            rivals=(Rival("fp16", options=params_of({"precision": "fp16"})),),
+            exact=params_of({"precision": "fp32", **EXACT}),
+            rivals=(IN_TF32, Rival("fp16", options=params_of({"precision": "fp16", **USUAL}))),
             unaudited="a TensorRT engine shows ONNX Runtime none of its kernels",
         )
     )
@@ -148,8 +163,10 @@ class TensorrtProvider:
         from autopilot.artifact import sha256_file
         from autopilot.target import Target
 
-        _load_libraries()
         chosen = with_defaults(dict(deployment.options), self.parameters)
+        if not chosen["tf32"]:
+            forbid_tf32()
+        _load_libraries()
         chosen["io"] = io = io_while(profile_to is not None, str(chosen["io"]))
         options = session_options(deployment, {}, None, artifact, profile_to=profile_to)
         here = self.facts.engine_key(Target.detect())
@@ -157,14 +174,15 @@ class TensorrtProvider:
         built = {name: value for name, value in chosen.items() if name != "io"}
         engine = digest([sha256_file(artifact), here, built, deployment.batch])[:16]
         cache = cache_folder()
-        (cache / engine).mkdir(parents=True, exist_ok=True)
+        for folder in (cache / engine, timings(cache, chosen)):
+            folder.mkdir(parents=True, exist_ok=True)
         inputs, quantized = seen_in(artifact)
         profiles = shape_profiles(inputs, deployment.batch)
         device = int(chosen["device"] or 0)
 
         def session(graph: str) -> onnxruntime.InferenceSession:
             own = provider_options(chosen | {"io": graph}, cache, engine, quantized=quantized) | profiles
-            on_cuda = (cuda.EXECUTION_PROVIDER, {"device_id": str(device)})
+            on_cuda = (cuda.EXECUTION_PROVIDER, {"device_id": str(device), "use_tf32": "1" if chosen["tf32"] else "0"})
             return open_on_device(artifact, options, [(EXECUTION_PROVIDER, own), on_cuda])
 
         if io != GRAPH:

@@ -18,8 +18,8 @@ from autopilot.errors import Failure, VariantFailed
 from autopilot.providers import tensorrt
 from autopilot.providers._ort import OrtSession, open_session, ort_errors, session_options, translate, with_defaults
 from autopilot.providers._ort_device import DeviceSession
-from autopilot.providers._ort_gpu import GPU_ENERGY, GPU_MEMORY, HALF, NO_DEVICE
-from autopilot.recipe import Deployment, digest
+from autopilot.providers._ort_gpu import EXACT, GPU_ENERGY, GPU_MEMORY, HALF, IN_TF32, NO_DEVICE, TF32, forbid_tf32
+from autopilot.recipe import Deployment, digest, params_of
 
 if TYPE_CHECKING:
     from autopilot.target import Target
@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 EXECUTION_PROVIDER = "NvTensorRTRTXExecutionProvider"
 MODULE = "onnxruntime_ep_nv_tensorrt_rtx"
 INSTALL = "pip install onnxruntime-ep-nv-tensorrt-rtx"
-# What products are computed in is the file's own type: the engine is strongly typed.
-PARAMETERS: Mapping[str, Domain] = {"cuda_graph": Choice((False, True))}
+# What products are computed in is the file's own type, since the engine is strongly typed, but for TensorFloat-32.
+PARAMETERS: Mapping[str, Domain] = {"cuda_graph": Choice((False, True)), "tf32": TF32}
 
 
 def provider_options(chosen: Mapping[str, Scalar], cache: Path, profiles: Mapping[str, str]) -> dict[str, str]:
@@ -53,11 +53,12 @@ class TensorrtRtxProvider:
             precisions=("float32", "float16", "bfloat16", "int8"),
             memory_axes=GPU_MEMORY,
             energy_counters=GPU_ENERGY,
-            numerics=(),
+            numerics=("tf32",),
             per_shape=True,
             libraries=("onnxruntime", "onnxruntime-ep-nv-tensorrt-rtx"),
             hardware=("gpus", "gpu_driver"),
-            rivals=(HALF,),
+            exact=params_of(EXACT),
+            rivals=(IN_TF32, HALF),
             unaudited="a TensorRT engine shows ONNX Runtime none of its kernels",
         )
     )
@@ -94,6 +95,8 @@ class TensorrtRtxProvider:
         from autopilot.artifact import sha256_file
 
         chosen = with_defaults(dict(deployment.options), self.parameters)
+        if not chosen["tf32"]:
+            forbid_tf32()
         devices, version = _devices()
         options = session_options(deployment, {}, None, artifact, profile_to=profile_to)
         key = digest([sha256_file(artifact), version, dict(chosen), deployment.batch])[:16]

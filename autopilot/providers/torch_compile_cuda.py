@@ -18,7 +18,7 @@ from autopilot.domain import Choice, Domain, Scalar
 from autopilot.errors import Unsupported
 from autopilot.providers import torch_compile
 from autopilot.providers._ort import with_defaults
-from autopilot.providers._ort_gpu import GPU_ENERGY, GPU_MEMORY, NO_DEVICE
+from autopilot.providers._ort_gpu import EXACT, GPU_ENERGY, GPU_MEMORY, IN_TF32, NO_DEVICE, TF32, USUAL
 from autopilot.recipe import Deployment, Rival, digest, params_of
 from autopilot.torch_model import missing
 from autopilot.torch_model.available import cuda_version, torch_version
@@ -33,14 +33,13 @@ INSTALL = "pip install 'torch>=2.13,<2.14'"
 
 # The first value is the default.
 PARAMETERS: Mapping[str, Domain] = {
-    # The baseline runs with defaults, and has to be the model as given; the halves are for the search to try.
+    # The file's own types; the halves are for the search to try.
     "precision": Choice((OWN, *HALVES)),
     # One launch for all kernels of a run; recorded for each set of shapes, so with fixed ones only.
     "cuda_graphs": Choice((True, False)),
     # Shared with the host's provider, but for shapes: graphs want fixed ones.
     **torch_compile.PARAMETERS,
-    # 10 bits of precision in float32 products and convolutions; on like ONNX Runtime's, beside which it is searched.
-    "tf32": Choice((True, False)),
+    "tf32": TF32,  # on by default like ONNX Runtime's, beside which it is searched
     "device": Choice((0, 1, 2, 3, 4, 5, 6, 7)),
 }
 
@@ -110,7 +109,8 @@ class TorchCompileCudaProvider:
             hardware=("gpus", "gpu_driver"),
             sensible=sensible,
             per_shape=True,
-            rivals=(Rival("float16", options=params_of({"precision": "float16"})),),
+            exact=params_of({"precision": OWN, **EXACT}),
+            rivals=(IN_TF32, Rival("float16", options=params_of({"precision": "float16", **USUAL}))),
             unaudited="inductor's kernels don't tell which operators of the ONNX file they come from",
         )
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,9 +11,9 @@ import pytest
 
 from autopilot import plugins
 from autopilot.contracts import facts_of
-from autopilot.errors import VariantFailed
+from autopilot.errors import Failure, VariantFailed
 from autopilot.providers import _cuda_libraries, cuda, tensorrt, tensorrt_rtx
-from autopilot.recipe import Deployment, Recipe, Variant
+from autopilot.recipe import Deployment, Recipe, Variant, params_of
 from autopilot.search.prepare import SCORING_BATCH
 from autopilot.target import Target
 from tests import models
@@ -105,7 +106,8 @@ def test_cuda_options_are_onnx_runtimes() -> None:
         "use_tf32": "1",
         "enable_cuda_graph": "0",
     }
-    assert cuda.provider_options(defaults | {"io": "graph", "tf32": False})["enable_cuda_graph"] == "1"
+    assert cuda.provider_options(defaults | {"io": "graph"})["enable_cuda_graph"] == "1"
+    assert cuda.provider_options(defaults | {"tf32": False})["use_tf32"] == "0"
 
 
 def test_tensorrt_keeps_engines_apart_and_timings_together() -> None:
@@ -194,14 +196,67 @@ def test_engine_takes_as_many_samples_as_are_scored_together() -> None:
 
 @pytest.mark.parametrize("name", ["cuda", "tensorrt", "tensorrt_rtx", "torch_compile_cuda"])
 def test_half_precision_is_what_there_is_to_beat_on_a_device(name: str) -> None:
-    """Nobody serves plain float32 there: it stays what losses are told against."""
+    """Nobody serves plain float32 there, and who does nothing at all has TensorFloat-32."""
     facts = facts_of(plugins.providers()[name])
     given = Variant(Recipe(), Deployment(name, options=facts.exact))
-    (rival,) = facts.rivals
+    tf32, half = facts.rivals
 
-    assert rival.beside(given) != given
-    assert rival.name in ("float16", "fp16")
-    assert dict(facts.exact) == ({"precision": "fp32"} if name == "tensorrt" else {})
+    assert len({given.id, tf32.beside(given).id, half.beside(given).id}) == 3
+    assert (tf32.name, half.name) in (("tf32", "float16"), ("tf32", "fp16"))
+
+
+@pytest.mark.parametrize("name", ["cuda", "tensorrt", "tensorrt_rtx", "torch_compile_cuda"])
+def test_model_as_given_is_the_same_float32_on_every_nvidia_provider(name: str) -> None:
+    """What losses are told against has all bits of a float32, whatever a runtime's or a space's first values are."""
+    provider = plugins.providers()[name]
+    exact, domains = dict(facts_of(provider).exact), provider.parameters
+    precision = domains.get("precision")
+
+    assert exact["tf32"] is False
+    assert exact.get("precision") == (None if precision is None else "fp32" if name == "tensorrt" else "float32")
+    assert set(exact) <= set(facts_of(provider).numerics or ())
+    assert all(domains[option].contains(value) for option, value in exact.items())
+
+
+@pytest.mark.parametrize("name", ["cuda", "tensorrt", "tensorrt_rtx", "torch_compile_cuda"])
+def test_rivals_are_run_as_a_search_runs_them(name: str) -> None:
+    """With the runtime's own TensorFloat-32: without, what stays in float32 would slow the one to beat."""
+    facts = facts_of(plugins.providers()[name])
+
+    assert [dict(rival.options)["tf32"] for rival in facts.rivals] == [True, True]
+
+
+def test_tensorrt_without_tf32_is_told_before_its_libraries_load(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They read the variable once; CUDA, which takes the rest of the graph, gets its own option."""
+    seen: list[Any] = []
+
+    def load() -> None:
+        seen.append(os.environ.get("NVIDIA_TF32_OVERRIDE"))
+
+    def refuse(artifact: Path, options: Any, providers: Any) -> Any:
+        seen.extend(dict(own)["use_tf32"] for name, own in providers if name == cuda.EXECUTION_PROVIDER)
+        raise VariantFailed(Failure.PROVIDER_MISSING, "there is no device.")
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.delenv("AUTOPILOT_CACHE_DIR")
+    monkeypatch.setenv("NVIDIA_TF32_OVERRIDE", "")  # so that it is put back
+    monkeypatch.setattr(tensorrt, "_load_libraries", load)
+    monkeypatch.setattr(tensorrt, "open_on_device", refuse)
+    for tf32 in (True, False):
+        deployment = Deployment("tensorrt", options=params_of({"tf32": tf32}))
+        with pytest.raises(VariantFailed, match="no device"):
+            tensorrt.PROVIDER.open(dense(tmp_path / "model.onnx"), deployment)
+
+    assert seen == ["", "1", "0", "0"]
+
+
+def test_timings_with_and_without_tf32_are_kept_apart() -> None:
+    """A kernel that was fast with it must not be taken without."""
+    defaults: dict[str, Any] = {name: domain.default for name, domain in tensorrt.PARAMETERS.items()}
+
+    assert tensorrt.timings(Path("/c"), defaults) != tensorrt.timings(Path("/c"), defaults | {"tf32": False})
 
 
 @pytest.mark.parametrize("name", ["cuda", "tensorrt", "tensorrt_rtx", "torch_compile_cuda"])

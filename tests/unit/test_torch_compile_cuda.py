@@ -106,12 +106,12 @@ def test_profiles_are_refused(tmp_path: Path) -> None:
         PROVIDER.open(tmp_path / "model.onnx", Deployment(PROVIDER.name), profile_to=tmp_path / "p")
 
 
-def test_defaults_run_the_model_as_given() -> None:
-    """The baseline takes them: another precision there would hide what it costs."""
+def test_defaults_compute_in_the_files_own_types() -> None:
+    """Another precision there would hide what it costs; TensorFloat-32 is on as it is with the other providers."""
     found = settings()
 
     assert (found.precision, found.device, found.graphs, found.fixed) == ("float32", "cuda:0", True, True)
-    assert found.mode == "default"
+    assert (found.mode, found.tf32) == ("default", True)
 
 
 def test_graphs_go_with_fixed_shapes_only() -> None:
