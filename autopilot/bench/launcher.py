@@ -15,6 +15,7 @@ from autopilot.bench.child import ChildLimits
 from autopilot.bench.evaluation import Evaluation, evaluate, probe_batching
 from autopilot.bench.gpu import gpu_memory
 from autopilot.bench.live import Block, Server
+from autopilot.model import shapes_apart
 from autopilot.profile import Floats, LatencyReading, Placement
 from autopilot.recipe import Deployment
 
@@ -190,7 +191,7 @@ def _one_start(artifact: Path, deployment: Deployment, split: Split, limits: Chi
         return ColdReading(
             np.array([server.load_s]),
             peak,
-            server.placement,
+            shapes_apart(server.placement, artifact),
             server.warnings,
             () if peak is None else (peak,),
             server.resident_memory_bytes(),

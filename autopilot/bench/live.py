@@ -121,7 +121,7 @@ class Server:
             # The monotonic clock is the system's: both processes read the same one.
             self.load_s = (reply["first_answer_ns"] - started_ns - reply["preparing_ns"]) / 1e9
             self.output_names = tuple(reply["output_names"])
-            self.placement = Placement(reply["placement"])
+            self.placement = Placement(reply["placement"], tuple((name, kind) for name, kind in reply["host_nodes"]))
 
     def warm_up(self, cap_s: float = WARM_UP_CAP_S) -> None:
         """Serve requests until latency is steady or ``cap_s`` seconds are over; sets ``request_s``."""

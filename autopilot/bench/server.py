@@ -97,12 +97,14 @@ def load(request: Mapping[str, Any]) -> tuple[Serving | None, dict[str, Any]]:
     serving = Serving(sessions, split, requests, per_shape=per_shape)
     serving.answer()
     first_answer = time.monotonic_ns()
+    placement = serving.session.placement()
     return serving, {
         "first_answer_ns": first_answer,
         "preparing_ns": preparing,
         "distinct_requests": len(requests),
         "output_names": list(serving.session.output_names),
-        "placement": dict(serving.session.placement().nodes),
+        "placement": dict(placement.nodes),
+        "host_nodes": list(placement.host),
     }
 
 

@@ -7,14 +7,25 @@ from autopilot.profile.energy import EnergyReading
 from autopilot.profile.latency import LatencyReading
 from autopilot.profile.measurement import Floats, Interval, Ints, Measurement
 from autopilot.profile.operators import OperatorCost, OperatorTable
-from autopilot.profile.placement import HOST_SHAPES, Int8Audit, Kernel, Placement
+from autopilot.profile.placement import (
+    HOST,
+    HOST_SHAPES,
+    MOST_IN_SHAPES,
+    SHAPE_OPERATORS,
+    Int8Audit,
+    Kernel,
+    Placement,
+)
 from autopilot.profile.quality import QualityReading, RawScores, ScoreKind
 from autopilot.profile.record import Profile
 from autopilot.profile.stages import StageShare, StageShares
 from autopilot.profile.traffic import RateReading, TrafficReading
 
 __all__ = [
+    "HOST",
     "HOST_SHAPES",
+    "MOST_IN_SHAPES",
+    "SHAPE_OPERATORS",
     "Control",
     "EnergyReading",
     "Floats",

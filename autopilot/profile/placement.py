@@ -6,15 +6,32 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-# Where placement tells of nodes that a provider of a device leaves on the host on purpose: they compute shapes.
+# What ONNX Runtime calls the host.
+HOST = "CPUExecutionProvider"
+# Where placement tells of nodes that a provider of a device leaves there on purpose: they compute shapes.
 HOST_SHAPES = "CPUExecutionProvider (shapes)"
+# Elements of what ONNX Runtime takes for one at most (kSmallInitializerThreshold in fallback_cpu_capability.cc).
+MOST_IN_SHAPES = 100
+# What is computed of shapes, without making much of little. All have CUDA kernels for floats or move any type.
+SHAPE_OPERATORS = frozenset((
+    "Shape", "Size", "Gather", "GatherElements", "GatherND", "Slice", "Concat", "Split", "Squeeze", "Unsqueeze",
+    "Reshape", "Flatten", "Expand", "Tile", "Transpose", "Identity", "Cast", "ScatterElements", "ScatterND", "Where",
+    "Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "And", "Or", "Xor", "Not", "Add", "Sub", "Mul", "Div",
+    "Mod", "Pow", "Sqrt", "Neg", "Abs", "Sign", "Min", "Max", "Clip", "Floor", "Ceil", "Round", "CumSum", "ReduceProd",
+    "ReduceSum", "ReduceMin", "ReduceMax", "ReduceMean",
+))  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """Nodes by provider, as the runtime reports them after loading."""
+    """Nodes by provider, as the runtime reports them after loading.
+
+    ``host``: name and operator of each node on the host of a session on a device, where nobody has said yet which of
+    them compute shapes: ``model.shapes_apart`` does, from the file.
+    """
 
     nodes: Mapping[str, int] = field(default_factory=dict)
+    host: tuple[tuple[str, str], ...] = ()
 
     @property
     def working(self) -> Mapping[str, int]:

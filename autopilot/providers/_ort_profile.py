@@ -8,6 +8,7 @@ request a ``model_run`` of category ``Session``. Times are whole microseconds, c
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,13 +23,17 @@ _CONTROL_FLOW = frozenset({"If", "Loop", "Scan"})
 _NARROW = ("int8", "uint8", "int4", "uint4", "int2", "uint2")
 _NUMPY = {"float": "float32", "double": "float64"}
 _KERNEL = "_kernel_time"
+_SHAPES = ("input_type_shape", "output_type_shape")
 # Nodes that convert: their zero point's type is no weight's.
 _CONVERTS = frozenset({"QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear"})
 
 
 @dataclass(frozen=True, slots=True)
 class NodeRun:
-    """One run of one node; ``start_us`` and ``took_us`` in microseconds, ``thread`` as the runtime numbers it."""
+    """One run of one node; ``start_us`` and ``took_us`` in microseconds, ``thread`` as the runtime numbers it.
+
+    ``elements``: of the largest tensor that it read or wrote.
+    """
 
     operator: str
     provider: str
@@ -37,6 +42,7 @@ class NodeRun:
     thread: int
     start_us: int
     took_us: int
+    elements: int = 0
 
     @property
     def kind(self) -> tuple[str, str, str, str]:
@@ -91,6 +97,7 @@ def _counts(event: Mapping[str, Any], first_us: int) -> bool:
 def _node_run(event: Mapping[str, Any]) -> NodeRun:
     args = event["args"]
     types = [_NUMPY.get(name, name) for entry in args.get("input_type_shape") or () for name in entry]
+    sizes = [math.prod(dims) for key in _SHAPES for entry in args.get(key) or () for dims in entry.values()]
     operator, dtype = str(args["op_name"]), types[0] if types else ""
     others = [] if operator in _CONVERTS else [t for t in types[1:] if t in _NARROW and t != dtype]
     return NodeRun(
@@ -101,6 +108,7 @@ def _node_run(event: Mapping[str, Any]) -> NodeRun:
         int(event["tid"]),
         int(event["ts"]),
         int(event["dur"]),
+        max(sizes, default=0),
     )
 
 

@@ -11,6 +11,8 @@ import numpy as np
 
 DEVICES = ("TensorrtExecutionProvider", "CUDAExecutionProvider")
 CPU = "CPUExecutionProvider"
+# Nodes called like that have no kernel on the pretended device, or compute shapes.
+ON_HOST = "/host/"
 # Regular runs before a graph is captured, as in cuda_execution_provider.h; TensorRT captures after one.
 GRAPH_ID, SKIP = "gpu_graph_id", "-1"
 
@@ -55,8 +57,11 @@ def sessions(real: Any) -> Any:
             return self._asked
 
         def get_provider_graph_assignment_info(self) -> list[Any]:
-            parts = super().get_provider_graph_assignment_info()
-            return [SimpleNamespace(ep_name=self._asked[0], get_nodes=part.get_nodes) for part in parts]
+            nodes = [n for part in super().get_provider_graph_assignment_info() for n in part.get_nodes()]
+            stay = [n for n in nodes if self._on_device and n.name.startswith(ON_HOST)]
+            rest = [n for n in nodes if n not in stay]
+            told = ((self._asked[0], rest), (CPU, stay))
+            return [SimpleNamespace(ep_name=ep, get_nodes=lambda own=own: own) for ep, own in told if own]
 
         def get_input_memory_infos(self) -> list[Any]:
             return self._memory(super().get_input_memory_infos())

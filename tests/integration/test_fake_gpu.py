@@ -9,10 +9,16 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
+from onnx import helper
 
+from autopilot.bench.launcher import measure_cold
+from autopilot.profile import HOST, HOST_SHAPES, Placement
+from autopilot.recipe import Deployment
 from benchmarks.gpu_encoder import write_encoder
+from tests.integration.bench_support import LIMITS, samples, save, value, write_split
 from tests.integration.run_support import environment, write_study
 
 pytestmark = [
@@ -91,6 +97,25 @@ def test_search_on_a_device_ends_with_a_measured_winner(tmp_path: Path, provider
     # fuse finds nothing in this model; nothing else may break, and nothing may fall back.
     assert {t["failure"] for t in result["trials"]} <= {None, "unsupported"}
     assert "NVIDIA Pretence" in (tmp_path / "out" / "report.html").read_text()
+
+
+def test_nodes_on_the_host_are_told_apart_by_what_they_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From a serving process, which names them, to its parent, which reads the file: shapes, and a fallback."""
+    nodes = [
+        helper.make_node("Shape", ["x"], ["sizes"], "sizes"),
+        helper.make_node("Gather", ["sizes", "zero"], ["n"], "/host/n"),
+        helper.make_node("Cast", ["n"], ["count"], "/host/count", to=1),
+        helper.make_node("Gather", ["x", "order"], ["picked"], "/host/picked", axis=1),
+        helper.make_node("Div", ["picked", "count"], ["y"], "y"),
+    ]
+    stored = {"zero": np.array(0), "order": np.array([1, 0])}
+    path = save(tmp_path / "model.onnx", nodes, [value("x", ["n", 4])], [value("y", ["n", 2])], stored)
+    split = write_split(tmp_path / "split", {"x": samples(8, 4)})
+    monkeypatch.setenv("PYTHONPATH", pretending()["PYTHONPATH"])
+
+    found = measure_cold(path, Deployment("cuda"), split=split, limits=LIMITS).placement
+
+    assert found == Placement({"CUDAExecutionProvider": 2, HOST: 1, HOST_SHAPES: 2})
 
 
 def test_benchmark_of_the_device_writes_its_result(tmp_path: Path) -> None:

@@ -14,6 +14,8 @@ from autopilot.bench.arrivals import Load
 from autopilot.bench.gpu import gpu_memory
 from autopilot.bench.launcher import Server
 from autopilot.bench.traffic import measure_traffic
+from autopilot.contracts import facts_of
+from autopilot.model import shapes_apart
 from autopilot.profile import OperatorTable
 from autopilot.recipe import Deployment, params_of
 from autopilot.spec import Traffic
@@ -23,6 +25,12 @@ from tests.integration.bench_support import LIMITS, dense, samples, save, value,
 pytestmark = [pytest.mark.integration, pytest.mark.gpu]
 
 PROVIDERS = ("cuda", "tensorrt")
+
+
+@pytest.fixture(autouse=True)
+def _tf32_is_each_tests_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A session without TensorFloat-32 sets the variable for its whole process, as a serving process may."""
+    monkeypatch.setenv("NVIDIA_TF32_OVERRIDE", "")
 
 
 def needs(name: str) -> None:
@@ -38,7 +46,7 @@ def test_answers_are_those_of_the_cpu(name: str, io: str, tmp_path: Path) -> Non
     """In every way of handing arrays over, for several runs of one shape and of another."""
     needs(name)
     path = dense(tmp_path / "model.onnx", width=32, layers=2)
-    options = {"io": io} | ({"tf32": False} if name == "cuda" else {"precision": "fp32"})
+    options = {"io": io} | dict(facts_of(plugins.providers()[name]).exact)
     session = plugins.providers()[name].open(path, Deployment(name, batch=4, options=params_of(options)))
     plain = plugins.providers()["cpu"].open(path, Deployment("cpu"))
 
@@ -63,7 +71,7 @@ def test_answers_of_the_rtx_plugin_are_those_of_the_cpu(graph: bool, tmp_path: P
     """For several runs of one shape and of another, with and without a CUDA graph."""
     needs("tensorrt_rtx")
     path = dense(tmp_path / "model.onnx", width=32, layers=2)
-    deployment = Deployment("tensorrt_rtx", batch=4, options=params_of({"cuda_graph": graph}))
+    deployment = Deployment("tensorrt_rtx", batch=4, options=params_of({"cuda_graph": graph, "tf32": False}))
     session = plugins.providers()["tensorrt_rtx"].open(path, deployment)
     plain = plugins.providers()["cpu"].open(path, Deployment("cpu"))
 
@@ -112,7 +120,7 @@ def test_shapes_on_the_host_are_no_fallback(tmp_path: Path) -> None:
 
     plain = plugins.providers()["cpu"].open(path, Deployment("cpu"))
     np.testing.assert_allclose(session.run({"x": x})[0], plain.run({"x": x})[0], rtol=1e-3, atol=1e-4)
-    assert session.placement().share("CUDAExecutionProvider") == 1.0
+    assert shapes_apart(session.placement(), path).share("CUDAExecutionProvider") == 1.0
 
 
 @pytest.mark.parametrize("io", ["plain", "bound", "graph"])
@@ -121,7 +129,7 @@ def test_threads_of_one_session_get_their_own_answers(name: str, io: str, tmp_pa
     """Quality is scored by as many threads as there are cores."""
     needs(name)
     path = dense(tmp_path / "model.onnx", width=32, layers=2)
-    options = {"io": io} | ({"tf32": False} if name == "cuda" else {"precision": "fp32"})
+    options = {"io": io} | dict(facts_of(plugins.providers()[name]).exact)
     session = plugins.providers()[name].open(path, Deployment(name, batch=4, options=params_of(options)))
     plain = plugins.providers()["cpu"].open(path, Deployment("cpu"))
     asked = [samples(4, 32, seed=i) for i in range(64)]
