@@ -23,6 +23,7 @@ from typing import IO, Any
 
 from autopilot.bench.childside import PROGRESS_MARK, error_from_json
 from autopilot.errors import Failure, WorkerDied
+from autopilot.temporary import sweep
 
 # Enough of stderr for a Python traceback or ONNX Runtime's message; more only fills logs.
 TAIL_BYTES = 8192
@@ -239,6 +240,8 @@ def run_child(
             kill_group(process)
             assert process.stdout is not None
             process.stdout.close()
+            if process.returncode != 0:  # it had no time to remove what it made; a copy of the model, in a build
+                sweep()
         return _answer(folder / "answer.json", module, process.returncode if in_time else None, output.tail, limits)
     finally:
         shutil.rmtree(folder, ignore_errors=True)

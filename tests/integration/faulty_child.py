@@ -13,6 +13,7 @@ from typing import Any
 
 from autopilot.bench.childside import child_main, progress
 from autopilot.errors import DataError, Unsupported
+from autopilot.temporary import temporary_folder
 
 
 def handle(request: dict[str, Any]) -> dict[str, Any]:
@@ -25,6 +26,10 @@ def handle(request: dict[str, Any]) -> dict[str, Any]:
         ctypes.string_at(0)
     if how == "kill":
         os.kill(os.getpid(), signal.SIGKILL)
+    if how == "hang_with_folder":
+        with temporary_folder("build") as folder:
+            Path(request["pid_file"]).write_text(str(folder))
+            time.sleep(60)
     if how == "hang":
         Path(request["pid_file"]).write_text(str(os.getpid()))
         time.sleep(60)

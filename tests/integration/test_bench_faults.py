@@ -119,6 +119,16 @@ def test_hanging_child_is_stopped_with_all_it_started(tmp_path: Path) -> None:
     assert wait_until(lambda: not is_alive(int(pid_file.read_text())))
 
 
+def test_temporary_folder_of_a_stopped_child_goes_with_it(tmp_path: Path) -> None:
+    """A search may stop many builds: what each was working on is not left until the next study."""
+    told = tmp_path / "told"
+    with pytest.raises(WorkerDied, match="stopped after"):
+        run("hang_with_folder", tmp_path, wall_s=3.0, pid_file=str(told))
+
+    assert Path(told.read_text()).name.startswith("autopilot-build-")
+    assert not Path(told.read_text()).exists()
+
+
 @pytest.mark.parametrize(("how", "kind"), [("unsupported", Unsupported), ("data", DataError)])
 def test_known_errors_are_raised_again(how: str, kind: type[Exception], tmp_path: Path) -> None:
     """Class, message and hint survive the way between processes."""
