@@ -39,7 +39,8 @@ EXACT = {"tf32": False}
 IN_TF32 = Rival("tf32", options=params_of(USUAL))
 HALF = Rival("float16", steps=(Step("float16", params_of({"scope": "compute"})),), options=params_of(USUAL))
 # At 0 NVIDIA's libraries keep to float32, whatever a program sets; they read it once, when they start. TensorRT says
-# "NVIDIA_TF32_OVERRIDE=0 but BuilderFlag::kTF32 is set. Disabling TF32." (ONNX Runtime's issues 28177 and 26029).
+# "NVIDIA_TF32_OVERRIDE=0 but BuilderFlag::kTF32 is set. Disabling TF32." (ONNX Runtime's issues 28177, 26029);
+# the same words stand in libtensorrt_rtx.so.1.7.1.
 TF32_VARIABLE = "NVIDIA_TF32_OVERRIDE"
 # By the wheels' metadata on the package index: 1.26.0 asks for nvidia-…-cu12, 1.27.0 for cu13.
 LAST_FOR_CUDA_12 = "1.26.0"
