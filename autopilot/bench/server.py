@@ -187,7 +187,13 @@ class Serving:
         if self._batcher is None:
             singles = make_requests(self._split, 1, int(told["requests"]), int(told["limit_bytes"]))
             self._batcher = batcher(self._sessions, self._split, singles, told, every_size=self._per_shape)
-        return {"queue": str(self._batcher.path)}
+        return {"queue": str(self._batcher.path), "unmet": self._batcher.unmet}
+
+    def meet_size(self) -> dict[str, Any]:
+        """Run one size of batch that the runtime has not met yet."""
+        assert self._batcher is not None, "open_traffic comes first"
+        self._batcher.meet_next()
+        return {"unmet": self._batcher.unmet}
 
     def window(self, told: Mapping[str, Any]) -> dict[str, Any]:
         """Serve one window of scheduled requests."""
@@ -227,7 +233,7 @@ def load(request: Mapping[str, Any]) -> tuple[Serving | None, dict[str, Any]]:
 
     ``artifact`` None gives the same process without a model: what memory is compared with.
     """
-    from autopilot.contracts import facts_of
+    from autopilot.contracts import meets_each_shape
 
     deployment = Deployment.from_json(request["deployment"])
     provider = find_provider(deployment.provider)
@@ -239,8 +245,7 @@ def load(request: Mapping[str, Any]) -> tuple[Serving | None, dict[str, Any]]:
         return None, {"distinct_requests": len(requests)}
     assert split is not None
     sessions = [provider.open(Path(request["artifact"]), deployment) for _ in range(deployment.instances)]
-    per_shape = facts_of(provider).per_shape and dict(deployment.options).get("shapes") != "dynamic"
-    serving = Serving(sessions, split, requests, per_shape=per_shape)
+    serving = Serving(sessions, split, requests, per_shape=meets_each_shape(provider, deployment))
     serving.answer()
     first_answer = time.monotonic_ns()
     return serving, {
@@ -266,6 +271,7 @@ def _commands(serving: Serving | None) -> dict[str, Callable[[dict[str, Any]], d
         "serve_for": lambda c: serving.serve_for(float(c["seconds"])),
         "settle": lambda c: settle(),
         "open_traffic": serving.open_traffic,
+        "meet_size": lambda c: serving.meet_size(),
         "window": serving.window,
     }
 

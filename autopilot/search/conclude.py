@@ -47,7 +47,7 @@ def conclude(
     """
     setup = evaluator.setup
     problem = setup.problem
-    evaluator.deadline = None
+    evaluator.allowance.deadline = None
     choice = choice_of(evaluator, records)
     found = decide(evaluator, records, ranking, out_of_time=lambda: time.monotonic() > deadline)
     records = _with_verified(records, found.verification)

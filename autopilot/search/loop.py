@@ -6,6 +6,7 @@ import contextlib
 import os
 import time
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from autopilot import plugins
@@ -30,6 +31,7 @@ from autopilot.search.reporting import try_report
 from autopilot.search.rivals import follow, rival_name, settle_baseline
 from autopilot.search.sampler import Sampler
 from autopilot.search.samples import save_samples
+from autopilot.search.shapes import first_runs
 from autopilot.search.state import RunState
 from autopilot.search.storage import logged_spec
 from autopilot.search.texts import against_budget, baseline_text, best_text, control_text, deployment_text, recipe_text
@@ -151,7 +153,7 @@ class RunningStudy:
     def search(self) -> None:
         """Trials until their number, the time or what is worth trying is used up."""
         setup = self.setup
-        self.evaluator.deadline = self.deadline - self._reserve_s
+        self.evaluator.allowance.deadline = self.deadline - self._reserve_s
         candidates = SpaceCandidates(setup.space, setup.target, self.ranking, seed=setup.problem.search.seed)
         expected_s = self.evaluator.expected_s()
         hunt = Hunt(
@@ -160,13 +162,14 @@ class RunningStudy:
             self.book,
             self.evaluator,
             trials=setup.problem.search.trials,
-            deadline=self.evaluator.deadline,
+            deadline=self.deadline - self._reserve_s,
             proposer=Proposer(
                 candidates,
                 self.ranking,
                 setup.problem.budget.axes,
                 known=known_for(len(setup.space.providers)),
                 expected_s=expected_s,
+                first_runs=partial(first_runs, setup),
             ),
             watch=_Watch(self),
         )

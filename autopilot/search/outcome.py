@@ -93,10 +93,16 @@ class Outcome:
         self.stage = max(self.stage, stage, key=_STAGES.index)
 
     @contextmanager
-    def timed(self, key: str) -> Iterator[None]:
-        """Add the wall seconds of a block to ``seconds[key]``."""
+    def timed(self, key: str, *, out_of: str = "") -> Iterator[None]:
+        """Add the wall seconds of a block to ``seconds[key]``.
+
+        ``out_of``: the key of a block around it, which doesn't count them: the seconds of a trial add up.
+        """
         start = time.perf_counter()
         try:
             yield
         finally:
-            self.seconds[key] = self.seconds.get(key, 0.0) + time.perf_counter() - start
+            took_s = time.perf_counter() - start
+            self.seconds[key] = self.seconds.get(key, 0.0) + took_s
+            if out_of:
+                self.seconds[out_of] = self.seconds.get(out_of, 0.0) - took_s

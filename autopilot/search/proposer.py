@@ -24,6 +24,7 @@ from autopilot.recipe import Variant
 from autopilot.result import TrialRecord, TrialState
 from autopilot.search.prices import BuildPrices, Techniques
 from autopilot.search.ranking import Ranking
+from autopilot.search.shapes import FirstRuns, ShapePrices
 from autopilot.search.stages import Screen, stage_costs
 from autopilot.search.surrogate import Observations, Prediction, Surrogate, Table
 
@@ -94,7 +95,8 @@ class Proposer:
     """Proposes variants for one study.
 
     ``limits``: the budget's axes. ``known``: how many recommended variants are tried before the model is asked.
-    ``expected_s``: what stages should cost before any trial told.
+    ``expected_s``: what stages should cost before any trial told. ``first_runs``: how many a deployment makes before
+    it is timed.
     """
 
     candidates: Candidates
@@ -102,6 +104,7 @@ class Proposer:
     limits: Sequence[str]
     known: int = KNOWN
     expected_s: Mapping[Screen, float] = field(default_factory=dict)
+    first_runs: FirstRuns = lambda deployment: 0
     techniques: Techniques = plugins.techniques
     _questions: Questions = field(default_factory=dict)
     _poor: int = 0
@@ -112,8 +115,9 @@ class Proposer:
     ) -> Proposal:
         """The next variant to try, of those that are new and should be built and measured in ``left_s`` seconds."""
         if len(records) <= self.known:
-            for variant in self.candidates.known_good():
-                if is_new(variant):
+            known = [v for v in self.candidates.known_good() if is_new(v)]
+            for variant, worth_s in zip(known, self._worth_s(records, known), strict=True):
+                if worth_s <= left_s:
                     return Proposal(variant, "recommended for this machine")
         pool = [v for v in self.candidates.pool(records) if is_new(v)]
         if not pool:
@@ -150,14 +154,15 @@ class Proposer:
 
     def _worth_s(self, records: Sequence[TrialRecord], pool: Sequence[Variant]) -> Floats:
         """Seconds that a trial of each variant should take: what was built or scored before costs nothing again."""
-        prices = {c.stage: c.price_s for c in stage_costs(records) if c.price_s is not None}
+        prices = {c.stage: c.price_s for c in stage_costs(records, first_runs=False) if c.price_s is not None}
         price = {s: prices.get(s.value, self.expected_s.get(s, 0.0)) for s in Screen}
         builds = BuildPrices.learn(records, price[Screen.BUILD], self.techniques)
+        shapes = ShapePrices.learn(records, self.first_runs)
         scored = {r.variant.recipe for r in records if "evaluate" in r.seconds}
-        always_s = price[Screen.LOAD] + price[Screen.LATENCY]
+        always_s = price[Screen.LOAD] + price[Screen.LATENCY] + price[Screen.ENERGY]
         out = []
         for variant in pool:
-            seconds = always_s + builds.seconds(variant.recipe)
+            seconds = always_s + builds.seconds(variant.recipe) + shapes.seconds(variant.deployment)
             if variant.recipe not in scored:
                 seconds += price[Screen.QUALITY]
             out.append(max(seconds, 0.1))

@@ -9,7 +9,6 @@ from dataclasses import replace
 
 from autopilot import plugins, stats
 from autopilot.artifact import Artifact
-from autopilot.bench.child import ChildLimits
 from autopilot.bench.control import PAIR_S, measure_control
 from autopilot.bench.launcher import MIN_BLOCK_REQUESTS, MIN_BLOCKS
 from autopilot.bench.live import Server
@@ -20,9 +19,11 @@ from autopilot.errors import Failure, VariantFailed
 from autopilot.observer import Observer
 from autopilot.profile import Control, LatencyReading, Measurement
 from autopilot.recipe import Deployment
+from autopilot.search.allowance import Allowance
 from autopilot.search.decider import Decider
 from autopilot.search.outcome import BASELINE, Effort, GiveUp, Outcome, cap_s
 from autopilot.search.prepare import Setup
+from autopilot.search.shapes import open_traffic
 from autopilot.search.steadiness import Drift, Reading, swing
 from autopilot.search.traffic import TrafficPass, planned_rounds, request_pair_s, round_s
 
@@ -40,12 +41,12 @@ class LatencyPass:
     taken after the baseline's own. A reading during which the machine moved is taken again, once.
     """
 
-    def __init__(self, setup: Setup, observer: Observer, baseline: Outcome, limits: Callable[[], ChildLimits]) -> None:
+    def __init__(self, setup: Setup, observer: Observer, baseline: Outcome, allowance: Allowance) -> None:
         self.control: Control | None = None
         self._setup = setup
         self._observer = observer
         self._baseline = baseline
-        self._limits = limits
+        self._allowance = allowance
         self._drift = Drift(allowed=_allowed(setup))
         self._server: Server | None = None
 
@@ -150,13 +151,17 @@ class LatencyPass:
     def _servers(self, outcome: Outcome, effort: Effort, split: Split) -> Iterator[Servers]:
         """The candidate's server and the baseline's; fresh ones both for verification."""
         if outcome is self._baseline:
-            yield self._baseline_server(split), None
+            baseline = self._baseline_server(split)
+            self._open(baseline, outcome)
+            yield baseline, None
             return
         if not effort.ends_early:
             self.close()
         baseline = self._baseline_server(split)
+        self._open(baseline, None)
         with self._start(outcome.artifact, outcome.variant.deployment, split) as candidate:
             try:
+                self._open(candidate, outcome)
                 yield candidate, baseline
             except VariantFailed as exc:
                 if baseline.is_alive:
@@ -165,6 +170,11 @@ class LatencyPass:
                 message = f"the baseline's server ended beside it: {exc.message}"
                 raise VariantFailed(Failure.CRASH, message, log=exc.log) from exc
             outcome.warnings.extend(w for w in candidate.warnings if w not in outcome.warnings)
+
+    def _open(self, server: Server, outcome: Outcome | None) -> None:
+        """Under scheduled traffic: what comes before the first window, which is no part of what is measured."""
+        if self._setup.problem.traffic.is_server:
+            open_traffic(server, self._setup, outcome, allowance=self._allowance, observer=self._observer)
 
     def _baseline_server(self, split: Split) -> Server:
         if self._server is not None and not self._server.is_alive:
@@ -177,7 +187,7 @@ class LatencyPass:
         return self._start(self._baseline.artifact, self._baseline.variant.deployment, split)
 
     def _start(self, artifact: Artifact, deployment: Deployment, split: Split) -> Server:
-        return Server.start(artifact.path, deployment, split=split, limits=self._limits())
+        return Server.start(artifact.path, deployment, split=split, limits=self._allowance.limits)
 
 
 def _allowed(setup: Setup) -> float | None:

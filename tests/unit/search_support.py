@@ -25,6 +25,7 @@ from autopilot.model.inspect import TensorInfo
 from autopilot.observer import NullObserver
 from autopilot.profile import Control, Interval, LatencyReading, Measurement, Profile
 from autopilot.recipe import Recipe, Variant
+from autopilot.search.allowance import Allowance
 from autopilot.search.outcome import SCREENING, VERIFYING, Effort, Outcome
 from autopilot.search.prepare import Setup
 from autopilot.search.stages import Screen
@@ -90,6 +91,7 @@ def setup_of(
     scenario: Any = "single_stream",
     info: ModelInfo | None = None,
     batched: bool = True,
+    audit: Any = "fail",
 ) -> Setup:
     """The fixed parts of a simulated study."""
     problem = Problem(
@@ -107,6 +109,7 @@ def setup_of(
         version=None,
         rationale="",
         raw={},
+        audit=audit,
     )
     splits = Splits(split(batched=batched), split("test", 300, batched=batched), split("calibration"), None, (), "d")
     return Setup(
@@ -175,7 +178,7 @@ class FakeEvaluator:
     compared: list[tuple[str, str]] = field(default_factory=list)
     comparing_noise: float = 0.005  # half the interval of a direct comparison
     costed: list[str] = field(default_factory=list)  # variants whose operators were timed
-    deadline: float | None = None
+    allowance: Allowance = field(default_factory=lambda: Allowance(ChildLimits(600.0)))
     control: Control | None = None
     on_event: Callable[[], None] = lambda: None
     baseline_samples: str = "0"

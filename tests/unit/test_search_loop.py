@@ -286,8 +286,8 @@ def test_trial_that_the_studys_end_stopped_is_no_timeout_of_its_variant(
     measure = FakeEvaluator.measure
 
     def slow(self: FakeEvaluator, variant: Variant, *args: Any, **kwargs: Any) -> Any:
-        if variant.recipe.steps and self.deadline is not None:
-            time.sleep(max(0.0, self.deadline - time.monotonic()))
+        if variant.recipe.steps and self.allowance.deadline is not None:
+            time.sleep(max(0.0, self.allowance.left_s))
             raise VariantFailed(Failure.TIMEOUT, "stopped.")
         return measure(self, variant, *args, **kwargs)
 
