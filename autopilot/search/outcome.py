@@ -53,10 +53,14 @@ def cap_s(effort: Effort, problem: Problem, *, pair_s: float) -> float:
     """
     if effort is not VERIFYING:
         return min(effort.cap_s, problem.search.measure_cap_s)
+    return max(problem.search.measure_cap_s, needed_s(problem, pair_s=pair_s))
+
+
+def needed_s(problem: Problem, *, pair_s: float) -> float:
+    """How long requests are read before the budget's percentiles have upper bounds at all, in seconds."""
     percentiles = [float(m["q"]) for axis in problem.budget.axes if (m := PERCENTILE.fullmatch(axis))]
     requests = max((enough_for(q) for q in percentiles), default=0)
-    needed_s = min(DEPENDENT * requests * pair_s, SLOW_SHARE * problem.search.timeout_s)
-    return max(problem.search.measure_cap_s, needed_s)
+    return min(DEPENDENT * requests * pair_s, SLOW_SHARE * problem.search.timeout_s)
 
 
 _STAGES = tuple(Stage)

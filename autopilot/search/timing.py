@@ -25,7 +25,7 @@ from autopilot.search.outcome import BASELINE, Effort, GiveUp, Outcome, cap_s
 from autopilot.search.prepare import Setup
 from autopilot.search.shapes import open_traffic
 from autopilot.search.steadiness import Drift, Reading, swing
-from autopilot.search.traffic import TrafficPass, planned_rounds, request_pair_s, round_s
+from autopilot.search.traffic import Pair, TrafficPass, planned_rounds, request_pair_s, round_s
 
 # Of one pair of processes: some 25 pairs of blocks, so that starting them takes less than half of the time.
 ROUND_S = 1.5
@@ -119,7 +119,7 @@ class LatencyPass:
         )
         found = measure_rounds(
             lambda: self._servers(outcome, effort, split),
-            plan=lambda pair: self._plan(effort, pair),
+            plan=lambda pair: plan_of(self._setup, effort, pair),
             decided=decided,
             measure=TrafficPass(self._setup, effort) if problem.traffic.is_server else None,
         )
@@ -132,20 +132,6 @@ class LatencyPass:
             return 0.0
         t = stats.t_quantile(0.975, self.control.pairs)
         return t * self.control.spread / math.sqrt(effort.rounds)
-
-    def _plan(self, effort: Effort, pair: Servers) -> Plan:
-        if self._setup.problem.traffic.is_server:
-            cap = cap_s(effort, self._setup.problem, pair_s=request_pair_s(self._setup, pair))
-            if effort.rounds == 1:
-                return Plan(1, cap)
-            return Plan(planned_rounds(self._setup, pair, effort), cap, max(ROUND_S, round_s(self._setup, pair)))
-        pair_s = sum(server.request_s or 0.0 for server in pair if server is not None)
-        cap = cap_s(effort, self._setup.problem, pair_s=pair_s)
-        if effort.rounds == 1:
-            return Plan(1, cap)
-        # A round of a slow model takes its blocks whatever the cap is.
-        one_s = max(ROUND_S, pair_s * MIN_BLOCKS * MIN_BLOCK_REQUESTS)
-        return Plan(max(1, min(effort.rounds, int(cap / one_s))), cap, one_s)
 
     @contextmanager
     def _servers(self, outcome: Outcome, effort: Effort, split: Split) -> Iterator[Servers]:
@@ -188,6 +174,22 @@ class LatencyPass:
 
     def _start(self, artifact: Artifact, deployment: Deployment, split: Split) -> Server:
         return Server.start(artifact.path, deployment, split=split, limits=self._allowance.limits)
+
+
+def plan_of(setup: Setup, effort: Effort, pair: Pair) -> Plan:
+    """How long ``pair`` is read with ``effort``, in how many rounds."""
+    if setup.problem.traffic.is_server:
+        cap = cap_s(effort, setup.problem, pair_s=request_pair_s(setup, pair))
+        if effort.rounds == 1:
+            return Plan(1, cap)
+        return Plan(planned_rounds(setup, pair, effort), cap, max(ROUND_S, round_s(setup, pair)))
+    pair_s = sum(server.request_s or 0.0 for server in pair if server is not None)
+    cap = cap_s(effort, setup.problem, pair_s=pair_s)
+    if effort.rounds == 1:
+        return Plan(1, cap)
+    # A round of a slow model takes its blocks whatever the cap is.
+    one_s = max(ROUND_S, pair_s * MIN_BLOCKS * MIN_BLOCK_REQUESTS)
+    return Plan(max(1, min(effort.rounds, int(cap / one_s))), cap, one_s)
 
 
 def _allowed(setup: Setup) -> float | None:

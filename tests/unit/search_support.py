@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -29,6 +30,7 @@ from autopilot.search.allowance import Allowance
 from autopilot.search.outcome import SCREENING, VERIFYING, Effort, Outcome
 from autopilot.search.prepare import Setup
 from autopilot.search.stages import Screen
+from autopilot.search.timetable import Timetable
 from autopilot.space import SearchSpace
 from autopilot.spec import DataSpec, MetricSpec, Problem, SearchSpec, TargetSpec, Traffic
 from autopilot.target import Target
@@ -261,6 +263,11 @@ class FakeEvaluator:
 
     def verdict(self, outcome: Outcome) -> Verdict:
         return self.setup.problem.budget.judge(outcome.measured)
+
+
+def timetable(*, late: bool = False) -> Timetable:
+    """One with time for everything, or for nothing more."""
+    return Timetable(lambda record: 1.0, -1.0 if late else math.inf, late_s=math.inf, clock=lambda: 0.0)
 
 
 def figures(facts: Facts, *, later: bool) -> dict[str, Measurement]:

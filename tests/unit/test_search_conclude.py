@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -22,7 +23,7 @@ from autopilot.search.explain import explain
 from autopilot.search.finalists import MOST_LATE, Verification, line_up, verify
 from autopilot.search.outcome import Outcome
 from autopilot.search.ranking import Ranking
-from tests.unit.search_support import BUDGET, Facts, FakeEvaluator, Recorder, artifact_of, figures, setup_of
+from tests.unit.search_support import BUDGET, Facts, FakeEvaluator, Recorder, artifact_of, figures, setup_of, timetable
 
 RANKING = Ranking("latency_p50_ms", maximize=False)
 Later = Callable[[int], Facts]
@@ -68,7 +69,7 @@ def concluded(
     monkeypatch.setattr(module, "write_outputs", lambda result, out, artifact, **more: result)
     records = [record(i, f, TrialState.PRUNED if i in pruned else TrialState.COMPLETE) for i, f in enumerate(facts)]
     evaluator: Any = evaluator_of(folder, facts)
-    deadline = -math.inf if late else math.inf
+    deadline = time.monotonic() - 1.0 if late else math.inf
     return module.conclude(evaluator, records, RANKING, started=0.0, deadline=deadline, out=folder)
 
 
@@ -119,8 +120,8 @@ def test_time_up_ends_verification_as_soon_as_one_holds(tmp_path: Path) -> None:
     late: Any = evaluator_of(tmp_path, facts)
     early: Any = evaluator_of(tmp_path, facts)
 
-    assert len(verify(late, records, RANKING, out_of_time=lambda: True).done) == 1
-    assert len(verify(early, records, RANKING, out_of_time=lambda: False).done) > 1
+    assert len(verify(late, records, RANKING, timetable=timetable(late=True)).done) == 1
+    assert len(verify(early, records, RANKING, timetable=timetable()).done) > 1
 
 
 def test_variant_given_up_is_verified_when_the_better_ones_fail(
@@ -266,7 +267,7 @@ def test_one_finalist_is_verified_when_a_limit_can_not_be_measured(tmp_path: Pat
     records = [replace(record(i, f), verdict=unknown) for i, f in enumerate(facts)]
     evaluator: Any = evaluator_of(tmp_path, facts)
 
-    assert len(verify(evaluator, records, RANKING, out_of_time=lambda: False).done) == 1
+    assert len(verify(evaluator, records, RANKING, timetable=timetable()).done) == 1
 
 
 def test_operators_of_baseline_and_chosen_variant_alone_are_timed(tmp_path: Path) -> None:
@@ -274,7 +275,7 @@ def test_operators_of_baseline_and_chosen_variant_alone_are_timed(tmp_path: Path
     facts = [Facts(1.0), Facts(0.4), Facts(0.5)]
     evaluator: Any = evaluator_of(tmp_path, facts)
     records = [record(i, f) for i, f in enumerate(facts)]
-    done = verify(evaluator, records, RANKING, out_of_time=lambda: False).done
+    done = verify(evaluator, records, RANKING, timetable=timetable()).done
     chosen = done[0]
     baseline, own = module._take_costs(evaluator, chosen)
 
@@ -295,12 +296,12 @@ def test_stages_and_operators_are_in_the_result(tmp_path: Path, monkeypatch: pyt
 
     def take(self: FakeEvaluator, outcome: Outcome) -> None:
         outcome.profile = replace(outcome.profile or Profile(outcome.variant.id), operators=table)
-        outcome.warnings.append(f"timed {len(outcome.variant.recipe.steps)}")
+        outcome.warnings.append("timed given" if not outcome.variant.recipe.steps else "timed chosen")
 
     monkeypatch.setattr(FakeEvaluator, "take_costs", take)
     result = concluded(tmp_path, [Facts(1.0), Facts(0.4)], monkeypatch)
 
     assert result.best is not None
     assert result.best.operators == result.baseline.operators == table
-    assert {"timed 0", "timed 1"} <= set(result.warnings)
+    assert {"timed given", "timed chosen"} <= set(result.warnings)
     assert StudyResult.from_json(result.to_json()).best == result.best

@@ -368,3 +368,36 @@ def test_interrupted_run_says_how_long_it_took(tmp_path: Path) -> None:
     assert len(result.trials) < 10
     assert result.elapsed_s >= 10_000
     assert any("time is up" in note for note in watcher.notes)
+
+
+def test_time_kept_for_the_finalists_follows_what_trials_took(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A first guess that was too small is made good as soon as trials tell: the search then ends, and says for what."""
+    kept = iter([0.0, 0.0, 0.0, 600.0])
+    known: list[int] = []
+
+    def reserve(setup: Any, records: Any, ranking: Any, baseline: Any) -> float:
+        known.append(len(records))
+        return next(kept)
+
+    monkeypatch.setattr(loop, "reserve_s", reserve)
+    watcher = Recorder()
+    result, (evaluator,) = run(
+        tmp_path, lambda v: Facts(0.5), search=SearchSpec(trials=10, timeout_s=600.0), observer=watcher
+    )
+
+    assert known == [1, 2, 3, 4]
+    assert len(result.trials) == 4
+    assert result.ended == "time is up, but for 600 s to measure the finalists again"
+    assert any(result.ended in note for note in watcher.notes)
+    assert evaluator.allowance.deadline is None  # finalists are not cut off by it
+
+
+def test_study_whose_time_one_finalist_takes_is_told_so_at_its_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The user may give it more before hours are over."""
+    monkeypatch.setattr(loop, "reserve_s", lambda *given: 300.0)
+    watcher = Recorder()
+    run(tmp_path, lambda v: Facts(0.5), observer=watcher)
+
+    assert any("should take some 300 s, most of the study's time: give it more" in note for note in watcher.notes)
