@@ -20,8 +20,9 @@ from autopilot.profile import Interval, Measurement
 from autopilot.recipe import Recipe, Step, Variant, params_of
 from autopilot.result import Status, StudyResult, TrialRecord, TrialState, speed_axis, trial_rows
 from autopilot.search import conclude as module
-from autopilot.search.book import ENOUGH_BETTER, Book
+from autopilot.search.book import Book
 from autopilot.search.finalists import MOST_ON_FRONT, MOST_TIED, choose, front_of, next_finalist, verify
+from autopilot.search.hopeless import ENOUGH_BETTER
 from autopilot.search.ledger import Ledger
 from autopilot.search.outcome import Outcome
 from autopilot.search.ranking import Ranking
