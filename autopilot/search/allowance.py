@@ -33,3 +33,8 @@ class Allowance:
     def limits(self) -> ChildLimits:
         """The limits of a child that is started now."""
         return replace(self._usual, wall_s=min(self._usual.wall_s, max(GRACE_S, self.left_s)))
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the deadline has passed by more than one child may overrun it: nothing further is worth starting."""
+        return self.left_s < -GRACE_S

@@ -179,11 +179,9 @@ class Evaluator:
             if reason is not None and effort.ends_early:
                 outcome.cut_short = reason
                 return outcome
-            try:
-                run()
-            except DataError as exc:
-                # The baseline passed on the same samples: what the metric or a hook can't take is this variant's.
-                raise VariantFailed(Failure.WRONG_NUMERICS, f"its outputs can't be used: {exc.message}") from exc
+            if effort.ends_early and self.allowance.is_over:
+                raise VariantFailed(Failure.TIMEOUT, "the study's time was up before it was measured to the end.")
+            _ran(run, outcome)
             outcome.reach(stage)
         outcome.broken = self.setup.problem.budget.broken(outcome.measured)
         return outcome
@@ -246,3 +244,21 @@ class Evaluator:
     def verdict(self, outcome: Outcome) -> Verdict:
         """The budget's judgement of what was measured."""
         return self.setup.problem.budget.judge(outcome.measured)
+
+
+def _ran(run: Callable[[], None], outcome: Outcome) -> None:
+    """Run one pass.
+
+    Raises:
+        VariantFailed: with the seconds that the trial has spent.
+    """
+    try:
+        run()
+    except VariantFailed as exc:
+        exc.seconds = dict(outcome.seconds)
+        raise
+    except DataError as exc:
+        # The baseline passed on the same samples: what the metric or a hook can't take is this variant's.
+        failed = VariantFailed(Failure.WRONG_NUMERICS, f"its outputs can't be used: {exc.message}")
+        failed.seconds = dict(outcome.seconds)
+        raise failed from exc

@@ -95,7 +95,8 @@ class Hunt:
         """Trials until their number, the time or what is worth trying is used up; why it ended."""
         while self._is_open():
             if self._left_s <= 0:
-                kept = f", but for {self.kept_s:.0f} s to measure the finalists again" if self.kept_s else ""
+                kept_s = self.kept_s + self._left_s  # of a study that goes on there may be nothing left
+                kept = f", but for {kept_s:.0f} s to measure the finalists again" if kept_s > 0 else ""
                 return self._say(f"time is up{kept}")
             trial, variant = self._sampler.ask(self._space)
             if self._exhausted:
@@ -179,15 +180,16 @@ class Hunt:
                     variant, artifact, SCREENING, give_up=self._book.hopeless, order=self._order()
                 )
             except VariantFailed as exc:
-                if exc.failure is Failure.TIMEOUT and self._left_s <= 0:
-                    self._book.abandoned(trial)
+                again = attempt == 1 and exc.failure in RETRIED
+                if self._left_s <= 0 and (again or exc.failure is Failure.TIMEOUT):
+                    self._book.abandoned(trial)  # a run that goes on with the study has the time to try it
                     return
-                if attempt == 1 and exc.failure in RETRIED:
+                if again:
                     self.watch.note(f"{exc.failure.value}: {exc.message} Trying once more.")
                     continue
-                if artifact is not None:
+                if artifact is not None and not exc.seconds:
                     seconds[Screen.LOAD.value] = self._clock() - begun - seconds.get(Screen.BUILD.value, 0.0)
-                self._book.failed(trial, variant, exc, seconds, was_built=artifact is not None)
+                self._book.failed(trial, variant, exc, seconds | exc.seconds, was_built=artifact is not None)
                 return
             outcome.seconds = seconds | outcome.seconds
             self._book.measured(trial, outcome, self._evaluator.verdict(outcome))

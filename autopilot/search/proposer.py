@@ -154,7 +154,8 @@ class Proposer:
 
     def _worth_s(self, records: Sequence[TrialRecord], pool: Sequence[Variant]) -> Floats:
         """Seconds that a trial of each variant should take: what was built or scored before costs nothing again."""
-        prices = {c.stage: c.price_s for c in stage_costs(records, first_runs=False) if c.price_s is not None}
+        told = [r for r in records if r.failure is not Failure.TIMEOUT]  # one that hung says nothing of others
+        prices = {c.stage: c.price_s for c in stage_costs(told, first_runs=False) if c.price_s is not None}
         price = {s: prices.get(s.value, self.expected_s.get(s, 0.0)) for s in Screen}
         builds = BuildPrices.learn(records, price[Screen.BUILD], self.techniques)
         shapes = ShapePrices.learn(records, self.first_runs)

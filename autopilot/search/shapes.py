@@ -73,10 +73,10 @@ class ShapePrices:
 
     @classmethod
     def learn(cls, records: Sequence[TrialRecord], runs: FirstRuns) -> ShapePrices:
-        """What first runs took where trials made them."""
+        """What first runs took where trials made them, or at least took, where they were more than the time allowed."""
         prices = cls(runs)
         for record in records:
-            count = runs(record.variant.deployment)
+            count = runs(record.variant.deployment) if record.failure in (None, Failure.TIMEOUT) else 0
             if count and SHAPES in record.seconds:
                 seconds, counted = prices._spent.get(record.variant.deployment.provider, (0.0, 0))
                 prices._spent[record.variant.deployment.provider] = (seconds + record.seconds[SHAPES], counted + count)

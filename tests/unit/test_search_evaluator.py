@@ -452,10 +452,37 @@ def test_children_get_less_time_as_the_study_ends(tmp_path: Path, bench: Bench) 
     """Each child may overrun the study's time by the grace, not each trial by all its children."""
     evaluator = begun(tmp_path)
     evaluator.measure(WANTED, artifact_of(WANTED.recipe))
-    evaluator.allowance.deadline = time.monotonic() - 50.0
+    evaluator.allowance.deadline = time.monotonic() - 10.0
     evaluator.measure(WANTED, artifact_of(WANTED.recipe))
 
     assert [limits.wall_s for limits in bench.limits] == [600.0, 600.0, GRACE_S]
+
+
+def test_trial_ends_between_passes_once_its_study_is_late(tmp_path: Path, bench: Bench) -> None:
+    """One child may overrun the study's time, and then no other is started; finalists are another matter."""
+    evaluator = begun(tmp_path)
+    bench.cold_starts.clear()
+    evaluator.allowance.deadline = time.monotonic() - GRACE_S - 1.0
+    with pytest.raises(VariantFailed, match="time was up") as caught:
+        evaluator.measure(WANTED, artifact_of(WANTED.recipe))
+
+    assert caught.value.failure is Failure.TIMEOUT
+    assert bench.cold_starts == []
+    assert evaluator.measure(WANTED, artifact_of(WANTED.recipe), VERIFYING).stage is Stage.QUALITY
+
+
+@pytest.mark.parametrize("in_score", [False, True])
+def test_failure_carries_the_seconds_that_were_spent(tmp_path: Path, bench: Bench, in_score: bool) -> None:
+    """Stage by stage, the one that failed included."""
+    evaluator = begun(tmp_path)
+    if in_score:
+        bench.score_error = DataError("undefined.")
+    else:
+        bench.latency_error = [VariantFailed(Failure.OOM, "killed")]
+    with pytest.raises(VariantFailed) as caught:
+        evaluator.measure(WANTED, artifact_of(WANTED.recipe))
+
+    assert list(caught.value.seconds) == ["load", "profile", *(["evaluate"] if in_score else [])]
 
 
 def test_start_time_is_taken_several_times_where_it_is_judged(tmp_path: Path, bench: Bench) -> None:

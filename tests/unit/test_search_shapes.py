@@ -215,6 +215,25 @@ def test_price_of_first_runs_is_learned_for_each_provider() -> None:
     assert ShapePrices.learn([], runs).seconds(Deployment("slow")) == 0.0
 
 
+def test_first_runs_that_took_more_than_the_time_allowed_are_a_price_too() -> None:
+    """Else every further deployment of that provider would be tried for as long; a crash tells none."""
+    cut = replace(trial(0, Deployment("slow", batch=8), shapes=600.0), state=TrialState.FAILED)
+
+    timed_out, crashed = (replace(cut, failure=failure) for failure in (Failure.TIMEOUT, Failure.CRASH))
+    assert ShapePrices.learn([timed_out], runs).seconds(Deployment("slow", batch=4)) == 300.0
+    assert ShapePrices.learn([crashed], runs).seconds(Deployment("slow", batch=4)) == 0.0
+
+
+def test_trial_that_hung_makes_no_others_seem_too_long() -> None:
+    """Ten minutes of one that gave no answer, and two minutes left: others take a second."""
+    hung = replace(trial(1, Deployment("cpu"), profile=600.0), state=TrialState.FAILED, failure=Failure.TIMEOUT)
+    records = [trial(0, Deployment("cpu")), hung, trial(2, Deployment("cpu"), profile=1.0)]
+    wanted = Variant(Recipe(), Deployment("cpu", batch=2))
+    proposer = Proposer(Offered([wanted], [wanted]), Ranking("latency_p50_ms", maximize=False), BUDGET.axes)
+
+    assert proposer.next(records, lambda v: True, 120.0).variant == wanted
+
+
 def test_stages_of_the_result_tell_the_whole_pass_and_proposals_go_by_the_pass_alone() -> None:
     """What a deployment pays for its sizes is no reason to take others for dear."""
     records = [
