@@ -22,11 +22,12 @@ from autopilot.errors import Failure
 from autopilot.profile import Interval
 from autopilot.recipe import Variant
 from autopilot.result import TrialRecord, TrialState
-from autopilot.search.prices import BuildPrices, Techniques
+from autopilot.search.prices import Techniques
 from autopilot.search.ranking import Ranking
-from autopilot.search.shapes import FirstRuns, ShapePrices
-from autopilot.search.stages import Screen, stage_costs
+from autopilot.search.shapes import FirstRuns
+from autopilot.search.stages import Screen
 from autopilot.search.surrogate import Observations, Prediction, Surrogate, Table
+from autopilot.search.trial_prices import TrialPrices
 
 Floats = npt.NDArray[np.float64]
 
@@ -116,7 +117,7 @@ class Proposer:
         """The next variant to try, of those that are new and should be built and measured in ``left_s`` seconds."""
         if len(records) <= self.known:
             known = [v for v in self.candidates.known_good() if is_new(v)]
-            for variant, worth_s in zip(known, self._worth_s(records, known), strict=True):
+            for variant, worth_s in zip(known, self._prices(records).trials_s(known), strict=True):
                 if worth_s <= left_s:
                     return Proposal(variant, "recommended for this machine")
         pool = [v for v in self.candidates.pool(records) if is_new(v)]
@@ -130,7 +131,7 @@ class Proposer:
         model = _Model(table, index, told, self._questions, len(records))
         rows = [index[v.id] for v in pool]
         chance = model.chance(self.limits)[rows]
-        gain, worth = model.improvement(self.ranking)[rows], self._worth_s(records, pool)
+        gain, worth = model.improvement(self.ranking)[rows], np.array(self._prices(records).trials_s(pool))
         in_time = worth <= left_s
         if not in_time.any():
             return Proposal(None, "nothing that is left to try should end in the time that is left", 0.0)
@@ -152,22 +153,8 @@ class Proposer:
             self._questions = {name: (trials, model.on(table)) for name, (trials, model) in self._questions.items()}
         return self._table
 
-    def _worth_s(self, records: Sequence[TrialRecord], pool: Sequence[Variant]) -> Floats:
-        """Seconds that a trial of each variant should take: what was built or scored before costs nothing again."""
-        told = [r for r in records if r.failure is not Failure.TIMEOUT]  # one that hung says nothing of others
-        prices = {c.stage: c.price_s for c in stage_costs(told, first_runs=False) if c.price_s is not None}
-        price = {s: prices.get(s.value, self.expected_s.get(s, 0.0)) for s in Screen}
-        builds = BuildPrices.learn(records, price[Screen.BUILD], self.techniques)
-        shapes = ShapePrices.learn(records, self.first_runs)
-        scored = {r.variant.recipe for r in records if "evaluate" in r.seconds}
-        always_s = price[Screen.LOAD] + price[Screen.LATENCY] + price[Screen.ENERGY]
-        out = []
-        for variant in pool:
-            seconds = always_s + builds.seconds(variant.recipe) + shapes.seconds(variant.deployment)
-            if variant.recipe not in scored:
-                seconds += price[Screen.QUALITY]
-            out.append(max(seconds, 0.1))
-        return np.array(out)
+    def _prices(self, records: Sequence[TrialRecord]) -> TrialPrices:
+        return TrialPrices.learn(records, self.expected_s, first_runs=self.first_runs, techniques=self.techniques)
 
 
 def _telling(records: Sequence[TrialRecord], ranking: Ranking) -> Sequence[TrialRecord]:
