@@ -53,13 +53,7 @@ def conclude(
     evaluator.allowance.deadline = None
     searched_s = time.monotonic() - started
     choice = choice_of(evaluator, records)
-    timetable = Timetable(
-        lambda record: verifying_s(setup, record, evaluator.baseline),
-        deadline - AFTER_S,
-        late_s=LATE_SHARE * problem.search.timeout_s,
-        clock=time.monotonic,
-    )
-    found = decide(evaluator, records, ranking, timetable=timetable)
+    found = decide(evaluator, records, ranking, timetable=_timetable(evaluator, deadline))
     records = _with_verified(records, found.verification)
     if isinstance(found.miss, TrialRecord):
         found = replace(found, miss=_at_hand(evaluator, found.miss))
@@ -70,6 +64,7 @@ def conclude(
     variants = judged(records, found.verification)
     turned_away = binding([v.verdict for v in variants], problem.budget)
     ways_out = () if found.winner else relaxations(variants, problem.budget, ranking)
+    late = overrun(problem.search.timeout_s, searched_s, time.monotonic() - started)
     result = StudyResult(
         status=found.status,
         name=problem.name,
@@ -104,16 +99,24 @@ def conclude(
         budget=problem.budget,
         environment=_environment(evaluator),
         elapsed_s=time.monotonic() - started,
-        warnings=(
-            *_warnings(evaluator, records, (baseline, own), _number(chosen)),
-            *overrun(problem.search.timeout_s, searched_s, time.monotonic() - started),
-        ),
+        warnings=(*_warnings(evaluator, records, (baseline, own), _number(chosen)), *late),
         budget_version=problem.version,
         rationale=problem.rationale or None,
     )
     evaluator.observer.phase("writing the result")
     rungs = [files for rung in found.rungs if (files := _facts(rung.found)[0]) is not None]
     return write_outputs(result, out, artifact, preprocessing=_preprocessing(problem), fallbacks=rungs)
+
+
+def _timetable(evaluator: Evaluator, deadline: float) -> Timetable:
+    """For what there is time until ``deadline``, with some left for what comes after the last finalist."""
+    setup = evaluator.setup
+    return Timetable(
+        lambda record: verifying_s(setup, record, evaluator.baseline),
+        deadline - AFTER_S,
+        late_s=LATE_SHARE * setup.problem.search.timeout_s,
+        clock=time.monotonic,
+    )
 
 
 def _at_hand(evaluator: Evaluator, record: TrialRecord) -> TrialRecord:
