@@ -220,6 +220,39 @@ def test_explanation_of_an_unbounded_percentile_says_what_is_missing() -> None:
 
     assert "inf" not in text
     assert "an upper bound needs 368" in text
+    assert "search.measure_cap" in text
+
+
+def test_explanation_of_overload_is_no_want_of_requests() -> None:
+    """More requests came than were answered: no longer measurement would admit it."""
+    budget = Budget((Limit("latency_p99_ms", 50.0),))
+    how = "overload: 180 of 200 requests a second were answered"
+    measured = {"latency_p99_ms": Measurement("latency_p99_ms", math.inf, math.inf, math.inf, 900, how)}
+    text = explain([], budget, status="no_fit", left_out={}, nearest=(measured, budget.judge(measured)))
+
+    assert f"misses latency_p99_ms <= 50: requests waited without end ({how})" in text
+    assert "undecided" not in text
+
+
+def test_explanation_of_a_limit_that_is_broken_for_certain_has_its_figure() -> None:
+    """Though its interval has no upper end: 60 ms at the least is too much."""
+    budget = Budget((Limit("latency_p99_ms", 50.0),))
+    measured = {"latency_p99_ms": Measurement("latency_p99_ms", 70.0, 60.0, math.inf, 150)}
+    text = explain([], budget, status="no_fit", left_out={}, nearest=(measured, budget.judge(measured)))
+
+    assert "misses latency_p99_ms <= 50 at 70" in text
+    assert "inf" not in text
+
+
+def test_explanation_tells_a_broken_limit_from_an_undecided_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A finalist about which too little was seen did not fail."""
+    facts = [Facts(1.0), Facts(0.3, drop_later=0.02), Facts(0.6, noise=0.05)]
+    result = concluded(tmp_path, facts, monkeypatch)
+
+    said = "Of 2 finalists measured again 1 did not hold: quality_drop (1) and 1 stayed undecided: latency_p50_ms (1)."
+    assert said in result.explanation
 
 
 def test_explanation_says_why_an_axis_has_no_figure() -> None:
