@@ -209,6 +209,11 @@ def facts_of(provider: Provider) -> ProviderFacts:
     return facts
 
 
+def meets_each_shape(provider: Provider, deployment: Deployment) -> bool:
+    """Whether ``provider`` compiles, tunes or captures anew for each set of shapes that comes to ``deployment``."""
+    return facts_of(provider).per_shape and dict(deployment.options).get("shapes") != "dynamic"
+
+
 class Provider(Protocol):
     """One way to run an artifact. ``open`` runs in the server process, the rest in the parent.
 

@@ -65,12 +65,16 @@ class DataError(BadInput):
 
 
 class VariantFailed(AutopilotError):
-    """One candidate failed; ``failure`` is its class, ``log`` the last lines of its stderr."""
+    """One candidate failed; ``failure`` is its class, ``log`` the last lines of its stderr.
+
+    ``seconds``: what its trial had spent by then, stage by stage; empty where nobody says.
+    """
 
     def __init__(self, failure: Failure, message: str, hint: str = "", log: str = "") -> None:
         super().__init__(message, hint)
         self.failure = failure
         self.log = log
+        self.seconds: dict[str, float] = {}
 
 
 class Unsupported(VariantFailed):

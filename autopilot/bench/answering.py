@@ -130,7 +130,13 @@ class Serving:
         if self._batcher is None:
             singles = make_requests(self._split, 1, int(told["requests"]), int(told["limit_bytes"]))
             self._batcher = batcher(self._sessions, self._split, singles, told, every_size=self._per_shape)
-        return {"queue": str(self._batcher.path)}
+        return {"queue": str(self._batcher.path), "unmet": self._batcher.unmet}
+
+    def meet_size(self) -> dict[str, Any]:
+        """Run one size of batch that the runtime has not met yet."""
+        assert self._batcher is not None, "open_traffic comes first"
+        self._batcher.meet_next()
+        return {"unmet": self._batcher.unmet}
 
     def window(self, told: Mapping[str, Any]) -> dict[str, Any]:
         """Serve one window of scheduled requests."""

@@ -29,7 +29,7 @@ class Asked:
     def __init__(self, process: subprocess.Popen[bytes], folder: TemporaryFolder, wall_s: float) -> None:
         self.folder: Path = folder.path
         self._process = process
-        self._wall_s = wall_s
+        self.wall_s = wall_s
         self._lines = LineReader(process.stdout)
         self._finalizer = weakref.finalize(self, _reap, process, folder)
 
@@ -43,8 +43,8 @@ class Asked:
         """Whether the process is there to be asked."""
         return self._finalizer.alive and self._process.poll() is None
 
-    def ask(self, command: Mapping[str, Any]) -> dict[str, Any]:
-        """The reply to ``command``.
+    def ask(self, command: Mapping[str, Any], wall_s: float | None = None) -> dict[str, Any]:
+        """The reply to ``command``, waited for ``wall_s`` seconds instead of the process's own where it is given.
 
         Raises:
             VariantFailed: the process replied with one (WorkerDied when it ended or gave no reply in time).
@@ -53,16 +53,16 @@ class Asked:
         with contextlib.suppress(BrokenPipeError):  # the reply then says how the process ended
             self._process.stdin.write(json.dumps(command).encode() + b"\n")
             self._process.stdin.flush()
-        return self.read()
+        return self.read(wall_s)
 
-    def read(self) -> dict[str, Any]:
+    def read(self, wall_s: float | None = None) -> dict[str, Any]:
         """The next reply, whatever it was that asked for it.
 
         Raises:
             VariantFailed: as ``ask``.
         """
         try:
-            reply: dict[str, Any] = json.loads(self._line())
+            reply: dict[str, Any] = json.loads(self._line(self.wall_s if wall_s is None else wall_s))
         except BaseException:  # an interrupt too must leave no process behind
             self.close()
             raise
@@ -76,11 +76,11 @@ class Asked:
         """End the process and remove its files; safe to call again."""
         self._finalizer()
 
-    def _line(self) -> bytes:
+    def _line(self, wall_s: float) -> bytes:
         try:
-            return self._lines.read(self._wall_s)
+            return self._lines.read(wall_s)
         except TimeoutError:
-            text = f"the serving process gave no answer in {self._wall_s:g} s."
+            text = f"the serving process gave no answer in {wall_s:g} s."
             raise WorkerDied(Failure.TIMEOUT, text, log=self._log()) from None
         except EOFError:
             self._process.wait()

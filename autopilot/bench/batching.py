@@ -15,6 +15,7 @@ import select
 import struct
 import threading
 import time
+from collections import deque
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -100,10 +101,22 @@ class Batcher:
         folder: where the queue's pipe is made.
         batch: the most requests in a run; ``max_delay_s``: how long the oldest may wait for more.
         instances: how many runs may go on side by side.
+        unmet: (instance, requests in a run) of the runs that ``meet_next`` makes before the first window.
     """
 
-    def __init__(self, run: Any, folder: Path, *, batch: int, max_delay_s: float, instances: int) -> None:
+    def __init__(
+        self,
+        run: Any,
+        folder: Path,
+        *,
+        batch: int,
+        max_delay_s: float,
+        instances: int,
+        unmet: Sequence[tuple[int, int]] = (),
+    ) -> None:
         self._run = run
+        self._unmet = deque(unmet)
+        self._other: ThreadPoolExecutor | None = None
         self._batch = batch
         self._max_delay_ns = round(max_delay_s * 1e9)
         self._instances = instances
@@ -113,6 +126,26 @@ class Batcher:
             os.mkfifo(self.path)
         # Open for writing too: no end of file between two generators.
         self._pipe = os.open(self.path, os.O_RDWR | os.O_NONBLOCK)
+
+    @property
+    def unmet(self) -> int:
+        """How many runs ``meet_next`` has yet to make."""
+        return len(self._unmet)
+
+    def meet_next(self) -> None:
+        """Run the next size of batch for the first time in its instance, and once more.
+
+        One size a call, so that the caller can bound each and say how far they are: a runtime that compiles may take
+        a minute for one, and there may be dozens.
+        """
+        instance, size = self._unmet.popleft()
+        # Not in this thread, which windows are never served in: what was captured is a thread's own.
+        self._other = self._other or ThreadPoolExecutor(1)
+        for _ in range(2):  # the second run of a shape is what a CUDA graph is captured in
+            self._other.submit(self._run, instance, list(range(size))).result()
+        if not self._unmet:
+            self._other.shutdown()
+            self._other = None
 
     def serve(self, window: Window) -> dict[str, Any]:
         """Serve until all requests of ``window`` are answered or its drain is over; times in ns.
@@ -206,9 +239,9 @@ def batcher(
 ) -> Batcher:
     """The batcher of a loaded model.
 
-    ``told``: ``batch``, ``max_delay_ms``, and ``fixed`` where only whole batches run. ``every_size``: each has run in
-    every instance by then, for runtimes that compile or tune for seconds when they first meet one; others would
-    spend seconds here for nothing, at every start.
+    ``told``: ``batch``, ``max_delay_ms``, and ``fixed`` where only whole batches run. ``every_size``: each is to be
+    run in every instance before the first window (``meet_next``), for runtimes that compile or tune for seconds when
+    they first meet one; others would spend seconds for nothing, at every start.
     """
     batch = int(told["batch"])
     samples = Samples(split, singles, batch)
@@ -218,14 +251,12 @@ def batcher(
         padded = numbers + numbers[-1:] * (fill - len(numbers))
         answer(sessions[instance], split, samples.request(padded))
 
-    def meet_every_size() -> None:
-        for instance in range(len(sessions)):
-            for size in range(fill, batch + 1):
-                for _ in range(2):  # the second run of a shape is what a CUDA graph is captured in
-                    run(instance, list(range(size)))
-
-    if every_size:
-        # Not in this thread, which windows are never served in: what was captured is a thread's own.
-        with ThreadPoolExecutor(1) as other:
-            other.submit(meet_every_size).result()
-    return Batcher(run, Path.cwd(), batch=batch, max_delay_s=float(told["max_delay_ms"]) / 1e3, instances=len(sessions))
+    sizes = range(fill, batch + 1) if every_size else range(0)
+    return Batcher(
+        run,
+        Path.cwd(),
+        batch=batch,
+        max_delay_s=float(told["max_delay_ms"]) / 1e3,
+        instances=len(sessions),
+        unmet=[(instance, size) for instance in range(len(sessions)) for size in sizes],
+    )

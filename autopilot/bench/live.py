@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -15,6 +15,7 @@ import numpy as np
 from autopilot.bench.asking import LOG, Asked
 from autopilot.bench.child import ChildLimits, spawn, write_request
 from autopilot.bench.cores import server_cores
+from autopilot.errors import Failure, WorkerDied
 from autopilot.profile import Floats, Placement
 from autopilot.recipe import Deployment
 from autopilot.temporary import temporary_folder
@@ -27,6 +28,10 @@ REQUEST_BYTES = 16_000_000
 WARM_UP_CAP_S = 5.0
 # Above its threads by this many cores, a server did more than the deployment allows it.
 THREAD_SLACK = 0.3
+
+# Asked before a provider meets a size of batch, with how many it has met and how many there are: the seconds that
+# this one may take.
+BeforeRun = Callable[[int, int], float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,14 +149,38 @@ class Server:
         self._cpu_total += block.cpu_s
         return block
 
-    def open_traffic(self, *, fixed: bool = False) -> Path:
+    def open_traffic(self, *, fixed: bool = False, before: BeforeRun | None = None) -> Path:
         """Get ready for scheduled requests of one sample each; the pipe they are written to.
 
-        ``fixed``: the model runs whole batches only, so that smaller ones are filled up.
+        A provider that compiles for each set of shapes runs every size of batch in every instance now, and not when it
+        is asked again.
+
+        Args:
+            fixed: the model runs whole batches only, so that smaller ones are filled up.
+            before: called before each of these runs with how many were made and how many there are; gives the seconds
+                that the run may take. Without it each may take what any command may.
+
+        Raises:
+            WorkerDied: the process ended, or one of the runs took longer.
         """
         d = self.deployment
         told = {"batch": d.batch, "max_delay_ms": d.max_delay_ms, "fixed": fixed}
-        return Path(self._ask({"do": "open_traffic", "requests": 256, "limit_bytes": REQUEST_BYTES, **told})["queue"])
+        reply = self._ask({"do": "open_traffic", "requests": 256, "limit_bytes": REQUEST_BYTES, **told})
+        for done in range(reply["unmet"]):
+            self._meet_size(done, reply["unmet"], None if before is None else before(done, reply["unmet"]))
+        return Path(reply["queue"])
+
+    def _meet_size(self, done: int, total: int, wall_s: float | None) -> None:
+        try:
+            self._ask({"do": "meet_size"}, wall_s)
+        except WorkerDied as exc:
+            if exc.failure is not Failure.TIMEOUT:
+                raise
+            text = (
+                f"provider {self.deployment.provider} compiles for each size of batch in each instance: {done} of "
+                f"{total} were ready, and the next took longer than it may: {exc.message}"
+            )
+            raise WorkerDied(Failure.TIMEOUT, text, "Raise search.step_timeout.", exc.log) from exc
 
     def window(self, number: int, *, count_ns: int, stop_ns: int, drain_ns: int) -> Mapping[str, Any]:
         """Serve one window of scheduled requests; all times on CLOCK_MONOTONIC.
@@ -227,8 +256,8 @@ class Server:
             found.append(f"provider {self.deployment.provider} used {used:.1f} cores, not its {threads} threads")
         return tuple(found)
 
-    def _ask(self, command: Mapping[str, Any]) -> dict[str, Any]:
-        return self._process.ask(command)
+    def _ask(self, command: Mapping[str, Any], wall_s: float | None = None) -> dict[str, Any]:
+        return self._process.ask(command, wall_s)
 
     def close(self) -> None:
         """End the process and remove its files; safe to call again."""

@@ -81,7 +81,7 @@ def load(request: Mapping[str, Any]) -> tuple[Serving | None, dict[str, Any]]:
 
     ``artifact`` None gives the same process without a model: what memory is compared with.
     """
-    from autopilot.contracts import facts_of
+    from autopilot.contracts import meets_each_shape
 
     deployment = Deployment.from_json(request["deployment"])
     provider = find_provider(deployment.provider)
@@ -93,8 +93,7 @@ def load(request: Mapping[str, Any]) -> tuple[Serving | None, dict[str, Any]]:
         return None, {"distinct_requests": len(requests)}
     assert split is not None
     sessions = [provider.open(Path(request["artifact"]), deployment) for _ in range(deployment.instances)]
-    per_shape = facts_of(provider).per_shape and dict(deployment.options).get("shapes") != "dynamic"
-    serving = Serving(sessions, split, requests, per_shape=per_shape)
+    serving = Serving(sessions, split, requests, per_shape=meets_each_shape(provider, deployment))
     serving.answer()
     first_answer = time.monotonic_ns()
     placement = serving.session.placement()
@@ -122,6 +121,7 @@ def _commands(serving: Serving | None) -> dict[str, Callable[[dict[str, Any]], d
         "serve_for": lambda c: serving.serve_for(float(c["seconds"])),
         "settle": lambda c: settle(),
         "open_traffic": serving.open_traffic,
+        "meet_size": lambda c: serving.meet_size(),
         "window": serving.window,
     }
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -15,6 +16,7 @@ from autopilot.bench.launcher import Decided, orders
 from autopilot.bench.live import Server
 from autopilot.bench.sending import Generator
 from autopilot.profile import Floats, Ints, LatencyReading, TrafficReading
+from autopilot.recipe import Deployment
 
 # Server and generator have so long to get ready before the first request of a window.
 _LEAD_S = 0.03
@@ -30,6 +32,16 @@ MIN_WINDOWS = 6
 _LOOK_EVERY = 1.25
 
 
+class Paced(Protocol):
+    """What the length of a window follows from: a server that was warmed up, or what is known of one."""
+
+    @property
+    def request_s(self) -> float | None: ...
+
+    @property
+    def deployment(self) -> Deployment: ...
+
+
 @dataclass(frozen=True, slots=True)
 class Plan:
     """The lengths of a window's parts, the same for all servers that are compared, in seconds."""
@@ -39,7 +51,7 @@ class Plan:
     drain_s: float
 
     @classmethod
-    def of(cls, load: Load, servers: list[Server]) -> Plan:
+    def of(cls, load: Load, servers: Sequence[Paced]) -> Plan:
         """Parts that suit the slowest of ``servers``, which were warmed up."""
         run_s = max((s.request_s or 0.0) + s.deployment.max_delay_ms / 1e3 for s in servers)
         window_s = load.window_s

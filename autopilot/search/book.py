@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -12,23 +11,19 @@ from typing import Protocol
 from optuna.trial import Trial
 
 from autopilot.artifact import Artifact
-from autopilot.budget import Judgement, Verdict
+from autopilot.budget import Verdict
 from autopilot.contracts import Stage
 from autopilot.errors import Failure, VariantFailed
 from autopilot.profile import Measurement
 from autopilot.recipe import Recipe, Variant
 from autopilot.result import TrialRecord, TrialState
-from autopilot.search.dead_ends import DeadEnds
-from autopilot.search.finalists import line_up
+from autopilot.search.hopeless import hopeless
+from autopilot.search.index import Index
 from autopilot.search.outcome import Outcome
 from autopilot.search.ranking import Ranking
 from autopilot.search.sampler import Sampler, Told
 from autopilot.search.samples import drop_samples, keep_samples, save_samples, settle_samples, unsettled_name
 from autopilot.space import SearchSpace
-
-# A variant is given up before its costly pass when this many in budget beat it by more than this share.
-ENOUGH_BETTER = 3
-CLEARLY = 0.05
 
 # So many trials in a row that the machine spoilt, each measured twice, end the search: more would go the same way.
 UNSTABLE_IN_A_ROW = 3
@@ -84,10 +79,7 @@ class Book:
         self._own: list[TrialRecord] = []
         self._others: frozenset[str] = frozenset()  # variants that other runs are trying now
         self._lost: frozenset[str] = frozenset()  # variants that were cut off too often
-        self._by_variant: dict[str, TrialRecord] = {}
-        self._by_artifact: dict[tuple[str, str], TrialRecord] = {}
-        self._by_recipe: dict[str, TrialRecord] = {}  # out by what was built alone (its size)
-        self._dead = DeadEnds()
+        self._index = Index()
 
     def recover(self) -> None:
         """Take over what is finished; queue again what an interrupted run left half-done."""
@@ -111,7 +103,7 @@ class Book:
         """Learn the records that are new; those with a number under ``before`` alone."""
         for record in self._ledger.read(len(self.records)):
             if before is None or record.number < before:
-                self._sampler.learn(self._space, record.variant, self._told(self._original(record)))
+                self._sampler.learn(self._space, record.variant, self._told(self._index.original(record)))
                 self._remember(record)
 
     def _free(self, *, all_free: bool = False) -> bool:
@@ -164,36 +156,19 @@ class Book:
 
     def dead_end(self, recipe: Recipe) -> str | None:
         """Why ``recipe`` can't be built: some trial found that its first steps don't apply to this model."""
-        return self._dead.reason(recipe)
+        return self._index.dead_end(recipe)
 
     def same_variant(self, variant: Variant) -> TrialRecord | None:
         """The trial that measured ``variant`` already, or that ended before its deployment mattered."""
-        return self._by_variant.get(variant.id) or self._by_recipe.get(variant.recipe.digest)
+        return self._index.same_variant(variant)
 
     def same_artifact(self, artifact: Artifact, variant: Variant) -> TrialRecord | None:
         """The trial that measured the same bytes in the same deployment under another recipe."""
-        return self._by_artifact.get((artifact.sha256, deployment_text(variant)))
+        return self._index.same_artifact(artifact, variant)
 
     def hopeless(self, measured: Mapping[str, Measurement]) -> str | None:
-        """Why a variant can't win whatever its quality: several in budget are clearly better already.
-
-        Several, since the best may fail its verification.
-        """
-        figures = self._ranking.all_seen(measured)
-        if not all(math.isfinite(x.value) for x in figures):
-            return None  # an objective that isn't known yet may be its strength
-        floors = [x.low - CLEARLY * abs(x.low) for x in figures]
-        better = [
-            r
-            for r in line_up(self.records, self._ranking)
-            if r.verdict is not None
-            and r.verdict.overall is Judgement.IN
-            and all(x.high < floor for x, floor in zip(self._ranking.all_seen(r.measured), floors, strict=True))
-        ]
-        if len(better) < ENOUGH_BETTER:
-            return None
-        axes = " and ".join(self._ranking.axes)
-        return f"{len(better)} variants in budget are clearly better on {axes}, so it was not scored"
+        """Why a variant can't win whatever its quality: several in budget are clearly better already."""
+        return hopeless(self.records, self._ranking, measured)
 
     def measured(self, trial: Trial | None, outcome: Outcome, verdict: Verdict) -> None:
         """A trial that was measured, to the end or to its first certain violation; None for one nobody asked for."""
@@ -241,7 +216,7 @@ class Book:
 
     def skipped(self, trial: Trial, known: TrialRecord | None) -> None:
         """Tell the sampler of a variant for which nothing is run: it repeats ``known``, or can't be built."""
-        self._sampler.tell(trial, Told(runnable=False) if known is None else self._told(self._original(known)))
+        self._sampler.tell(trial, Told(runnable=False) if known is None else self._told(self._index.original(known)))
 
     def duplicate(self, trial: Trial, variant: Variant, known: TrialRecord) -> None:
         """A recipe that built the same bytes as another: the sampler is told the same again, nothing is run."""
@@ -264,7 +239,7 @@ class Book:
         record = replace(record, number=number)
         if self._work is not None:
             keep_samples(self._work, record)
-        told = self._told(self._original(record))
+        told = self._told(self._index.original(record))
         if trial is None:
             self._sampler.learn(self._space, record.variant, told)
         else:
@@ -272,12 +247,6 @@ class Book:
         self._remember(record)
         self._own.append(record)
         self.log(record)
-
-    def _original(self, record: TrialRecord) -> TrialRecord:
-        """The trial that ``record`` repeats; itself where it repeats none."""
-        if record.state is not TrialState.DUPLICATE or record.artifact is None:
-            return record
-        return self.same_artifact(record.artifact, record.variant) or record
 
     def _told(self, record: TrialRecord) -> Told:
         """What a sampler learns from ``record``."""
@@ -290,22 +259,4 @@ class Book:
 
     def _remember(self, record: TrialRecord) -> None:
         self.records.append(record)
-        self._by_variant.setdefault(record.id, record)
-        if record.state is TrialState.DUPLICATE:
-            return
-        if record.state is TrialState.PRUNED and record.stage == Stage.BUILD:
-            self._by_recipe.setdefault(record.variant.recipe.digest, record)
-        if record.failure is Failure.UNSUPPORTED and record.stage == Stage.BUILD:
-            # What a provider doesn't support says nothing about the recipe on another one.
-            self._dead.learn(record)
-        if record.artifact is not None:
-            self._by_artifact.setdefault((record.artifact.sha256, deployment_text(record.variant)), record)
-
-
-def deployment_text(variant: Variant) -> str:
-    """``cpu threads=1 batch=1 arena=True …``."""
-    d = variant.deployment
-    served = d.serving_json().items()
-    return " ".join(
-        [d.provider, f"threads={d.threads}", f"batch={d.batch}", *(f"{k}={v}" for k, v in (*served, *d.options))]
-    )
+        self._index.add(record)

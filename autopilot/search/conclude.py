@@ -24,10 +24,13 @@ from autopilot.search.misses import judged
 from autopilot.search.outcome import Outcome
 from autopilot.search.ranking import Ranking
 from autopilot.search.relax import binding, relaxations
+from autopilot.search.reserve import AFTER_S, verifying_s
 from autopilot.search.rivals import choice_of
 from autopilot.search.samples import beside_name, save_samples, verified_name
 from autopilot.search.stages import stage_costs
 from autopilot.search.summary import times_as_fast
+from autopilot.search.timetable import LATE_SHARE, Timetable, overrun
+from autopilot.search.warned import Warned, in_one_line_each
 from autopilot.spec import Problem
 
 
@@ -47,9 +50,10 @@ def conclude(
     """
     setup = evaluator.setup
     problem = setup.problem
-    evaluator.deadline = None
+    evaluator.allowance.deadline = None
+    searched_s = time.monotonic() - started
     choice = choice_of(evaluator, records)
-    found = decide(evaluator, records, ranking, out_of_time=lambda: time.monotonic() > deadline)
+    found = decide(evaluator, records, ranking, timetable=_timetable(evaluator, deadline))
     records = _with_verified(records, found.verification)
     if isinstance(found.miss, TrialRecord):
         found = replace(found, miss=_at_hand(evaluator, found.miss))
@@ -60,6 +64,7 @@ def conclude(
     variants = judged(records, found.verification)
     turned_away = binding([v.verdict for v in variants], problem.budget)
     ways_out = () if found.winner else relaxations(variants, problem.budget, ranking)
+    late = overrun(problem.search.timeout_s, searched_s, time.monotonic() - started)
     result = StudyResult(
         status=found.status,
         name=problem.name,
@@ -94,13 +99,24 @@ def conclude(
         budget=problem.budget,
         environment=_environment(evaluator),
         elapsed_s=time.monotonic() - started,
-        warnings=_warnings(evaluator, records, (baseline, own)),
+        warnings=(*_warnings(evaluator, records, (baseline, own), _number(chosen)), *late),
         budget_version=problem.version,
         rationale=problem.rationale or None,
     )
     evaluator.observer.phase("writing the result")
     rungs = [files for rung in found.rungs if (files := _facts(rung.found)[0]) is not None]
     return write_outputs(result, out, artifact, preprocessing=_preprocessing(problem), fallbacks=rungs)
+
+
+def _timetable(evaluator: Evaluator, deadline: float) -> Timetable:
+    """For what there is time until ``deadline``, with some left for what comes after the last finalist."""
+    setup = evaluator.setup
+    return Timetable(
+        lambda record: verifying_s(setup, record, evaluator.baseline),
+        deadline - AFTER_S,
+        late_s=LATE_SHARE * setup.problem.search.timeout_s,
+        clock=time.monotonic,
+    )
 
 
 def _at_hand(evaluator: Evaluator, record: TrialRecord) -> TrialRecord:
@@ -121,19 +137,31 @@ def _environment(evaluator: Evaluator) -> dict[str, Any]:
 
 
 def _warnings(
-    evaluator: Evaluator, records: Sequence[TrialRecord], outcomes: Sequence[Outcome | None]
+    evaluator: Evaluator, records: Sequence[TrialRecord], outcomes: tuple[Outcome, Outcome | None], chosen: int | None
 ) -> tuple[str, ...]:
-    """What a reader should know: of the data, of each trial, and of a machine noisier than a limit's margin."""
-    found = [*evaluator.setup.splits.warnings, *(w for r in records for w in r.warnings)]
-    found += [w for outcome in outcomes if outcome is not None for w in outcome.warnings]
+    """What a reader should know: of the data, of trials, and of a machine noisier than a limit's margin.
+
+    ``outcomes``: the baseline's, and that of the trial ``chosen``, as they are reported.
+    """
+    baseline, own = outcomes
+    found = [Warned(text, r.number) for r in records for text in r.warnings]
+    found += [Warned(text, 0) for text in baseline.warnings]
+    if own is not None and chosen is not None:
+        found += [Warned(text, chosen, again=True) for text in own.warnings]
     margins = [limit.margin for limit in evaluator.setup.problem.budget.limits if limit.axis.startswith("latency_")]
     control = evaluator.control
+    noisy = []
     if control is not None and margins and control.spread > (narrowest := min(margins)):
-        found.append(
+        noisy.append(
             f"two processes of one and the same model differ by {control.spread * 100:.2g}% here (one standard "
             f"deviation), which is more than the margin of {narrowest * 100:g}%"
         )
-    return tuple(dict.fromkeys(found))
+    return tuple(dict.fromkeys([*evaluator.setup.splits.warnings, *in_one_line_each(found), *noisy]))
+
+
+def _number(chosen: Verified | TrialRecord | None) -> int | None:
+    record = chosen.record if isinstance(chosen, Verified) else chosen
+    return None if record is None else record.number
 
 
 def _preprocessing(problem: Problem) -> dict[str, Any]:

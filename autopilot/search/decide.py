@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from autopilot.budget import Judgement
@@ -14,6 +14,7 @@ from autopilot.search.ladder import Rung, climb
 from autopilot.search.misses import look_closer
 from autopilot.search.ranking import Ranking
 from autopilot.search.settle import settle
+from autopilot.search.timetable import Timetable
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,18 +34,16 @@ class Decision:
         return self.winner or self.miss
 
 
-def decide(
-    evaluator: Evaluator, records: Sequence[TrialRecord], ranking: Ranking, *, out_of_time: Callable[[], bool]
-) -> Decision:
+def decide(evaluator: Evaluator, records: Sequence[TrialRecord], ranking: Ranking, *, timetable: Timetable) -> Decision:
     """Verify the finalists and choose; then, while there is time, the ladder, or near misses where nothing fits."""
-    verification = verify(evaluator, records, ranking, out_of_time=out_of_time)
-    winner, comparisons = settle(evaluator, verification.done, ranking, out_of_time=out_of_time)
+    verification = verify(evaluator, records, ranking, timetable=timetable)
+    winner, comparisons = settle(evaluator, verification.done, ranking, timetable=timetable)
     is_unstable = bool(records) and records[-1].failure is Failure.UNSTABLE
     if winner is None and not is_unstable:
-        verification = look_closer(evaluator, records, verification, out_of_time=out_of_time)
+        verification = look_closer(evaluator, records, verification, timetable=timetable)
         winner = choose(verification.all, ranking)
     if winner is not None:
-        rungs, verification = climb(evaluator, records, winner, ranking, verification, out_of_time=out_of_time)
+        rungs, verification = climb(evaluator, records, winner, ranking, verification, timetable=timetable)
         return Decision(Status.IN_BUDGET, verification, winner, None, comparisons, rungs)
     miss = nearest(verification.all, records, ranking, failed=verification.failed)
     return Decision(Status.UNDECIDED if is_unstable else _status(miss), verification, None, miss, comparisons)

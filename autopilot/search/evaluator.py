@@ -5,12 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 
 from autopilot.artifact import Artifact
-from autopilot.bench.child import ChildLimits
 from autopilot.bench.compare import Comparison, Served, compare
-from autopilot.bench.live import Server
 from autopilot.budget import Verdict
 from autopilot.build import build
 from autopilot.build.cache import Cache
@@ -20,24 +17,18 @@ from autopilot.data import Split
 from autopilot.errors import DataError, Failure, VariantFailed
 from autopilot.meters.placement import TIME_SHARE
 from autopilot.observer import Observer
-from autopilot.profile import Control, Measurement, Profile, QualityReading
+from autopilot.profile import Control, Profile, QualityReading
 from autopilot.recipe import Recipe, Variant
-from autopilot.search import energy
-from autopilot.search.audit import fake_int8, fallen, hold
-from autopilot.search.cold import ColdPass
+from autopilot.search.allowance import Allowance
 from autopilot.search.costs import take_costs
 from autopilot.search.given import refuse_format
 from autopilot.search.outcome import BASELINE, SCREENING, VERIFYING, Effort, GiveUp, Outcome
+from autopilot.search.passes import Passes
 from autopilot.search.preflight import baseline_error
 from autopilot.search.prepare import Setup
-from autopilot.search.scored import QualityPass
 from autopilot.search.stages import Screen
-from autopilot.search.steadiness import Reading
-from autopilot.search.summary import measurement, summarise, with_ratio
-from autopilot.search.timing import LatencyPass
+from autopilot.search.summary import measurement, with_ratio
 
-# A child may overrun the study's time by this much: with less, a build that was nearly done would be lost.
-GRACE_S = 30.0
 # Starting the child that builds, and a technique that doesn't train, on a small model.
 _USUAL_BUILD_S = 3.0
 USUAL_ORDER = (Screen.LOAD, Screen.LATENCY, Screen.ENERGY, Screen.QUALITY)
@@ -47,21 +38,18 @@ class Evaluator:
     """Runs the middle verbs of the loop for one study: build, profile, judge.
 
     The baseline's server stays alive between trials, asleep on its pipe, so that each variant's
-    latency is read in blocks interleaved with the baseline's. ``deadline`` (on the monotonic clock,
-    None for none) is when the study's time is up: children started late get less time.
+    latency is read in blocks interleaved with the baseline's. ``allowance``: what the children may take.
     """
 
     def __init__(self, setup: Setup, observer: Observer) -> None:
         self.setup = setup
         self.observer = observer
-        self.deadline: float | None = None
+        self.allowance = Allowance(setup.limits)
         # What losses are told against, and the baseline too unless another plain way of running it is: see rivals.
-        self.reference = self.baseline = Outcome(setup.given, setup.model)
+        self.reference = Outcome(setup.given, setup.model)
         self.baseline_samples = "0"  # the baseline is trial 0, but for a run that goes on: see the loop
         self._cache = SharedCache.open(setup.work / "cache", observer.note)
-        self._quality = QualityPass(setup, self.reference, self._cache)
-        self._timing = LatencyPass(setup, observer, self.baseline, lambda: self.limits)
-        self._cold_pass = ColdPass(setup)
+        self._passes = Passes(setup, observer, self.reference, allowance=self.allowance, cache=self._cache)
 
     def __enter__(self) -> Evaluator:
         return self
@@ -70,24 +58,21 @@ class Evaluator:
         self.close()
 
     @property
-    def limits(self) -> ChildLimits:
-        """The limits of a child that is started now."""
-        if self.deadline is None:
-            return self.setup.limits
-        left_s = max(GRACE_S, self.deadline - time.monotonic())
-        return replace(self.setup.limits, wall_s=min(self.setup.limits.wall_s, left_s))
-
-    def close(self) -> None:
-        """End the baseline's server; let go of what was used of the cache."""
-        try:
-            self._timing.close()
-        finally:
-            self._cache.close()
+    def baseline(self) -> Outcome:
+        """What variants are read beside and compared with."""
+        return self._passes.baseline
 
     @property
     def control(self) -> Control | None:
         """The study's A/A reading; None before the baseline was measured."""
-        return self._timing.control
+        return self._passes.control
+
+    def close(self) -> None:
+        """End the baseline's server; let go of what was used of the cache."""
+        try:
+            self._passes.close()
+        finally:
+            self._cache.close()
 
     def build(self, recipe: Recipe, seconds: dict[str, float]) -> Artifact:
         """The artifact of ``recipe``, from the cache where it was built before.
@@ -106,7 +91,7 @@ class Evaluator:
                 calibration=self.setup.splits.calibration,
                 cache=Cache.of(self._cache),
                 threads=self.setup.target.cores,
-                limits=self.limits,
+                limits=self.allowance.limits,
                 reused=lambda s: seconds.update(build_saved=seconds.get("build_saved", 0.0) + s),
                 metric_is_classification=self.setup.classification,
                 progress=self.observer.doing,
@@ -133,25 +118,24 @@ class Evaluator:
         Raises:
             VariantFailed: it can't be run; the baseline is then what it was.
         """
-        before, control = self.baseline, self._timing.control
-        self.baseline = self.reference if variant.id == self.reference.variant.id else Outcome(variant, artifact)
-        self.baseline.seconds.clear()  # of the reference, which was measured before
-        self.baseline.warnings.clear()
-        self._timing.take(self.baseline)
+        before, control = self.baseline, self.control
+        adopted = self.reference if variant.id == self.reference.variant.id else Outcome(variant, artifact)
+        adopted.seconds.clear()  # of the reference, which was measured before
+        adopted.warnings.clear()
+        self._passes.take(adopted)
         try:
             return self._measure_baseline()
         except VariantFailed:
-            self.baseline = before
-            self._timing.take(before, control)
+            self._passes.take(before, control)
             raise
 
     def _measure_baseline(self) -> Outcome:
         outcome, split = self.baseline, self.setup.splits.validation
         refuse_format(outcome.artifact.path, outcome.variant.deployment.provider)
-        self._cold(outcome)
-        self._latency(outcome, BASELINE, split)
-        self._energy(outcome, BASELINE, split)
-        self._score(outcome, split, early=False)
+        self._passes.cold(outcome)
+        self._passes.latency(outcome, BASELINE, split)
+        self._passes.energy(outcome, BASELINE, split)
+        self._passes.score(outcome, split, early=False)
         outcome.stage = Stage.QUALITY
         return outcome
 
@@ -177,15 +161,15 @@ class Evaluator:
         outcome = Outcome(variant, artifact, baseline_samples=self.baseline_samples)
         split = self.setup.splits.test if effort is VERIFYING else self.setup.splits.validation
         passes: Mapping[Screen, tuple[Stage, Callable[[], None]]] = {
-            Screen.LOAD: (Stage.SMOKE, lambda: self._cold(outcome)),
-            Screen.LATENCY: (Stage.LATENCY, lambda: self._latency(outcome, effort, split, give_up)),
-            Screen.ENERGY: (Stage.LATENCY, lambda: self._energy(outcome, effort, split)),
-            Screen.QUALITY: (Stage.QUALITY, lambda: self._score(outcome, split, early=effort.ends_early)),
+            Screen.LOAD: (Stage.SMOKE, lambda: self._passes.cold(outcome)),
+            Screen.LATENCY: (Stage.LATENCY, lambda: self._passes.latency(outcome, effort, split, give_up)),
+            Screen.ENERGY: (Stage.LATENCY, lambda: self._passes.energy(outcome, effort, split)),
+            Screen.QUALITY: (Stage.QUALITY, lambda: self._passes.score(outcome, split, early=effort.ends_early)),
         }
         if effort is VERIFYING:
             self._baseline_quality(split)
-        self._summarise(outcome, Profile(variant.id, size_bytes=artifact.size_bytes), Stage.BUILD)
-        if effort.ends_early and self._quality.knows(outcome, split):
+        self._passes.summarise(outcome, Profile(variant.id, size_bytes=artifact.size_bytes), Stage.BUILD)
+        if effort.ends_early and self._passes.knows_score(outcome, split):
             order = (Screen.LOAD, Screen.QUALITY, *(s for s in order if s not in (Screen.LOAD, Screen.QUALITY)))
         for stage, run in (passes[screen] for screen in order):
             outcome.broken = self.setup.problem.budget.broken(outcome.measured)
@@ -195,11 +179,9 @@ class Evaluator:
             if reason is not None and effort.ends_early:
                 outcome.cut_short = reason
                 return outcome
-            try:
-                run()
-            except DataError as exc:
-                # The baseline passed on the same samples: what the metric or a hook can't take is this variant's.
-                raise VariantFailed(Failure.WRONG_NUMERICS, f"its outputs can't be used: {exc.message}") from exc
+            if effort.ends_early and self.allowance.is_over:
+                raise VariantFailed(Failure.TIMEOUT, "the study's time was up before it was measured to the end.")
+            _ran(run, outcome)
             outcome.reach(stage)
         outcome.broken = self.setup.problem.budget.broken(outcome.measured)
         return outcome
@@ -217,7 +199,7 @@ class Evaluator:
             drift=outcome.profile.drift,
             quality=reading,
         )
-        self._summarise(beside, profile, Stage.QUALITY, own_baseline=True)
+        self._passes.summarise(beside, profile, Stage.QUALITY, own_baseline=True)
         return beside
 
     def compare(self, a: Outcome, b: Outcome, *, q: float | None, cap_s: float) -> Comparison:
@@ -228,11 +210,11 @@ class Evaluator:
         """
         self.close()
         served = [Served(outcome.artifact.path, outcome.variant.deployment) for outcome in (a, b)]
-        return compare(*served, split=self.setup.splits.test, limits=self.limits, q=q, cap_s=cap_s)
+        return compare(*served, split=self.setup.splits.test, limits=self.allowance.limits, q=q, cap_s=cap_s)
 
     def take_costs(self, outcome: Outcome) -> None:
         """Where the time of a measured variant goes, on the held-back data; it may fail without harm."""
-        take_costs(outcome, self.setup.splits.test, self.limits, self.observer)
+        take_costs(outcome, self.setup.splits.test, self.allowance.limits, self.observer)
         assert outcome.profile is not None
         if (found := measurement(TIME_SHARE.name, outcome.profile, Stage.QUALITY)) is not None:
             # As summarise() does, so that the kept readings give the same figure again.
@@ -244,94 +226,39 @@ class Evaluator:
         """The baseline's score on ``split``: where that (or the model as given's) fails, no variant is to blame."""
         name = "the model as given" if self.baseline is self.reference else "the baseline of this study"
         try:
-            if self.baseline is not self.reference:
-                self._quality.run(self.reference, split, limits=self.limits, early=False)
-            return self._quality.run(self.baseline, split, limits=self.limits, early=False)[0]
+            return self._passes.baseline_quality(split)
         except VariantFailed as exc:
             raise baseline_error(exc, self.setup.info, name) from exc
 
     def expected_s(self) -> Mapping[Screen, float]:
         """What stages should cost, from what they cost with the baseline."""
+        latency_s = SCREENING.precise_s
+        if self.setup.problem.traffic.is_server:  # windows of a fixed length, of two servers in place of one
+            latency_s = 2 * (self.baseline.seconds.get("profile", 0.0) - self.baseline.seconds.get("control", 0.0))
         return {
             Screen.BUILD: _USUAL_BUILD_S,
             Screen.QUALITY: self.reference.seconds.get("evaluate", 0.0),
-            Screen.LATENCY: SCREENING.precise_s,
+            Screen.LATENCY: latency_s,
         }
 
     def verdict(self, outcome: Outcome) -> Verdict:
         """The budget's judgement of what was measured."""
         return self.setup.problem.budget.judge(outcome.measured)
 
-    # ---- passes --------------------------------------------------------------------------------
 
-    def _cold(self, outcome: Outcome) -> None:
-        """Start, load, first answers, exit: load time, peak memory, placement."""
-        self.observer.doing("starting and loading")
-        baseline = None if outcome is self.baseline else self.baseline.measured
-        with outcome.timed("load"):
-            profile, warnings = self._cold_pass.run(outcome, limits=self.limits, baseline=baseline)
-        outcome.warnings.extend(warnings)
-        self._summarise(outcome, profile, Stage.SMOKE)
-        with outcome.timed("load"):
-            found = fallen(outcome, self.setup.splits.validation, self.limits, self.observer)
-        self._hold(outcome, Failure.PROVIDER_FALLBACK, found)
+def _ran(run: Callable[[], None], outcome: Outcome) -> None:
+    """Run one pass.
 
-    def _hold(self, outcome: Outcome, failure: Failure, found: str | None) -> None:
-        hold(self.setup.problem, outcome, failure, found, is_baseline=outcome is self.baseline)
-
-    def _energy(self, outcome: Outcome, effort: Effort, split: Split) -> None:
-        """Energy a sample, in a process of its own; nothing where no counter is there or nobody asks."""
-        if not energy.is_wanted(self.setup.problem, self.setup.target, effort):
-            return
-        self.observer.doing("measuring energy")
-        assert outcome.profile is not None
-        with outcome.timed("energy"):
-            path, deployment = outcome.artifact.path, outcome.variant.deployment
-            start = partial(Server.start, path, deployment, split=split, limits=self.limits)
-            baseline = None if outcome is self.baseline else self.baseline.measured
-            profile = energy.with_energy(outcome.profile, start, self.setup.problem.budget, baseline)
-        self._summarise(outcome, profile, Stage.LATENCY)
-
-    def _latency(self, outcome: Outcome, effort: Effort, split: Split, give_up: GiveUp = lambda measured: None) -> None:
-        """Blocks of requests beside the baseline's, on the same cores."""
-        self.observer.doing("measuring latency" + ("" if outcome is self.baseline else " beside the baseline"))
-        problem = self.setup.problem
-        names = tuple(dict.fromkeys([*problem.budget.axes, *problem.objectives, "latency_p50_ms"]))
-
-        def known(reading: Reading) -> Mapping[str, Measurement]:
-            profile = self._with_latency(outcome, reading)
-            return {n: m for n in names if (m := measurement(n, profile, Stage.LATENCY)) is not None}
-
-        with outcome.timed("profile"):
-            reading = self._timing.run(outcome, effort, split, known, give_up)
-        self._summarise(outcome, self._with_latency(outcome, reading), Stage.LATENCY)
-
-    def _with_latency(self, outcome: Outcome, reading: Reading) -> Profile:
-        assert outcome.profile is not None
-        return replace(
-            outcome.profile,
-            latency=reading.latency,
-            baseline_latency=reading.beside,
-            control=self._timing.control,
-            drift=reading.drift,
-        )
-
-    def _score(self, outcome: Outcome, split: Split, *, early: bool) -> None:
-        """Quality against the baseline on the same samples; audits what claims to be int8."""
-        self.observer.doing("scoring")
-        with outcome.timed("evaluate"):
-            reading, audit = self._quality.run(outcome, split, limits=self.limits, early=early)
-        if TIME_SHARE.name in (*self.setup.problem.budget.axes, *self.setup.problem.objectives):
-            take_costs(outcome, split, self.limits, self.observer)
-        assert outcome.profile is not None
-        self._summarise(outcome, replace(outcome.profile, quality=reading, int8=audit), Stage.QUALITY)
-        if reading.n < split.n:
-            outcome.cut_short = f"certain violation of quality_drop on the first {reading.n} samples"
-        self._hold(outcome, Failure.FAKE_INT8, fake_int8(audit, outcome.variant.deployment.provider))
-
-    def _summarise(self, outcome: Outcome, profile: Profile, stage: Stage, *, own_baseline: bool = False) -> None:
-        """Measurements of every axis that is known after ``stage``."""
-        own_baseline = own_baseline or outcome is self.baseline
-        outcome.profile = profile
-        baseline = None if own_baseline else self.baseline.measured
-        outcome.measured |= summarise(self.setup.problem, profile, stage, baseline)
+    Raises:
+        VariantFailed: with the seconds that the trial has spent.
+    """
+    try:
+        run()
+    except VariantFailed as exc:
+        exc.seconds = dict(outcome.seconds)
+        raise
+    except DataError as exc:
+        # The baseline passed on the same samples: what the metric or a hook can't take is this variant's.
+        failed = VariantFailed(Failure.WRONG_NUMERICS, f"its outputs can't be used: {exc.message}")
+        failed.seconds = dict(outcome.seconds)
+        raise failed from exc

@@ -92,13 +92,22 @@ def _ways_out(relaxations: Sequence[Relaxation]) -> str:
 
 
 def _lost(verified: Sequence[Verdict]) -> str:
-    """Which limits finalists that looked good did not keep when they were measured again."""
-    lost = [v for v in verified if v.overall is not Judgement.IN]
-    if not lost:
-        return ""
-    limits = Counter(axis for v in lost for axis, j in v.per_limit.items() if j is not Judgement.IN)
-    said = ", ".join(f"{axis} ({n})" for axis, n in limits.most_common())
-    return f"Of {len(verified)} finalists measured again {len(lost)} did not hold: {said}."
+    """Which limits finalists that looked good did not keep, or not certainly, when they were measured again."""
+    broke = [v for v in verified if v.overall is Judgement.OUT]
+    open_ = [v for v in verified if v.overall not in (Judgement.OUT, Judgement.IN)]
+    said = [
+        f"{len(group)} {word}: {_axes_of(group)}"
+        for group, word in ((broke, "did not hold"), (open_, "stayed undecided"))
+        if group
+    ]
+    noun = "finalist" if len(verified) == 1 else "finalists"
+    return f"Of {len(verified)} {noun} measured again {' and '.join(said)}." if said else ""
+
+
+def _axes_of(verdicts: Sequence[Verdict]) -> str:
+    """The axes that stood against them, each with how often."""
+    axes = Counter(axis for v in verdicts for axis, j in v.per_limit.items() if j is not Judgement.IN)
+    return ", ".join(f"{axis} ({n})" for axis, n in axes.most_common())
 
 
 def _nearest(budget: Budget, measured: Mapping[str, Measurement], verdict: Verdict, *, hint: bool) -> str:
@@ -122,9 +131,14 @@ def _miss(limit: Limit, measured: Measurement | None, judgement: Judgement | Non
         reason = measured.reason if measured is not None and measured.reason else "it was not reached"
         return f"has no figure for {limit.axis} ({reason})"
     unlucky = figures.high if limit.upper else figures.low
-    if math.isinf(unlucky):
-        how = f" ({measured.how})" if measured is not None and measured.how else ""
-        return f"is undecided on {limit.axis} {limit.text}: too few requests were timed for a bound{how}"
+    how = f" ({measured.how})" if measured is not None and measured.how else ""
+    if math.isinf(figures.value):
+        return f"misses {limit.axis} {limit.text}: requests waited without end{how}"
+    if math.isinf(unlucky) and judgement is not Judgement.OUT:
+        return (
+            f"is undecided on {limit.axis} {limit.text}: too few requests were timed for a bound{how}; a larger "
+            "search.measure_cap times more of them"
+        )
     moved = needed(limit, measured)
     value = f"{figures.value * 100:.3g}% of baseline" if limit.relative else f"{figures.value:.4g}"
     word = "misses" if judgement is Judgement.OUT else "is undecided on"

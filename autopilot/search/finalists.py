@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from autopilot.budget import Judgement, Verdict
-from autopilot.errors import VariantFailed
+from autopilot.errors import Failure, VariantFailed
 from autopilot.result import TrialRecord, TrialState
 from autopilot.search.evaluator import Evaluator
 from autopilot.search.front import Placed, Point, front
 from autopilot.search.outcome import RETRIED, VERIFYING, Outcome
 from autopilot.search.ranking import Ranking
 from autopilot.search.samples import save_samples, verified_name
+from autopilot.search.timetable import Timetable
 
 # Variants whose objective can't be told apart are verified, up to this many: each takes as long as a dozen trials.
 MOST_TIED = 3
@@ -72,15 +73,12 @@ def line_up(records: Sequence[TrialRecord], ranking: Ranking) -> list[TrialRecor
 
 
 def verify(
-    evaluator: Evaluator,
-    records: Sequence[TrialRecord],
-    ranking: Ranking,
-    *,
-    out_of_time: Callable[[], bool],
+    evaluator: Evaluator, records: Sequence[TrialRecord], ranking: Ranking, *, timetable: Timetable
 ) -> Verification:
     """Measure finalists again until the best is known; the first is always measured.
 
-    When time is up, as soon as one holds, or after a few of which none does.
+    Where the next isn't expected to end in time: as soon as one holds, or after a few of which none does, or when
+    that would be too late by far.
     """
     done: list[Verified] = []
     failed: dict[int, str] = {}
@@ -88,12 +86,17 @@ def verify(
     following = next_on_front if ranking.further else next_finalist
     while (record := following(waiting, done, ranking)) is not None:
         enough = any(v.holds for v in done) or len(done) + len(failed) >= MOST_LATE
-        if enough and out_of_time():
-            break
+        if not timetable.has_for(record):
+            if enough or ((done or failed) and not timetable.may_be_late_for(record)):
+                evaluator.observer.note(f"{timetable.lack(record)}: it is left out")
+                break
+            evaluator.observer.note(
+                f"{timetable.lack(record)}: the study ends late, since no finalist is shown to hold yet"
+            )
         waiting.remove(record)
         evaluator.observer.phase(f"verifying finalist {len(done) + 1} (trial {record.number}) on held-back data")
         try:
-            done.append(verify_one(evaluator, record))
+            done.append(verify_one(evaluator, record, timetable))
         except VariantFailed as exc:
             failed[record.number] = f"{exc.failure.value}: {exc.message}"
             evaluator.observer.note(f"finalist {record.id} failed when measured again: {exc.message}")
@@ -159,8 +162,8 @@ def front_of(waiting: Sequence[TrialRecord], done: Sequence[Verified], ranking: 
     return front(points)
 
 
-def verify_one(evaluator: Evaluator, record: TrialRecord) -> Verified:
-    """``record``'s variant measured again, its readings kept.
+def verify_one(evaluator: Evaluator, record: TrialRecord, timetable: Timetable) -> Verified:
+    """``record``'s variant measured again, its readings kept, ``timetable`` told what that took.
 
     Raises:
         VariantFailed: it can't be run any more.
@@ -169,12 +172,13 @@ def verify_one(evaluator: Evaluator, record: TrialRecord) -> Verified:
         artifact = evaluator.build(record.variant.recipe, {})
         outcome = evaluator.measure(record.variant, artifact, VERIFYING)
     except VariantFailed as exc:
-        if exc.failure not in RETRIED:
+        if exc.failure not in RETRIED or (exc.failure is Failure.TIMEOUT and not timetable.has_for(record)):
             raise
         # As in the search: a child that was killed says nothing yet about its variant.
         evaluator.observer.note(f"{exc.failure.value}: {exc.message} Trying once more.")
         artifact = evaluator.build(record.variant.recipe, {})
         outcome = evaluator.measure(record.variant, artifact, VERIFYING)
+    timetable.took(record, sum(s for stage, s in outcome.seconds.items() if not stage.endswith("_saved")))
     verdict = evaluator.verdict(outcome)
     save_samples(evaluator.setup.work, verified_name(record.number), outcome, verdict)
     return Verified(replace(record, stage="verify"), outcome, verdict)

@@ -60,7 +60,8 @@ class Watch:
 class Hunt:
     """One search over ``space``. ``deadline`` is on ``clock``, which a replay brings along.
 
-    Without a ``proposer`` Optuna's sampler draws the variants.
+    Without a ``proposer`` Optuna's sampler draws the variants. ``kept_s``: seconds between the deadline and the
+    study's own, for the finalists; both may change while it runs.
     """
 
     def __init__(
@@ -81,8 +82,9 @@ class Hunt:
         self._book = book
         self._evaluator = evaluator
         self._trials = trials
-        self._deadline = deadline
-        self._watch = watch or Watch()
+        self.deadline = deadline
+        self.kept_s = 0.0
+        self.watch = watch or Watch()
         self._clock = clock
         self._repeats = 0
         self._exhausted = ""  # why there is nothing left to try
@@ -93,7 +95,9 @@ class Hunt:
         """Trials until their number, the time or what is worth trying is used up; why it ended."""
         while self._is_open():
             if self._left_s <= 0:
-                return self._say("time is up")
+                kept_s = self.kept_s + self._left_s  # of a study that goes on there may be nothing left
+                kept = f", but for {kept_s:.0f} s to measure the finalists again" if kept_s > 0 else ""
+                return self._say(f"time is up{kept}")
             trial, variant = self._sampler.ask(self._space)
             if self._exhausted:
                 self._sampler.abandon(trial)
@@ -105,12 +109,12 @@ class Hunt:
                 self._sampler.abandon(trial)  # another run was faster
                 continue
             number = len(self._book.records)
-            self._watch.started(number, self._left_s, variant)
+            self.watch.started(number, self._left_s, variant)
             self._one(trial, variant)
             if len(self._book.records) == number:
                 continue
             record = self._book.records[-1]
-            self._watch.finished(record)
+            self.watch.finished(record)
             if self._book.is_unstable:
                 return self._say(f"the machine is too unstable to measure on: {record.reason}")
         if self._exhausted and len(self._book.records) < self._trials:
@@ -118,7 +122,7 @@ class Hunt:
         return f"all {self._trials} trials were run"
 
     def _say(self, reason: str) -> str:
-        self._watch.note(f"the search ends after {len(self._book.records)} of {self._trials} trials: {reason}")
+        self.watch.note(f"the search ends after {len(self._book.records)} of {self._trials} trials: {reason}")
         return reason
 
     def _choose(self, proposer: Proposes) -> Variant | None:
@@ -139,7 +143,7 @@ class Hunt:
 
     @property
     def _left_s(self) -> float:
-        return self._deadline - self._clock()
+        return self.deadline - self._clock()
 
     def is_new(self, variant: Variant) -> bool:
         """Whether a trial of ``variant`` could tell anything that isn't known."""
@@ -176,15 +180,16 @@ class Hunt:
                     variant, artifact, SCREENING, give_up=self._book.hopeless, order=self._order()
                 )
             except VariantFailed as exc:
-                if exc.failure is Failure.TIMEOUT and self._left_s <= 0:
-                    self._book.abandoned(trial)
+                again = attempt == 1 and exc.failure in RETRIED
+                if self._left_s <= 0 and (again or exc.failure is Failure.TIMEOUT):
+                    self._book.abandoned(trial)  # a run that goes on with the study has the time to try it
                     return
-                if attempt == 1 and exc.failure in RETRIED:
-                    self._watch.note(f"{exc.failure.value}: {exc.message} Trying once more.")
+                if again:
+                    self.watch.note(f"{exc.failure.value}: {exc.message} Trying once more.")
                     continue
-                if artifact is not None:
+                if artifact is not None and not exc.seconds:
                     seconds[Screen.LOAD.value] = self._clock() - begun - seconds.get(Screen.BUILD.value, 0.0)
-                self._book.failed(trial, variant, exc, seconds, was_built=artifact is not None)
+                self._book.failed(trial, variant, exc, seconds | exc.seconds, was_built=artifact is not None)
                 return
             outcome.seconds = seconds | outcome.seconds
             self._book.measured(trial, outcome, self._evaluator.verdict(outcome))

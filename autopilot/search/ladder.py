@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from autopilot.budget import Judgement, Verdict
@@ -14,6 +14,7 @@ from autopilot.search.evaluator import Evaluator
 from autopilot.search.explain import QUALITY_AXES
 from autopilot.search.finalists import Verification, Verified, verify_one
 from autopilot.search.ranking import Ranking
+from autopilot.search.timetable import Timetable
 
 # Below three steps a service sheds load; each is one more version to register, to keep and to watch.
 MOST_RUNGS = 3
@@ -64,7 +65,7 @@ def climb(
     ranking: Ranking,
     verification: Verification,
     *,
-    out_of_time: Callable[[], bool],
+    timetable: Timetable,
 ) -> tuple[tuple[Rung, ...], Verification]:
     """The ladder from ``winner`` down, each rung measured again while there is time; and all that was measured.
 
@@ -79,12 +80,12 @@ def climb(
     while len(rungs) < MOST_RUNGS and (light := next_rung(lights, above)) is not None:
         lights.remove(light)
         found: Verified | TrialRecord = again.get(light.number, pool[light.number])
-        if isinstance(found, TrialRecord) and not out_of_time():
+        if isinstance(found, TrialRecord) and timetable.has_for(found):
             if len(more) + len(failed) >= MOST_TRIES:
                 break
             evaluator.observer.phase(f"verifying fallback {len(rungs) + 1} (trial {light.number}) on held-back data")
             try:
-                found = verify_one(evaluator, found)
+                found = verify_one(evaluator, found, timetable)
                 more.append(found)
             except VariantFailed as exc:
                 failed[light.number] = f"{exc.failure.value}: {exc.message}"

@@ -6,6 +6,7 @@ import contextlib
 import os
 import time
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from autopilot import plugins
@@ -14,7 +15,6 @@ from autopilot.observer import Observer
 from autopilot.outputs import write_logged
 from autopilot.recipe import Variant
 from autopilot.result import BaselineChoice, MlflowRef, Status, StudyResult, TrialRecord
-from autopilot.search import energy
 from autopilot.search.book import Book
 from autopilot.search.candidates import SpaceCandidates
 from autopilot.search.contest import contest
@@ -27,9 +27,11 @@ from autopilot.search.prepare import Setup
 from autopilot.search.proposer import Proposer, known_for
 from autopilot.search.ranking import Ranking
 from autopilot.search.reporting import try_report
+from autopilot.search.reserve import KEPT_SHARE, reserve_s
 from autopilot.search.rivals import follow, rival_name, settle_baseline
 from autopilot.search.sampler import Sampler
 from autopilot.search.samples import save_samples
+from autopilot.search.shapes import first_runs
 from autopilot.search.state import RunState
 from autopilot.search.storage import logged_spec
 from autopilot.search.texts import against_budget, baseline_text, best_text, control_text, deployment_text, recipe_text
@@ -59,7 +61,6 @@ class RunningStudy:
         self.book.note = observer.note
         self._tracker: Tracker | None = None
         self._state = state
-        self._reserve_s = 0.0
         self.ended = ""  # why the search ended
 
     # ---- start ---------------------------------------------------------------------------------
@@ -80,7 +81,6 @@ class RunningStudy:
             # Trial 0 was measured earlier or elsewhere: ratios from here on are to these figures, not to its.
             self.evaluator.baseline_samples = f"baseline-{len(self.book.records)}"
             save_samples(self.setup.work, self.evaluator.baseline_samples, baseline, self.evaluator.verdict(baseline))
-        self._reserve_s = self._verification_s(baseline)
         if baseline is not self.evaluator.reference:
             self._tell_figures(baseline)
             # The model as given is a variant like every other then, and one to know about, where the space has it.
@@ -94,16 +94,6 @@ class RunningStudy:
         name = BaselineChoice(rival_name(self.setup, baseline.variant)).text
         metric, budget = self.setup.metric.name, self.setup.problem.budget
         self.observer.note(baseline_text(baseline.measured, metric, self.ranking, budget, name))
-
-    def _verification_s(self, baseline: Outcome) -> float:
-        """Time to keep free at the end: baseline and two finalists on the held-back data, latency twice."""
-        splits = self.setup.splits
-        share = splits.test.n / max(1, splits.validation.n)
-        profile_s = baseline.seconds["profile"] - baseline.seconds.get("control", 0.0)
-        evaluate_s = baseline.seconds["evaluate"] + baseline.seconds.get("evaluate_saved", 0.0)
-        expected = 3 * evaluate_s * share + 4 * profile_s + 5.0
-        expected += 2 * energy.expected_s(self.setup.target)
-        return min(expected, 0.4 * self.setup.problem.search.timeout_s)
 
     def _open_tracker(self) -> None:
         problem = self.setup.problem
@@ -151,7 +141,6 @@ class RunningStudy:
     def search(self) -> None:
         """Trials until their number, the time or what is worth trying is used up."""
         setup = self.setup
-        self.evaluator.deadline = self.deadline - self._reserve_s
         candidates = SpaceCandidates(setup.space, setup.target, self.ranking, seed=setup.problem.search.seed)
         expected_s = self.evaluator.expected_s()
         hunt = Hunt(
@@ -160,17 +149,27 @@ class RunningStudy:
             self.book,
             self.evaluator,
             trials=setup.problem.search.trials,
-            deadline=self.evaluator.deadline,
+            deadline=self.deadline,
             proposer=Proposer(
                 candidates,
                 self.ranking,
                 setup.problem.budget.axes,
                 known=known_for(len(setup.space.providers)),
                 expected_s=expected_s,
+                first_runs=partial(first_runs, setup),
             ),
-            watch=_Watch(self),
         )
+        hunt.watch = _Watch(self, hunt)
+        self.keep_time(hunt)
+        if hunt.kept_s > KEPT_SHARE * setup.problem.search.timeout_s:
+            said = f"measuring a finalist again should take some {hunt.kept_s:.0f} s, most of the study's time"
+            self.observer.note(f"{said}: give it more (search.timeout)")
         self.ended = hunt.run()
+
+    def keep_time(self, hunt: Hunt) -> None:
+        """End ``hunt`` so that the finalists can be measured again in time, by what trials took so far."""
+        hunt.kept_s = reserve_s(self.setup, self.book.records, self.ranking, self.evaluator.baseline)
+        hunt.deadline = self.evaluator.allowance.deadline = self.deadline - hunt.kept_s
 
     # ---- end -----------------------------------------------------------------------------------
 
@@ -210,10 +209,11 @@ class RunningStudy:
 
 
 class _Watch(Watch):
-    """Shows trials as they go, and keeps the study's state after each."""
+    """Shows trials as they go; keeps the study's state, and time for the end, after each."""
 
-    def __init__(self, study: RunningStudy) -> None:
+    def __init__(self, study: RunningStudy, hunt: Hunt) -> None:
         self._study = study
+        self._hunt = hunt
 
     def started(self, number: int, left_s: float, variant: Variant) -> None:
         setup = self._study.setup
@@ -226,6 +226,7 @@ class _Watch(Watch):
         study, budget = self._study, self._study.setup.problem.budget
         best = best_text(study.book.records, study.ranking, budget, study.setup.space)
         study.observer.trial_finished(record, best, against_budget(record, budget))
+        study.keep_time(self._hunt)
         study.save_state()
 
     def note(self, text: str) -> None:

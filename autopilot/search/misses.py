@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from autopilot.budget import Judgement
 from autopilot.errors import VariantFailed
@@ -10,6 +10,7 @@ from autopilot.result import TrialRecord, TrialState
 from autopilot.search.evaluator import Evaluator
 from autopilot.search.finalists import Verification, Verified, verify_one
 from autopilot.search.relax import Judged, near_misses
+from autopilot.search.timetable import Timetable
 
 
 def look_closer(
@@ -17,7 +18,7 @@ def look_closer(
     records: Sequence[TrialRecord],
     verification: Verification,
     *,
-    out_of_time: Callable[[], bool],
+    timetable: Timetable,
 ) -> Verification:
     """``verification`` with the nearest misses measured again, every limit of them, while there is time.
 
@@ -29,11 +30,11 @@ def look_closer(
     more: list[Verified] = []
     failed: dict[int, str] = {}
     for record in near_misses(records, known=again):
-        if out_of_time():
+        if not timetable.has_for(record):
             break
         evaluator.observer.phase(f"nothing fits; measuring trial {record.number}, a near miss, to the end")
         try:
-            more.append(verify_one(evaluator, record))
+            more.append(verify_one(evaluator, record, timetable))
         except VariantFailed as exc:
             failed[record.number] = f"{exc.failure.value}: {exc.message}"
             evaluator.observer.note(f"trial {record.number} failed when measured again: {exc.message}")

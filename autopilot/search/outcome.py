@@ -53,10 +53,14 @@ def cap_s(effort: Effort, problem: Problem, *, pair_s: float) -> float:
     """
     if effort is not VERIFYING:
         return min(effort.cap_s, problem.search.measure_cap_s)
+    return max(problem.search.measure_cap_s, needed_s(problem, pair_s=pair_s))
+
+
+def needed_s(problem: Problem, *, pair_s: float) -> float:
+    """How long requests are read before the budget's percentiles have upper bounds at all, in seconds."""
     percentiles = [float(m["q"]) for axis in problem.budget.axes if (m := PERCENTILE.fullmatch(axis))]
     requests = max((enough_for(q) for q in percentiles), default=0)
-    needed_s = min(DEPENDENT * requests * pair_s, SLOW_SHARE * problem.search.timeout_s)
-    return max(problem.search.measure_cap_s, needed_s)
+    return min(DEPENDENT * requests * pair_s, SLOW_SHARE * problem.search.timeout_s)
 
 
 _STAGES = tuple(Stage)
@@ -93,10 +97,16 @@ class Outcome:
         self.stage = max(self.stage, stage, key=_STAGES.index)
 
     @contextmanager
-    def timed(self, key: str) -> Iterator[None]:
-        """Add the wall seconds of a block to ``seconds[key]``."""
+    def timed(self, key: str, *, out_of: str = "") -> Iterator[None]:
+        """Add the wall seconds of a block to ``seconds[key]``.
+
+        ``out_of``: the key of a block around it, which doesn't count them: the seconds of a trial add up.
+        """
         start = time.perf_counter()
         try:
             yield
         finally:
-            self.seconds[key] = self.seconds.get(key, 0.0) + time.perf_counter() - start
+            took_s = time.perf_counter() - start
+            self.seconds[key] = self.seconds.get(key, 0.0) + took_s
+            if out_of:
+                self.seconds[out_of] = self.seconds.get(out_of, 0.0) - took_s

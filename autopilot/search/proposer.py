@@ -22,10 +22,12 @@ from autopilot.errors import Failure
 from autopilot.profile import Interval
 from autopilot.recipe import Variant
 from autopilot.result import TrialRecord, TrialState
-from autopilot.search.prices import BuildPrices, Techniques
+from autopilot.search.prices import Techniques
 from autopilot.search.ranking import Ranking
-from autopilot.search.stages import Screen, stage_costs
+from autopilot.search.shapes import FirstRuns
+from autopilot.search.stages import Screen
 from autopilot.search.surrogate import Observations, Prediction, Surrogate, Table
+from autopilot.search.trial_prices import TrialPrices
 
 Floats = npt.NDArray[np.float64]
 
@@ -94,7 +96,8 @@ class Proposer:
     """Proposes variants for one study.
 
     ``limits``: the budget's axes. ``known``: how many recommended variants are tried before the model is asked.
-    ``expected_s``: what stages should cost before any trial told.
+    ``expected_s``: what stages should cost before any trial told. ``first_runs``: how many a deployment makes before
+    it is timed.
     """
 
     candidates: Candidates
@@ -102,6 +105,7 @@ class Proposer:
     limits: Sequence[str]
     known: int = KNOWN
     expected_s: Mapping[Screen, float] = field(default_factory=dict)
+    first_runs: FirstRuns = lambda deployment: 0
     techniques: Techniques = plugins.techniques
     _questions: Questions = field(default_factory=dict)
     _poor: int = 0
@@ -112,8 +116,9 @@ class Proposer:
     ) -> Proposal:
         """The next variant to try, of those that are new and should be built and measured in ``left_s`` seconds."""
         if len(records) <= self.known:
-            for variant in self.candidates.known_good():
-                if is_new(variant):
+            known = [v for v in self.candidates.known_good() if is_new(v)]
+            for variant, worth_s in zip(known, self._prices(records).trials_s(known), strict=True):
+                if worth_s <= left_s:
                     return Proposal(variant, "recommended for this machine")
         pool = [v for v in self.candidates.pool(records) if is_new(v)]
         if not pool:
@@ -126,7 +131,7 @@ class Proposer:
         model = _Model(table, index, told, self._questions, len(records))
         rows = [index[v.id] for v in pool]
         chance = model.chance(self.limits)[rows]
-        gain, worth = model.improvement(self.ranking)[rows], self._worth_s(records, pool)
+        gain, worth = model.improvement(self.ranking)[rows], np.array(self._prices(records).trials_s(pool))
         in_time = worth <= left_s
         if not in_time.any():
             return Proposal(None, "nothing that is left to try should end in the time that is left", 0.0)
@@ -148,20 +153,8 @@ class Proposer:
             self._questions = {name: (trials, model.on(table)) for name, (trials, model) in self._questions.items()}
         return self._table
 
-    def _worth_s(self, records: Sequence[TrialRecord], pool: Sequence[Variant]) -> Floats:
-        """Seconds that a trial of each variant should take: what was built or scored before costs nothing again."""
-        prices = {c.stage: c.price_s for c in stage_costs(records) if c.price_s is not None}
-        price = {s: prices.get(s.value, self.expected_s.get(s, 0.0)) for s in Screen}
-        builds = BuildPrices.learn(records, price[Screen.BUILD], self.techniques)
-        scored = {r.variant.recipe for r in records if "evaluate" in r.seconds}
-        always_s = price[Screen.LOAD] + price[Screen.LATENCY]
-        out = []
-        for variant in pool:
-            seconds = always_s + builds.seconds(variant.recipe)
-            if variant.recipe not in scored:
-                seconds += price[Screen.QUALITY]
-            out.append(max(seconds, 0.1))
-        return np.array(out)
+    def _prices(self, records: Sequence[TrialRecord]) -> TrialPrices:
+        return TrialPrices.learn(records, self.expected_s, first_runs=self.first_runs, techniques=self.techniques)
 
 
 def _telling(records: Sequence[TrialRecord], ranking: Ranking) -> Sequence[TrialRecord]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from autopilot.bench.compare import Standing
 from autopilot.errors import VariantFailed
@@ -11,6 +11,7 @@ from autopilot.search.evaluator import Evaluator
 from autopilot.search.finalists import MOST_TIED, Verified, choose
 from autopilot.search.outcome import PERCENTILE
 from autopilot.search.ranking import Ranking
+from autopilot.search.timetable import Timetable
 from autopilot.spec import Problem
 
 # A dozen pairs of fresh processes of a small model: that tells 1% apart.
@@ -20,7 +21,7 @@ WORTH = 0.01
 
 
 def settle(
-    evaluator: Evaluator, done: Sequence[Verified], ranking: Ranking, *, out_of_time: Callable[[], bool]
+    evaluator: Evaluator, done: Sequence[Verified], ranking: Ranking, *, timetable: Timetable
 ) -> tuple[Verified | None, tuple[Comparison, ...]]:
     """The winner, and the direct comparisons that it took.
 
@@ -36,7 +37,7 @@ def settle(
     while winner is not None and len(found) < MOST_TIED - 1:
         fastest = min(left, key=lambda v: ranking.seen(v.outcome.measured).value)
         first, second = (ranking.seen(v.outcome.measured).value for v in (fastest, winner))
-        if second - first <= WORTH * abs(first) or out_of_time():
+        if second - first <= WORTH * abs(first) or not timetable.has(CAP_S):
             break
         numbers = (fastest.record.number, winner.record.number)
         evaluator.observer.phase(f"comparing trials {numbers[0]} and {numbers[1]}, which tie, with each other")

@@ -24,10 +24,11 @@ _PRIOR_KILLED, _PRIOR_RUNS = 2 / 3, 2.0
 _FREE = (Screen.LATENCY, Screen.QUALITY)
 
 
-def stage_costs(records: Iterable[TrialRecord]) -> tuple[StageCost, ...]:
+def stage_costs(records: Iterable[TrialRecord], *, first_runs: bool = True) -> tuple[StageCost, ...]:
     """One a stage, in the order of ``Screen``; the baseline and trials that repeat others count for nothing.
 
     A trial was ended by the last stage that it has seconds of: stages are timed in the order they are run.
+    ``first_runs``: whether the latency pass's seconds are with those of the first runs that come before it.
     """
     runs = dict.fromkeys(Screen, 0)
     seconds = dict.fromkeys(Screen, 0.0)
@@ -40,12 +41,16 @@ def stage_costs(records: Iterable[TrialRecord]) -> tuple[StageCost, ...]:
         for screen in seen:
             runs[screen] += 1
             seconds[screen] += record.seconds[screen.value]
+            if first_runs and screen is Screen.LATENCY:
+                seconds[screen] += record.seconds.get(SHAPES, 0.0)
             saved_s[screen] += record.seconds.get(f"{screen}_saved", 0.0)
         if record.state is not TrialState.COMPLETE and seen:
             killed[seen[-1]] += 1
     return tuple(StageCost(s.value, runs[s], seconds[s], killed[s], saved_s[s]) for s in Screen)
 
 
+# The name under which a trial's ``seconds`` have the first runs before the latency pass: see shapes.
+SHAPES = "shapes"
 _SCREENS = {screen.value: screen for screen in Screen}
 
 

@@ -9,7 +9,6 @@ from dataclasses import replace
 
 from autopilot import plugins, stats
 from autopilot.artifact import Artifact
-from autopilot.bench.child import ChildLimits
 from autopilot.bench.control import PAIR_S, measure_control
 from autopilot.bench.launcher import MIN_BLOCK_REQUESTS, MIN_BLOCKS
 from autopilot.bench.live import Server
@@ -20,11 +19,13 @@ from autopilot.errors import Failure, VariantFailed
 from autopilot.observer import Observer
 from autopilot.profile import Control, LatencyReading, Measurement
 from autopilot.recipe import Deployment
+from autopilot.search.allowance import Allowance
 from autopilot.search.decider import Decider
 from autopilot.search.outcome import BASELINE, Effort, GiveUp, Outcome, cap_s
 from autopilot.search.prepare import Setup
+from autopilot.search.shapes import open_traffic
 from autopilot.search.steadiness import Drift, Reading, swing
-from autopilot.search.traffic import TrafficPass, planned_rounds, request_pair_s, round_s
+from autopilot.search.traffic import Pair, TrafficPass, planned_rounds, request_pair_s, round_s
 
 # Of one pair of processes: some 25 pairs of blocks, so that starting them takes less than half of the time.
 ROUND_S = 1.5
@@ -40,12 +41,12 @@ class LatencyPass:
     taken after the baseline's own. A reading during which the machine moved is taken again, once.
     """
 
-    def __init__(self, setup: Setup, observer: Observer, baseline: Outcome, limits: Callable[[], ChildLimits]) -> None:
+    def __init__(self, setup: Setup, observer: Observer, baseline: Outcome, allowance: Allowance) -> None:
         self.control: Control | None = None
         self._setup = setup
         self._observer = observer
         self._baseline = baseline
-        self._limits = limits
+        self._allowance = allowance
         self._drift = Drift(allowed=_allowed(setup))
         self._server: Server | None = None
 
@@ -118,7 +119,7 @@ class LatencyPass:
         )
         found = measure_rounds(
             lambda: self._servers(outcome, effort, split),
-            plan=lambda pair: self._plan(effort, pair),
+            plan=lambda pair: plan_of(self._setup, effort, pair),
             decided=decided,
             measure=TrafficPass(self._setup, effort) if problem.traffic.is_server else None,
         )
@@ -132,31 +133,21 @@ class LatencyPass:
         t = stats.t_quantile(0.975, self.control.pairs)
         return t * self.control.spread / math.sqrt(effort.rounds)
 
-    def _plan(self, effort: Effort, pair: Servers) -> Plan:
-        if self._setup.problem.traffic.is_server:
-            cap = cap_s(effort, self._setup.problem, pair_s=request_pair_s(self._setup, pair))
-            if effort.rounds == 1:
-                return Plan(1, cap)
-            return Plan(planned_rounds(self._setup, pair, effort), cap, max(ROUND_S, round_s(self._setup, pair)))
-        pair_s = sum(server.request_s or 0.0 for server in pair if server is not None)
-        cap = cap_s(effort, self._setup.problem, pair_s=pair_s)
-        if effort.rounds == 1:
-            return Plan(1, cap)
-        # A round of a slow model takes its blocks whatever the cap is.
-        one_s = max(ROUND_S, pair_s * MIN_BLOCKS * MIN_BLOCK_REQUESTS)
-        return Plan(max(1, min(effort.rounds, int(cap / one_s))), cap, one_s)
-
     @contextmanager
     def _servers(self, outcome: Outcome, effort: Effort, split: Split) -> Iterator[Servers]:
         """The candidate's server and the baseline's; fresh ones both for verification."""
         if outcome is self._baseline:
-            yield self._baseline_server(split), None
+            baseline = self._baseline_server(split)
+            self._open(baseline, outcome)
+            yield baseline, None
             return
         if not effort.ends_early:
             self.close()
         baseline = self._baseline_server(split)
+        self._open(baseline, None)
         with self._start(outcome.artifact, outcome.variant.deployment, split) as candidate:
             try:
+                self._open(candidate, outcome)
                 yield candidate, baseline
             except VariantFailed as exc:
                 if baseline.is_alive:
@@ -165,6 +156,11 @@ class LatencyPass:
                 message = f"the baseline's server ended beside it: {exc.message}"
                 raise VariantFailed(Failure.CRASH, message, log=exc.log) from exc
             outcome.warnings.extend(w for w in candidate.warnings if w not in outcome.warnings)
+
+    def _open(self, server: Server, outcome: Outcome | None) -> None:
+        """Under scheduled traffic: what comes before the first window, which is no part of what is measured."""
+        if self._setup.problem.traffic.is_server:
+            open_traffic(server, self._setup, outcome, allowance=self._allowance, observer=self._observer)
 
     def _baseline_server(self, split: Split) -> Server:
         if self._server is not None and not self._server.is_alive:
@@ -177,7 +173,23 @@ class LatencyPass:
         return self._start(self._baseline.artifact, self._baseline.variant.deployment, split)
 
     def _start(self, artifact: Artifact, deployment: Deployment, split: Split) -> Server:
-        return Server.start(artifact.path, deployment, split=split, limits=self._limits())
+        return Server.start(artifact.path, deployment, split=split, limits=self._allowance.limits)
+
+
+def plan_of(setup: Setup, effort: Effort, pair: Pair) -> Plan:
+    """How long ``pair`` is read with ``effort``, in how many rounds."""
+    if setup.problem.traffic.is_server:
+        cap = cap_s(effort, setup.problem, pair_s=request_pair_s(setup, pair))
+        if effort.rounds == 1:
+            return Plan(1, cap)
+        return Plan(planned_rounds(setup, pair, effort), cap, max(ROUND_S, round_s(setup, pair)))
+    pair_s = sum(server.request_s or 0.0 for server in pair if server is not None)
+    cap = cap_s(effort, setup.problem, pair_s=pair_s)
+    if effort.rounds == 1:
+        return Plan(1, cap)
+    # A round of a slow model takes its blocks whatever the cap is.
+    one_s = max(ROUND_S, pair_s * MIN_BLOCKS * MIN_BLOCK_REQUESTS)
+    return Plan(max(1, min(effort.rounds, int(cap / one_s))), cap, one_s)
 
 
 def _allowed(setup: Setup) -> float | None:

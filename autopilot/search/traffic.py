@@ -7,7 +7,7 @@ from dataclasses import replace
 from autopilot.bench.launcher import Decided, Server
 from autopilot.bench.max_rate import Judge, find_max_rate, with_max_rate
 from autopilot.bench.rounds import Readings, Servers
-from autopilot.bench.traffic import MIN_WINDOWS, Plan, measure_traffic
+from autopilot.bench.traffic import MIN_WINDOWS, Paced, Plan, measure_traffic
 from autopilot.budget import Judgement
 from autopilot.contracts import Stage
 from autopilot.profile import LatencyReading, Profile
@@ -20,6 +20,9 @@ MAX_RATE = "max_rate_rps"
 _WINDOWS = 2 * MIN_WINDOWS
 # Seconds that the search for the highest rate may take, while screening and while verifying.
 _SCREENING_S, _VERIFYING_S = 15.0, 45.0
+
+# A candidate and, where there is one, a baseline: live, or what is known of them.
+Pair = tuple[Paced, Paced | None]
 
 
 class TrafficPass:
@@ -48,29 +51,38 @@ class TrafficPass:
         least_s = max(cap_s, windows * _window_pair_s(setup, pair))
         fixed, seed = setup.fixed_batch is not None, setup.problem.search.seed
         found = measure_traffic(candidate, baseline, setup.load, decided=decided, cap_s=least_s, seed=seed, fixed=fixed)
-        if self._rounds > 1 or MAX_RATE not in (*setup.problem.budget.axes, *setup.problem.objectives):
+        if self._rounds > 1 or not _asks_rate(setup):
             return found
         return _with_max_rates(setup, pair, found, effort)
 
 
-def request_pair_s(setup: Setup, pair: Servers) -> float:
+def highest_rate_s(setup: Setup) -> float:
+    """Seconds that looking for the highest rates takes while verifying: of the candidate and the baseline."""
+    return 2 * _VERIFYING_S if setup.problem.traffic.is_server and _asks_rate(setup) else 0.0
+
+
+def _asks_rate(setup: Setup) -> bool:
+    return MAX_RATE in (*setup.problem.budget.axes, *setup.problem.objectives)
+
+
+def request_pair_s(setup: Setup, pair: Pair) -> float:
     """Seconds that one request of all servers takes under the spec's load, pauses included."""
     requests = max(1.0, setup.load.rate_rps * setup.load.window_s)
     return _window_pair_s(setup, pair) / requests
 
 
-def planned_rounds(setup: Setup, pair: Servers, effort: Effort) -> int:
+def planned_rounds(setup: Setup, pair: Pair, effort: Effort) -> int:
     """The pairs of fresh processes that there is time for."""
     cap = cap_s(effort, setup.problem, pair_s=request_pair_s(setup, pair))
     return max(1, min(effort.rounds, int(cap / round_s(setup, pair))))
 
 
-def round_s(setup: Setup, pair: Servers) -> float:
+def round_s(setup: Setup, pair: Pair) -> float:
     """Seconds of the shortest round that says something: so many windows of all servers."""
     return MIN_WINDOWS * _window_pair_s(setup, pair)
 
 
-def _window_pair_s(setup: Setup, pair: Servers) -> float:
+def _window_pair_s(setup: Setup, pair: Pair) -> float:
     """Seconds that one window of each server takes."""
     servers = [s for s in pair if s is not None]
     return len(servers) * Plan.of(setup.load, servers).spent_s

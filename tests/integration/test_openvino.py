@@ -22,7 +22,7 @@ from autopilot.bench.launcher import Server
 from autopilot.bench.operators import measure_operators
 from autopilot.build import build
 from autopilot.build.cache import Cache
-from autopilot.errors import Unsupported, VariantFailed
+from autopilot.errors import Unsupported, VariantFailed, WorkerDied
 from autopilot.model import inspect, int8_audit_of_kernels
 from autopilot.providers import openvino
 from autopilot.recipe import Deployment, Recipe, Step, params_of
@@ -84,6 +84,27 @@ def test_import_sends_and_leaves_nothing(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == ["True"]
     assert list(home.iterdir()) == []
+
+
+def test_sizes_of_batch_are_met_one_by_one_and_once(tmp_path: Path) -> None:
+    """In every instance, each under a limit of its own; what takes too long is said with how far it had come."""
+    split = write_split(tmp_path / "split", {"x": samples(64, 16)})
+    path = dense(tmp_path / "model.onnx", width=16, layers=2)
+    deployment, asked = Deployment("openvino", batch=3, instances=2), list[tuple[int, int]]()
+
+    def before(done: int, total: int) -> float:
+        asked.append((done, total))
+        return 60.0
+
+    with Server.start(path, deployment, split=split, limits=LIMITS) as server:
+        assert server.open_traffic(before=before) == server.open_traffic(before=before)
+    assert asked == [(done, 6) for done in range(6)]
+
+    with (
+        Server.start(path, deployment, split=split, limits=LIMITS) as server,
+        pytest.raises(WorkerDied, match="openvino compiles for each size of batch in each instance: 2 of 6 were ready"),
+    ):
+        server.open_traffic(before=lambda done, total: 60.0 if done < 2 else 0.0)
 
 
 def test_server_serves_with_openvino_alone_and_keeps_to_its_thread(tmp_path: Path) -> None:

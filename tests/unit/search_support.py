@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -25,9 +26,11 @@ from autopilot.model.inspect import TensorInfo
 from autopilot.observer import NullObserver
 from autopilot.profile import Control, Interval, LatencyReading, Measurement, Profile
 from autopilot.recipe import Recipe, Variant
+from autopilot.search.allowance import Allowance
 from autopilot.search.outcome import SCREENING, VERIFYING, Effort, Outcome
 from autopilot.search.prepare import Setup
 from autopilot.search.stages import Screen
+from autopilot.search.timetable import Timetable
 from autopilot.space import SearchSpace
 from autopilot.spec import DataSpec, MetricSpec, Problem, SearchSpec, TargetSpec, Traffic
 from autopilot.target import Target
@@ -90,6 +93,7 @@ def setup_of(
     scenario: Any = "single_stream",
     info: ModelInfo | None = None,
     batched: bool = True,
+    audit: Any = "fail",
 ) -> Setup:
     """The fixed parts of a simulated study."""
     problem = Problem(
@@ -107,6 +111,7 @@ def setup_of(
         version=None,
         rationale="",
         raw={},
+        audit=audit,
     )
     splits = Splits(split(batched=batched), split("test", 300, batched=batched), split("calibration"), None, (), "d")
     return Setup(
@@ -175,7 +180,7 @@ class FakeEvaluator:
     compared: list[tuple[str, str]] = field(default_factory=list)
     comparing_noise: float = 0.005  # half the interval of a direct comparison
     costed: list[str] = field(default_factory=list)  # variants whose operators were timed
-    deadline: float | None = None
+    allowance: Allowance = field(default_factory=lambda: Allowance(ChildLimits(600.0)))
     control: Control | None = None
     on_event: Callable[[], None] = lambda: None
     baseline_samples: str = "0"
@@ -258,6 +263,11 @@ class FakeEvaluator:
 
     def verdict(self, outcome: Outcome) -> Verdict:
         return self.setup.problem.budget.judge(outcome.measured)
+
+
+def timetable(*, late: bool = False) -> Timetable:
+    """One with time for everything, or for nothing more."""
+    return Timetable(lambda record: 1.0, -1.0 if late else math.inf, late_s=math.inf, clock=lambda: 0.0)
 
 
 def figures(facts: Facts, *, later: bool) -> dict[str, Measurement]:

@@ -178,18 +178,53 @@ def test_model_of_whole_batches_gets_whole_batches(tmp_path: Path) -> None:
     assert seen == [4, 4]
 
 
-@pytest.mark.parametrize("instances", [1, 2])
-def test_every_size_of_batch_has_run_in_every_instance_before_the_first_window(tmp_path: Path, instances: int) -> None:
-    """A runtime that compiles for each size would do so for seconds while requests wait."""
+def recording(instances: int) -> tuple[list[FakeSession], list[list[int]]]:
+    """Sessions, and the sizes of batch that each has run."""
     seen: list[list[int]] = [[] for _ in range(instances)]
 
     def session(of: int) -> FakeSession:
         return FakeSession(lambda feed: seen[of].append(len(feed["x"])) or [feed["x"]])
 
+    return [session(i) for i in range(instances)], seen
+
+
+@pytest.mark.parametrize("instances", [1, 2])
+def test_every_size_of_batch_is_run_in_every_instance_one_size_a_call(tmp_path: Path, instances: int) -> None:
+    """A runtime that compiles for each size would do so for seconds while requests wait."""
+    sessions, seen = recording(instances)
     rows = Rows()
     told = {"batch": 3, "max_delay_ms": 0.0, "fixed": False}
     singles = [rows.feed([i]) for i in range(rows.n)]
-    sessions = [session(i) for i in range(instances)]
-    _in(tmp_path, lambda: batcher(sessions, rows, singles, told, every_size=True))  # type: ignore[arg-type]
+    queue = _in(tmp_path, lambda: batcher(sessions, rows, singles, told, every_size=True))  # type: ignore[arg-type]
+    assert (queue.unmet, seen) == (3 * instances, [[]] * instances)
+    queue.meet_next()
+    assert (queue.unmet, seen[0]) == (3 * instances - 1, [1, 1])  # twice: in the second run a graph may be captured
+    while queue.unmet:
+        queue.meet_next()
 
-    assert seen == [[1, 1, 2, 2, 3, 3]] * instances  # twice: the second run may be what a graph is captured in
+    assert seen == [[1, 1, 2, 2, 3, 3]] * instances
+
+
+@pytest.mark.parametrize(("fixed", "expected"), [(True, [[3, 3]]), (False, [[1, 1, 2, 2, 3, 3]])])
+def test_model_of_whole_batches_meets_one_size(tmp_path: Path, fixed: bool, expected: list[list[int]]) -> None:
+    """Nothing else is ever run."""
+    sessions, seen = recording(1)
+    rows = Rows()
+    told = {"batch": 3, "max_delay_ms": 0.0, "fixed": fixed}
+    singles = [rows.feed([i]) for i in range(rows.n)]
+    queue = _in(tmp_path, lambda: batcher(sessions, rows, singles, told, every_size=True))  # type: ignore[arg-type]
+    while queue.unmet:
+        queue.meet_next()
+
+    assert seen == expected
+
+
+def test_size_that_fails_is_the_callers_error(tmp_path: Path) -> None:
+    """It is run in another thread, and must not die there in silence."""
+    rows = Rows()
+    told = {"batch": 2, "max_delay_ms": 0.0, "fixed": False}
+    sessions, singles = [FailingSession(Failure.OOM)], [rows.feed([0])]
+    queue = _in(tmp_path, lambda: batcher(sessions, rows, singles, told, every_size=True))  # type: ignore[arg-type]
+
+    with pytest.raises(VariantFailed, match="fails on purpose"):
+        queue.meet_next()

@@ -18,7 +18,7 @@ from autopilot.result import TrialRecord, TrialState
 from autopilot.search.finalists import Verification, Verified, verify, verify_one
 from autopilot.search.ladder import MOST_LOST, MOST_RUNGS, MOST_TRIES, Light, Rung, climb, next_rung
 from autopilot.search.ranking import Ranking
-from tests.unit.search_support import BUDGET, Facts, FakeEvaluator, Recorder, artifact_of, figures, setup_of
+from tests.unit.search_support import BUDGET, Facts, FakeEvaluator, Recorder, artifact_of, figures, setup_of, timetable
 
 RANKING = Ranking("latency_p50_ms", maximize=False)
 
@@ -101,9 +101,9 @@ def climbed(
     if quality is not None:
         evaluator.baseline.measured["quality"] = Measurement("quality", quality, quality, quality, 600)
     records = [record(i, f) for i, f in enumerate(facts)]
-    verification = verify(evaluator, records, RANKING, out_of_time=lambda: False)
+    verification = verify(evaluator, records, RANKING, timetable=timetable())
     winner = next(v for v in verification.done if v.holds)
-    rungs, after = climb(evaluator, records, winner, RANKING, verification, out_of_time=lambda: late)
+    rungs, after = climb(evaluator, records, winner, RANKING, verification, timetable=timetable(late=late))
     return rungs, after, evaluator
 
 
@@ -187,6 +187,6 @@ def test_verify_one_keeps_the_readings(tmp_path: Path) -> None:
     evaluator: Any = FakeEvaluator(setup_of(tmp_path), Recorder(), lambda variant: Facts())
     evaluator.measure_baseline()
 
-    verify_one(evaluator, record(2, Facts()))
+    verify_one(evaluator, record(2, Facts()), timetable())
 
     assert (tmp_path / "samples" / "2-verify.npz").is_file()

@@ -20,8 +20,9 @@ from autopilot.profile import Interval, Measurement
 from autopilot.recipe import Recipe, Step, Variant, params_of
 from autopilot.result import Status, StudyResult, TrialRecord, TrialState, speed_axis, trial_rows
 from autopilot.search import conclude as module
-from autopilot.search.book import ENOUGH_BETTER, Book
+from autopilot.search.book import Book
 from autopilot.search.finalists import MOST_ON_FRONT, MOST_TIED, choose, front_of, next_finalist, verify
+from autopilot.search.hopeless import ENOUGH_BETTER
 from autopilot.search.ledger import Ledger
 from autopilot.search.outcome import Outcome
 from autopilot.search.ranking import Ranking
@@ -41,6 +42,7 @@ from tests.unit.search_support import (
     figures,
     profile_of,
     setup_of,
+    timetable,
 )
 
 ONE = Ranking("latency_p50_ms", maximize=False)
@@ -175,7 +177,7 @@ def test_last_finalist_is_the_simplest_that_ties(tmp_path: Path) -> None:
     facts = [Facts(1.0), *(Facts(0.40 + i / 1000) for i in range(5))]
     records = [record(i, f, steps=1 if i == 5 else 2) for i, f in enumerate(facts) if i]
 
-    done = verify(evaluator_of(tmp_path, facts), records, ONE, out_of_time=lambda: False).done
+    done = verify(evaluator_of(tmp_path, facts), records, ONE, timetable=timetable()).done
 
     assert [v.record.number for v in done] == [1, 2, 5]
     assert len(done) == MOST_TIED
@@ -188,7 +190,7 @@ def test_wide_interval_behind_a_narrow_one_may_still_win(tmp_path: Path) -> None
     """Variants aren't passed over because one before them in line can't win."""
     facts = [Facts(1.0), Facts(0.40), Facts(0.43), Facts(0.44, noise=0.05)]
     records = [record(i, f) for i, f in enumerate(facts) if i]
-    done = verify(evaluator_of(tmp_path, facts), records[:1], ONE, out_of_time=lambda: False).done
+    done = verify(evaluator_of(tmp_path, facts), records[:1], ONE, timetable=timetable()).done
 
     following = next_finalist(records[1:], done, ONE)
 
@@ -203,7 +205,7 @@ def test_front_is_verified_from_its_ends(tmp_path: Path) -> None:
     """Best of each objective first, what is beaten not at all; the first objective chooses the winner."""
     records = [record(i, f) for i, f in enumerate(FRONT)]
 
-    done = verify(evaluator_of(tmp_path, FRONT), records, BOTH, out_of_time=lambda: False).done
+    done = verify(evaluator_of(tmp_path, FRONT), records, BOTH, timetable=timetable()).done
 
     assert [v.record.number for v in done] == [1, 3, 2]
     winner = choose(done, BOTH)
@@ -217,7 +219,7 @@ def test_member_that_does_not_hold_leaves_its_place(tmp_path: Path) -> None:
     records = [record(i, f) for i, f in enumerate(facts)]
     assert [m.point.number for m in front_of(records, (), BOTH)] == [1, 3]
 
-    done = verify(evaluator_of(tmp_path, facts), records, BOTH, out_of_time=lambda: False).done
+    done = verify(evaluator_of(tmp_path, facts), records, BOTH, timetable=timetable()).done
 
     assert {v.record.number for v in done} == {1, 2, 3}
     assert [m.point.number for m in front_of(records, done, BOTH)] == [2, 3]
@@ -228,7 +230,7 @@ def test_front_that_is_verified_is_bounded(tmp_path: Path) -> None:
     facts = [Facts(1.0), *(Facts(0.2 + i / 40, drop=0.008 - i / 2000, noise=0.001) for i in range(12))]
     records = [record(i, f) for i, f in enumerate(facts)]
 
-    done = verify(evaluator_of(tmp_path, facts), records, BOTH, out_of_time=lambda: False).done
+    done = verify(evaluator_of(tmp_path, facts), records, BOTH, timetable=timetable()).done
 
     assert len(done) == MOST_ON_FRONT
     assert sum(m.point.verified for m in front_of(records, done, BOTH)) == MOST_ON_FRONT
@@ -243,8 +245,8 @@ def settled(folder: Path, noise: float, *, late: bool = False) -> tuple[int, lis
     records = [record(1, facts[1], steps=2), record(2, facts[2])]
     evaluator = evaluator_of(folder, facts)
     evaluator.comparing_noise = noise
-    done = verify(evaluator, records, ONE, out_of_time=lambda: False).done
-    winner, comparisons = settle(evaluator, done, ONE, out_of_time=lambda: late)
+    done = verify(evaluator, records, ONE, timetable=timetable()).done
+    winner, comparisons = settle(evaluator, done, ONE, timetable=timetable(late=late))
     assert winner is not None
     return winner.record.number, [c.verdict for c in comparisons], evaluator.compared
 

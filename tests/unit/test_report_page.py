@@ -118,6 +118,16 @@ def test_page_loads_nothing_from_anywhere() -> None:
     assert "script-src 'sha256-" in policy
 
 
+def test_seconds_of_a_trial_are_those_that_were_spent() -> None:
+    """What came from a cache was paid for in another run: the hours it saved are no part of this one's."""
+    result = fake_result(Status.IN_BUDGET)
+    spent = {"build": 1.5, "build_saved": 7000.0, "shapes": 20.0, "profile": 2.25}
+    page = page_of(replace(result, trials=tuple(replace(t, seconds=spent) for t in result.trials)))
+
+    shown = [a["data-v"] for tag, a in page.tags if tag == "td" and a.get("data-v")]
+    assert shown.count("23.75") == len(result.trials)
+
+
 def test_page_of_sixty_trials_is_small() -> None:
     """A page to mail: a small share of what an inlined chart library alone would take (4.5 MB)."""
     assert len(render_page(Content(searched(60), readings(100_000)))) < 500_000

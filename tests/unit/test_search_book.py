@@ -12,8 +12,9 @@ from autopilot.contracts import Stage
 from autopilot.errors import Failure, VariantFailed
 from autopilot.recipe import Deployment, Recipe, Step, Variant, params_of
 from autopilot.result import TrialRecord
-from autopilot.search.book import ENOUGH_BETTER, Book
+from autopilot.search.book import Book
 from autopilot.search.finalists import Ranking
+from autopilot.search.hopeless import ENOUGH_BETTER
 from autopilot.search.ledger import Ledger
 from autopilot.search.outcome import Outcome
 from autopilot.search.sampler import RUNNABLE, Sampler

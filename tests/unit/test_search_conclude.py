@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -22,7 +23,7 @@ from autopilot.search.explain import explain
 from autopilot.search.finalists import MOST_LATE, Verification, line_up, verify
 from autopilot.search.outcome import Outcome
 from autopilot.search.ranking import Ranking
-from tests.unit.search_support import BUDGET, Facts, FakeEvaluator, Recorder, artifact_of, figures, setup_of
+from tests.unit.search_support import BUDGET, Facts, FakeEvaluator, Recorder, artifact_of, figures, setup_of, timetable
 
 RANKING = Ranking("latency_p50_ms", maximize=False)
 Later = Callable[[int], Facts]
@@ -68,7 +69,7 @@ def concluded(
     monkeypatch.setattr(module, "write_outputs", lambda result, out, artifact, **more: result)
     records = [record(i, f, TrialState.PRUNED if i in pruned else TrialState.COMPLETE) for i, f in enumerate(facts)]
     evaluator: Any = evaluator_of(folder, facts)
-    deadline = -math.inf if late else math.inf
+    deadline = time.monotonic() - 1.0 if late else math.inf
     return module.conclude(evaluator, records, RANKING, started=0.0, deadline=deadline, out=folder)
 
 
@@ -119,8 +120,8 @@ def test_time_up_ends_verification_as_soon_as_one_holds(tmp_path: Path) -> None:
     late: Any = evaluator_of(tmp_path, facts)
     early: Any = evaluator_of(tmp_path, facts)
 
-    assert len(verify(late, records, RANKING, out_of_time=lambda: True).done) == 1
-    assert len(verify(early, records, RANKING, out_of_time=lambda: False).done) > 1
+    assert len(verify(late, records, RANKING, timetable=timetable(late=True)).done) == 1
+    assert len(verify(early, records, RANKING, timetable=timetable()).done) > 1
 
 
 def test_variant_given_up_is_verified_when_the_better_ones_fail(
@@ -219,6 +220,39 @@ def test_explanation_of_an_unbounded_percentile_says_what_is_missing() -> None:
 
     assert "inf" not in text
     assert "an upper bound needs 368" in text
+    assert "search.measure_cap" in text
+
+
+def test_explanation_of_overload_is_no_want_of_requests() -> None:
+    """More requests came than were answered: no longer measurement would admit it."""
+    budget = Budget((Limit("latency_p99_ms", 50.0),))
+    how = "overload: 180 of 200 requests a second were answered"
+    measured = {"latency_p99_ms": Measurement("latency_p99_ms", math.inf, math.inf, math.inf, 900, how)}
+    text = explain([], budget, status="no_fit", left_out={}, nearest=(measured, budget.judge(measured)))
+
+    assert f"misses latency_p99_ms <= 50: requests waited without end ({how})" in text
+    assert "undecided" not in text
+
+
+def test_explanation_of_a_limit_that_is_broken_for_certain_has_its_figure() -> None:
+    """Though its interval has no upper end: 60 ms at the least is too much."""
+    budget = Budget((Limit("latency_p99_ms", 50.0),))
+    measured = {"latency_p99_ms": Measurement("latency_p99_ms", 70.0, 60.0, math.inf, 150)}
+    text = explain([], budget, status="no_fit", left_out={}, nearest=(measured, budget.judge(measured)))
+
+    assert "misses latency_p99_ms <= 50 at 70" in text
+    assert "inf" not in text
+
+
+def test_explanation_tells_a_broken_limit_from_an_undecided_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A finalist about which too little was seen did not fail."""
+    facts = [Facts(1.0), Facts(0.3, drop_later=0.02), Facts(0.6, noise=0.05)]
+    result = concluded(tmp_path, facts, monkeypatch)
+
+    said = "Of 2 finalists measured again 1 did not hold: quality_drop (1) and 1 stayed undecided: latency_p50_ms (1)."
+    assert said in result.explanation
 
 
 def test_explanation_says_why_an_axis_has_no_figure() -> None:
@@ -266,7 +300,7 @@ def test_one_finalist_is_verified_when_a_limit_can_not_be_measured(tmp_path: Pat
     records = [replace(record(i, f), verdict=unknown) for i, f in enumerate(facts)]
     evaluator: Any = evaluator_of(tmp_path, facts)
 
-    assert len(verify(evaluator, records, RANKING, out_of_time=lambda: False).done) == 1
+    assert len(verify(evaluator, records, RANKING, timetable=timetable()).done) == 1
 
 
 def test_operators_of_baseline_and_chosen_variant_alone_are_timed(tmp_path: Path) -> None:
@@ -274,7 +308,7 @@ def test_operators_of_baseline_and_chosen_variant_alone_are_timed(tmp_path: Path
     facts = [Facts(1.0), Facts(0.4), Facts(0.5)]
     evaluator: Any = evaluator_of(tmp_path, facts)
     records = [record(i, f) for i, f in enumerate(facts)]
-    done = verify(evaluator, records, RANKING, out_of_time=lambda: False).done
+    done = verify(evaluator, records, RANKING, timetable=timetable()).done
     chosen = done[0]
     baseline, own = module._take_costs(evaluator, chosen)
 
@@ -295,12 +329,12 @@ def test_stages_and_operators_are_in_the_result(tmp_path: Path, monkeypatch: pyt
 
     def take(self: FakeEvaluator, outcome: Outcome) -> None:
         outcome.profile = replace(outcome.profile or Profile(outcome.variant.id), operators=table)
-        outcome.warnings.append(f"timed {len(outcome.variant.recipe.steps)}")
+        outcome.warnings.append("timed given" if not outcome.variant.recipe.steps else "timed chosen")
 
     monkeypatch.setattr(FakeEvaluator, "take_costs", take)
     result = concluded(tmp_path, [Facts(1.0), Facts(0.4)], monkeypatch)
 
     assert result.best is not None
     assert result.best.operators == result.baseline.operators == table
-    assert {"timed 0", "timed 1"} <= set(result.warnings)
+    assert {"timed given", "timed chosen"} <= set(result.warnings)
     assert StudyResult.from_json(result.to_json()).best == result.best

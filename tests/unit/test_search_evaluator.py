@@ -32,9 +32,10 @@ from autopilot.profile import (
     QualityReading,
 )
 from autopilot.recipe import Deployment, Recipe, Step, Variant, params_of
-from autopilot.search import cold, costs, energy, timing
+from autopilot.search import cold, costs, energy, scored, timing
 from autopilot.search import evaluator as module
-from autopilot.search.evaluator import GRACE_S, Evaluator
+from autopilot.search.allowance import GRACE_S
+from autopilot.search.evaluator import Evaluator
 from autopilot.search.outcome import VERIFYING
 from autopilot.search.summary import with_ratio
 from tests.unit.search_support import artifact_of, reading, setup_of
@@ -135,7 +136,7 @@ def bench(monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
     monkeypatch.setattr(timing, "measure_control", lambda live, start, *, pair_s: Control(0.002, 4, 0.3, 2.0))
     monkeypatch.setattr(cold, "measure_cold", fake.measure_cold)
     monkeypatch.setattr(cold, "measure_empty", lambda deployment, limits, *, split: 20_000_000)
-    monkeypatch.setattr(module.QualityPass, "run", lambda self, *a, **k: fake.run_quality(*a, **k))
+    monkeypatch.setattr(scored.QualityPass, "run", lambda self, *a, **k: fake.run_quality(*a, **k))
     return fake
 
 
@@ -372,8 +373,7 @@ def test_nodes_on_another_provider_are_told_by_node_and_by_time(tmp_path: Path, 
 def test_operators_of_nodes_elsewhere_are_timed_once_where_the_audit_warns(tmp_path: Path, falling: Bench) -> None:
     """The warning has both shares; what was timed for it serves the table of operators too."""
     falling.costs = ELSEWHERE
-    evaluator = begun(tmp_path)
-    evaluator.setup = replace(evaluator.setup, problem=replace(evaluator.setup.problem, audit="warn"))
+    evaluator = begun(tmp_path, audit="warn")
     falling.timed.clear()
     outcome = evaluator.measure(WANTED, artifact_of(WANTED.recipe))
     evaluator.take_costs(outcome)
@@ -397,8 +397,7 @@ def test_baseline_with_nodes_on_another_provider_is_warned_about(tmp_path: Path,
 
 def test_audit_warns_where_the_spec_says_so(tmp_path: Path, falling: Bench) -> None:
     """The variant is measured to the end and carries both warnings, once each."""
-    evaluator = begun(tmp_path)
-    evaluator.setup = replace(evaluator.setup, problem=replace(evaluator.setup.problem, audit="warn"))
+    evaluator = begun(tmp_path, audit="warn")
     falling.audit = Int8Audit(claimed=4, executed=1, total=4)
     outcome = evaluator.measure(WANTED, artifact_of(WANTED.recipe))
 
@@ -452,14 +451,38 @@ def test_give_up_ends_a_trial_with_its_reason(tmp_path: Path, bench: Bench) -> N
 def test_children_get_less_time_as_the_study_ends(tmp_path: Path, bench: Bench) -> None:
     """Each child may overrun the study's time by the grace, not each trial by all its children."""
     evaluator = begun(tmp_path)
-    assert evaluator.limits.wall_s == 600.0
-    evaluator.deadline = time.monotonic() + 100.0
-    assert 95.0 < evaluator.limits.wall_s <= 100.0
-    evaluator.deadline = time.monotonic() - 50.0
+    evaluator.measure(WANTED, artifact_of(WANTED.recipe))
+    evaluator.allowance.deadline = time.monotonic() - 10.0
+    evaluator.measure(WANTED, artifact_of(WANTED.recipe))
 
-    assert evaluator.limits.wall_s == GRACE_S
-    evaluator.setup = replace(evaluator.setup, limits=ChildLimits(5.0))
-    assert evaluator.limits.wall_s == 5.0
+    assert [limits.wall_s for limits in bench.limits] == [600.0, 600.0, GRACE_S]
+
+
+def test_trial_ends_between_passes_once_its_study_is_late(tmp_path: Path, bench: Bench) -> None:
+    """One child may overrun the study's time, and then no other is started; finalists are another matter."""
+    evaluator = begun(tmp_path)
+    bench.cold_starts.clear()
+    evaluator.allowance.deadline = time.monotonic() - GRACE_S - 1.0
+    with pytest.raises(VariantFailed, match="time was up") as caught:
+        evaluator.measure(WANTED, artifact_of(WANTED.recipe))
+
+    assert caught.value.failure is Failure.TIMEOUT
+    assert bench.cold_starts == []
+    assert evaluator.measure(WANTED, artifact_of(WANTED.recipe), VERIFYING).stage is Stage.QUALITY
+
+
+@pytest.mark.parametrize("in_score", [False, True])
+def test_failure_carries_the_seconds_that_were_spent(tmp_path: Path, bench: Bench, in_score: bool) -> None:
+    """Stage by stage, the one that failed included."""
+    evaluator = begun(tmp_path)
+    if in_score:
+        bench.score_error = DataError("undefined.")
+    else:
+        bench.latency_error = [VariantFailed(Failure.OOM, "killed")]
+    with pytest.raises(VariantFailed) as caught:
+        evaluator.measure(WANTED, artifact_of(WANTED.recipe))
+
+    assert list(caught.value.seconds) == ["load", "profile", *(["evaluate"] if in_score else [])]
 
 
 def test_start_time_is_taken_several_times_where_it_is_judged(tmp_path: Path, bench: Bench) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import sqlite3
 import tempfile
 import time
@@ -286,8 +287,8 @@ def test_trial_that_the_studys_end_stopped_is_no_timeout_of_its_variant(
     measure = FakeEvaluator.measure
 
     def slow(self: FakeEvaluator, variant: Variant, *args: Any, **kwargs: Any) -> Any:
-        if variant.recipe.steps and self.deadline is not None:
-            time.sleep(max(0.0, self.deadline - time.monotonic()))
+        if variant.recipe.steps and self.allowance.deadline is not None:
+            time.sleep(max(0.0, self.allowance.left_s))
             raise VariantFailed(Failure.TIMEOUT, "stopped.")
         return measure(self, variant, *args, **kwargs)
 
@@ -368,3 +369,75 @@ def test_interrupted_run_says_how_long_it_took(tmp_path: Path) -> None:
     assert len(result.trials) < 10
     assert result.elapsed_s >= 10_000
     assert any("time is up" in note for note in watcher.notes)
+
+
+def test_time_kept_for_the_finalists_follows_what_trials_took(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A first guess that was too small is made good as soon as trials tell: the search then ends, and says for what."""
+    kept = iter([0.0, 0.0, 0.0, 600.0])
+    known: list[int] = []
+
+    def reserve(setup: Any, records: Any, ranking: Any, baseline: Any) -> float:
+        known.append(len(records))
+        return next(kept)
+
+    monkeypatch.setattr(loop, "reserve_s", reserve)
+    watcher = Recorder()
+    result, (evaluator,) = run(
+        tmp_path, lambda v: Facts(0.5), search=SearchSpec(trials=10, timeout_s=600.0), observer=watcher
+    )
+
+    assert known == [1, 2, 3, 4]
+    assert len(result.trials) == 4
+    assert re.fullmatch(r"time is up, but for \d+ s to measure the finalists again", result.ended)
+    assert any(result.ended in note for note in watcher.notes)
+    assert evaluator.allowance.deadline is None  # finalists are not cut off by it
+
+
+def test_study_whose_time_one_finalist_takes_is_told_so_at_its_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The user may give it more before hours are over."""
+    monkeypatch.setattr(loop, "reserve_s", lambda *given: 300.0)
+    watcher = Recorder()
+    run(tmp_path, lambda v: Facts(0.5), observer=watcher)
+
+    assert any("should take some 300 s, most of the study's time: give it more" in note for note in watcher.notes)
+
+
+def failing(monkeypatch: pytest.MonkeyPatch, failure: Failure, at_s: float | None = None) -> list[str]:
+    """Every variant but the baseline fails in its latency pass, ``at_s`` after the search's time; who was tried."""
+    measure, asked = FakeEvaluator.measure, list[str]()
+
+    def fails(self: FakeEvaluator, variant: Variant, *args: Any, **kwargs: Any) -> Any:
+        if not variant.recipe.steps or self.allowance.deadline is None:
+            return measure(self, variant, *args, **kwargs)
+        asked.append(variant.id)
+        if at_s is not None:
+            time.sleep(max(0.0, self.allowance.left_s + at_s))
+        error = VariantFailed(failure, "simulated.")
+        error.seconds = {"load": 1.0, "profile": 30.0}
+        raise error
+
+    monkeypatch.setattr(FakeEvaluator, "measure", fails)
+    return asked
+
+
+def test_failed_trial_keeps_the_seconds_of_each_stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What hung in the latency pass is no price of loading, which every trial pays."""
+    failing(monkeypatch, Failure.OOM)
+    result, _ = run(tmp_path, lambda v: Facts(0.5), search=SearchSpec(trials=4, timeout_s=600.0))
+    failed = [t for t in result.trials if t.failure is Failure.OOM]
+
+    assert failed
+    assert all(t.seconds == {"build": 0.1, "load": 1.0, "profile": 30.0} for t in failed)
+
+
+def test_trial_that_crashes_after_the_end_is_not_tried_again_and_leaves_no_record(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A second attempt would only make the study late; a run that goes on has the time for it."""
+    asked = failing(monkeypatch, Failure.CRASH, at_s=0.01)
+    result, _ = run(tmp_path, lambda v: Facts(0.5), search=SearchSpec(trials=10, timeout_s=2.0))
+
+    assert len(asked) == len(set(asked))
+    assert all(t.failure is None for t in result.trials)

@@ -15,7 +15,7 @@ from autopilot.domain import Choice, Domain, Scalar
 from autopilot.errors import SpecError
 from autopilot.recipe import Deployment, Recipe, Variant
 from autopilot.result.rows import trials_csv
-from autopilot.search.book import deployment_text as key_text
+from autopilot.search.index import deployment_text as key_text
 from autopilot.search.texts import deployment_text
 from autopilot.space import SearchSpace
 from autopilot.space_file import SpaceRequest, build_space

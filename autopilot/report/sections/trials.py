@@ -71,7 +71,7 @@ def _row(content: Content, trial: TrialRecord, axes: list[str], varied: Mapping[
     kind = "not_measurable" if word == "repeated" else mark.value
     shown = el("span", el("span", sign, aria_hidden="true"), " ", word, class_=f"verdict {kind}")
     recipe, deployment = trial.variant.recipe, trial.variant.deployment
-    seconds = sum(trial.seconds.values())
+    seconds = sum(s for stage, s in trial.seconds.items() if not stage.endswith("_saved"))
     reason = trial.reason or (trial.failure.value if trial.failure else "")
     is_chosen = content.chosen is not None and content.chosen.number == trial.number
     return el(

@@ -1,0 +1,93 @@
+"""First runs under scheduled traffic: some runtimes compile for each size of batch, before the first timed window.
+
+They can take longer than all the rest of a trial: a minute for each of 16 sizes in two instances is half an hour. So
+their time is kept apart from the pass's own (``seconds["shapes"]`` of a trial), foreseen in what a trial should cost,
+and ended by the study's time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from autopilot import plugins
+from autopilot.bench.live import Server
+from autopilot.contracts import meets_each_shape
+from autopilot.errors import Failure, VariantFailed
+from autopilot.observer import Observer
+from autopilot.recipe import Deployment
+from autopilot.result import TrialRecord
+from autopilot.search.allowance import Allowance
+from autopilot.search.outcome import Outcome
+from autopilot.search.prepare import Setup
+from autopilot.search.stages import SHAPES
+
+# How many first runs a deployment makes before it is timed.
+FirstRuns = Callable[[Deployment], int]
+
+
+def first_runs(setup: Setup, deployment: Deployment) -> int:
+    """Sizes of batch times instances where the provider compiles for each; 0 elsewhere, and without server traffic."""
+    if not setup.problem.traffic.is_server:
+        return 0
+    provider = plugins.providers().get(deployment.provider)
+    if provider is None or not meets_each_shape(provider, deployment):
+        return 0
+    return deployment.instances * (1 if setup.fixed_batch is not None else deployment.batch)
+
+
+def open_traffic(
+    server: Server, setup: Setup, outcome: Outcome | None, *, allowance: Allowance, observer: Observer
+) -> None:
+    """Make ``server`` ready for scheduled requests, first runs included.
+
+    Their seconds are put into ``outcome``; None where they are not its own.
+
+    Raises:
+        VariantFailed: one of them failed or took too long, or the study's time was up before the last.
+    """
+    if server.request_s is None:
+        server.warm_up()
+
+    def before(done: int, total: int) -> float:
+        observer.doing(f"first runs of each size of batch: {done} of {total} made")
+        if allowance.left_s <= 0:
+            message = f"the study's time was up when {done} of {total} first runs of a size of batch were made."
+            raise VariantFailed(Failure.TIMEOUT, message, "Give the study more time (search.timeout).")
+        return allowance.limits.wall_s
+
+    fixed = setup.fixed_batch is not None
+    if outcome is None or not first_runs(setup, server.deployment):
+        server.open_traffic(fixed=fixed, before=before)
+        return
+    with outcome.timed(SHAPES, out_of="profile"):
+        server.open_traffic(fixed=fixed, before=before)
+
+
+@dataclass(slots=True)
+class ShapePrices:
+    """Seconds of a first run, provider by provider, from the finished trials."""
+
+    runs: FirstRuns
+    _spent: dict[str, tuple[float, int]] = field(default_factory=dict)  # seconds, first runs
+
+    @classmethod
+    def learn(cls, records: Sequence[TrialRecord], runs: FirstRuns) -> ShapePrices:
+        """What first runs took where trials made them, or at least took, where they were more than the time allowed."""
+        prices = cls(runs)
+        for record in records:
+            count = runs(record.variant.deployment) if record.failure in (None, Failure.TIMEOUT) else 0
+            if count and SHAPES in record.seconds:
+                seconds, counted = prices._spent.get(record.variant.deployment.provider, (0.0, 0))
+                prices._spent[record.variant.deployment.provider] = (seconds + record.seconds[SHAPES], counted + count)
+        return prices
+
+    def seconds(self, deployment: Deployment) -> float:
+        """What the first runs of ``deployment`` should take: 0 where nothing is known of any provider's."""
+        count = self.runs(deployment)
+        if not count:
+            return 0.0
+        seconds, counted = self._spent.get(deployment.provider, (0.0, 0))
+        if not counted:  # of a provider that wasn't seen: what those took that were
+            seconds, counted = sum(s for s, _ in self._spent.values()), sum(n for _, n in self._spent.values())
+        return count * seconds / counted if counted else 0.0
