@@ -24,6 +24,8 @@ _CACHE = tempfile.mkdtemp(prefix="autopilot-test-cache-")
 atexit.register(shutil.rmtree, _CACHE, ignore_errors=True)
 os.environ["AUTOPILOT_CACHE_DIR"] = str(Path(_CACHE) / "cache")
 os.environ.pop("AUTOPILOT_CACHE_SIZE", None)
+# Tests start processes by the hundred: without it each of them would compile the package anew.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 
 # A shell that runs the tests in the background has them ignore Ctrl-C, which every child would inherit.

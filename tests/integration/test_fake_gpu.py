@@ -25,9 +25,9 @@ ROOT = Path(__file__).resolve().parents[2]
 BUDGET = {"gpu_memory_mb": 400, "energy_mj": 1e9, "quality_drop": 0.5}
 
 
-def pretending() -> dict[str, str]:
-    """The environment of a process that sees a device."""
-    out = environment()
+def pretending(cwd: Path) -> dict[str, str]:
+    """The environment of a process in ``cwd`` that sees a device."""
+    out = environment(cwd)
     return {**out, "PYTHONPATH": os.pathsep.join((str(ROOT / "tests" / "fake_gpu"), out["PYTHONPATH"]))}
 
 
@@ -36,7 +36,7 @@ def run(*arguments: str, cwd: Path, code: int = 0) -> subprocess.CompletedProces
     done = subprocess.run(
         [sys.executable, *arguments],
         cwd=cwd,
-        env=pretending(),
+        env=pretending(cwd),
         capture_output=True,
         text=True,
         timeout=240,

@@ -25,7 +25,7 @@ from tests.integration.run_support import (
     in_process,
     labelled,
     result_of,
-    shared_store,
+    store_of,
     write_study,
 )
 
@@ -109,7 +109,7 @@ def test_winner_is_registered_and_answers_through_mlflow(
     done = subprocess.run(
         [sys.executable, "-c", code],
         cwd=folder,
-        env=environment() | {"MLFLOW_TRACKING_URI": "sqlite:///mlruns/mlflow.db"},
+        env=environment(folder) | {"MLFLOW_TRACKING_URI": "sqlite:///mlruns/mlflow.db"},
         capture_output=True,
         text=True,
         timeout=120,
@@ -191,7 +191,7 @@ def _start(folder: Path) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, "-m", "autopilot", "run", "spec.yaml", "--out", "out"],
         cwd=folder,
-        env=environment(),
+        env=environment(folder),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -291,7 +291,7 @@ KINDS = {
 @pytest.mark.parametrize("kind", KINDS)
 def test_run_takes_models_of_many_kinds(tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Any ONNX model gets a verdict."""
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", shared_store())
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", store_of(tmp_path))
     model = KINDS[kind]()
     changes = UNTIMED | {"search": {"trials": 3, "timeout": "90s"}, "budget": {"quality_drop": 0.9}}
     spec = write_study(tmp_path, model, name=kind.replace(" ", "-"), **changes)

@@ -15,7 +15,7 @@ from autopilot.spec import Traffic
 from autopilot.target import Target
 from tests import models
 from tests.integration.bench_support import LIMITS, dense, samples, write_split
-from tests.integration.run_support import UNTIMED, autopilot, result_of, write_study
+from tests.integration.run_support import UNTIMED, in_process, result_of, write_study
 
 pytestmark = [
     pytest.mark.integration,
@@ -34,11 +34,12 @@ def test_both_providers_are_measured(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setenv("AUTOPILOT_CACHE_DIR", str(tmp_path / "cache"))
     (tmp_path / "space.yaml").write_text(SPACE)
     target = {"providers": ["cpu", "torch_compile"], "threads": 1}
-    search = {"trials": 2, "timeout": "120s", "seed": 0}
+    # A slow machine compiles for minutes; a study out of time would end without the second provider.
+    search = {"trials": 2, "timeout": "20m", "seed": 0}
     # A model of one product: the compilers are what is waited for.
     spec = write_study(tmp_path, models.wide(), target=target, space="space.yaml", search=search, **UNTIMED)
 
-    done = autopilot("run", str(spec), "--out", "out", cwd=tmp_path)
+    done = in_process("run", str(spec), "--out", "out", cwd=tmp_path)
 
     assert done.returncode == 0, done.stderr
     trials = {t["deployment"]["provider"]: t for t in result_of(tmp_path / "out")["trials"]}
