@@ -9,6 +9,7 @@ import shutil
 import signal
 import tempfile
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +52,26 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
             return "clocked" if file.parent.name == "integration" and file.stem in CLOCKED else str(file)
 
     return ByModule(config, log)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def a_core_each(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Of every two processes of tests one has its servers on the first cores and not on the last.
+
+    Whatever serves or scores a model is bound to the last core: studies of two processes would share that one and leave
+    the others idle. What compares times stays on the last.
+    """
+    is_study = request.path.parent.name == "integration" and request.path.stem not in CLOCKED
+    is_odd = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % 2 == 1
+    if not (is_study and is_odd and hasattr(os, "sched_getaffinity")):
+        yield
+        return
+    from autopilot.bench import evaluation, live, operators
+
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (evaluation, live, operators):
+            patch.setattr(module, "server_cores", lambda threads: sorted(os.sched_getaffinity(0))[:threads])
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -20,11 +21,14 @@ from tests.integration.run_support import UNTIMED, in_process, result_of, write_
 pytestmark = [
     pytest.mark.integration,
     pytest.mark.slow,
+    pytest.mark.timeout(900),
     pytest.mark.skipif(
         plugins.providers()["torch_compile"].usable(Target.detect()) is not None, reason="torch_compile can't run here"
     ),
 ]
 BATCH = 3
+# Each size of batch is compiled while the server starts, which may take a busy machine minutes.
+PATIENT = replace(LIMITS, wall_s=240.0)
 # The model as given on either provider, and nothing that takes time to build.
 SPACE = "techniques: []\ndeployment: {threads: [1]}\n"
 
@@ -60,7 +64,7 @@ def test_nothing_is_compiled_while_scheduled_requests_wait(tmp_path: Path, monke
     def programs() -> set[Path]:
         return set((tmp_path / "cache-inductor").rglob("*.so"))
 
-    with Server.start(path, Deployment("torch_compile", batch=BATCH), split=split, limits=LIMITS) as server:
+    with Server.start(path, Deployment("torch_compile", batch=BATCH), split=split, limits=PATIENT) as server:
         server.open_traffic()
         before = programs()
         load = Load.of(Traffic("server", 200.0))
