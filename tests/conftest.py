@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,8 @@ os.environ.setdefault("DO_NOT_TRACK", "true")
 _CACHE = temporary_folder("test-cache")
 os.environ["AUTOPILOT_CACHE_DIR"] = str(_CACHE.path / "cache")
 os.environ.pop("AUTOPILOT_CACHE_SIZE", None)
+# Tests start processes by the hundred: without it each of them would compile the package anew.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 
 # A shell that runs the tests in the background has them ignore Ctrl-C, which every child would inherit.
@@ -48,6 +51,26 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
             return "clocked" if file.parent.name == "integration" and file.stem in CLOCKED else str(file)
 
     return ByModule(config, log)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def a_core_each(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Of every two processes of tests one has its servers on the first cores and not on the last.
+
+    Whatever serves or scores a model is bound to the last core: studies of two processes would share that one and leave
+    the others idle. What compares times stays on the last.
+    """
+    is_study = request.path.parent.name == "integration" and request.path.stem not in CLOCKED
+    is_odd = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % 2 == 1
+    if not (is_study and is_odd and hasattr(os, "sched_getaffinity")):
+        yield
+        return
+    from autopilot.bench import evaluation, live, operators
+
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (evaluation, live, operators):
+            patch.setattr(module, "server_cores", lambda threads: sorted(os.sched_getaffinity(0))[:threads])
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -22,7 +22,9 @@ import onnxruntime as ort
 import pytest
 import yaml
 
+from autopilot.bench import control
 from autopilot.cli import main
+from autopilot.tracking import Store
 from tests import models
 
 # What a test takes that isn't about times: however busy the machine is, the verdict is the same. The objective is no
@@ -47,8 +49,7 @@ def labelled(model: onnx.ModelProto, folder: Path, n: int = 240, **more: Any) ->
 def write_study(folder: Path, model: onnx.ModelProto | None = None, **changes: Any) -> Path:
     """A folder with model.onnx, valid.npz and spec.yaml; returns the spec's path.
 
-    ``changes`` replace top-level keys of the spec; under a ``name`` of its own a study finds no champion in the shared
-    store, against which its winner would be measured.
+    ``changes`` replace top-level keys of the spec.
     """
     model = model if model is not None else models.cnn()
     models.write(model, folder / "model.onnx")
@@ -72,19 +73,47 @@ def write_study(folder: Path, model: onnx.ModelProto | None = None, **changes: A
     return path
 
 
+def hurry(patch: pytest.MonkeyPatch) -> None:
+    """Of the model against itself read two pairs of processes instead of four, as of slow models: for studies in this
+    process without a time among limits and objectives, where its figure is only told.
+    """
+    patch.setattr(control, "PROCESSES", control.FEWEST)
+
+
 @cache
-def shared_store() -> str:
-    """One MLflow store for all studies that aren't about MLflow: making one takes seconds."""
+def _stores() -> Path:
+    """A folder for stores, with an empty one of all tables: making it takes seconds, copying it nothing."""
     folder = Path(tempfile.mkdtemp(prefix="autopilot-tests-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    return f"sqlite:///{folder / 'mlruns' / 'mlflow.db'}"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder / 'mlruns' / 'mlflow.db'}")
+        Store.current().client()
+    return folder
 
 
-def environment(*, own_store: bool = False) -> dict[str, str]:
-    """The child's environment: this package importable, plain output, its ``own_store`` or the shared one."""
+def new_store(folder: Path) -> str:
+    """The URI of the MLflow store in ``folder``, where there is none an empty one that is put there."""
+    database = folder / "mlruns" / "mlflow.db"
+    if not database.exists():
+        database.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(_stores() / "mlruns" / "mlflow.db", database)
+    return f"sqlite:///{database}"
+
+
+@cache
+def store_of(cwd: Path) -> str:
+    """An MLflow store for what is run in ``cwd``, and elsewhere: no champion of other tests is in it.
+
+    A study that finds one of its own name measures it beside the winner, which takes as long as a trial.
+    """
+    return new_store(Path(tempfile.mkdtemp(dir=_stores())))
+
+
+def environment(cwd: Path, *, own_store: bool = False) -> dict[str, str]:
+    """The environment of a child in ``cwd``: this package importable, plain output, a store unless it makes its own."""
     root = str(Path(__file__).resolve().parents[2])
     out = {**os.environ, "PYTHONPATH": root, "NO_COLOR": "1", "COLUMNS": "100"}
-    return out if own_store else out | {"MLFLOW_TRACKING_URI": shared_store()}
+    return out if own_store else out | {"MLFLOW_TRACKING_URI": store_of(cwd)}
 
 
 def autopilot(*args: str, cwd: Path, timeout: float = 240, own_store: bool = False) -> subprocess.CompletedProcess[str]:
@@ -92,7 +121,7 @@ def autopilot(*args: str, cwd: Path, timeout: float = 240, own_store: bool = Fal
     return subprocess.run(
         [sys.executable, "-m", "autopilot", *args],
         cwd=cwd,
-        env=environment(own_store=own_store),
+        env=environment(cwd, own_store=own_store),
         capture_output=True,
         text=True,
         timeout=timeout,
@@ -105,7 +134,7 @@ def in_process(*args: str, cwd: Path, own_store: bool = False) -> subprocess.Com
     out, err = io.StringIO(), io.StringIO()
     with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
         patch.chdir(cwd)
-        for name, value in (("NO_COLOR", "1"), ("COLUMNS", "100"), ("MLFLOW_TRACKING_URI", shared_store())):
+        for name, value in (("NO_COLOR", "1"), ("COLUMNS", "100"), ("MLFLOW_TRACKING_URI", store_of(cwd))):
             patch.setenv(name, value)
         if own_store:
             patch.delenv("MLFLOW_TRACKING_URI")

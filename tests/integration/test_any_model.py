@@ -18,6 +18,7 @@ from autopilot.model import inspect
 from autopilot.result import Status
 from autopilot.search import load_spec
 from autopilot.techniques._smoke import check_built
+from tests.integration.run_support import hurry, new_store
 from tests.kinds import CASES
 
 pytestmark = pytest.mark.integration
@@ -30,9 +31,10 @@ DECIDING = ("method", "op_types", "scope")
 
 @pytest.fixture(scope="module", autouse=True)
 def one_store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """One MLflow store for all studies: making one takes seconds."""
+    """One MLflow store for all studies, none of which is about times."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path_factory.mktemp('store') / 'mlflow.db'}")
+        patch.setenv("MLFLOW_TRACKING_URI", new_store(tmp_path_factory.mktemp("store")))
+        hurry(patch)
         yield
 
 

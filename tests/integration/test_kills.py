@@ -24,7 +24,7 @@ def study(folder: Path) -> None:
 def test_run_under_kills_loses_nothing_and_repeats_nothing(tmp_path: Path) -> None:
     """Whoever is killed: finished trials stay as they are, the rest is tried, and the study ends with a winner."""
     study(tmp_path)
-    found = run_under_kills(tmp_path, KINDS, within_s=6.0, seed=0, environment=environment())
+    found = run_under_kills(tmp_path, KINDS, within_s=6.0, seed=0, environment=environment(tmp_path))
 
     assert problems(found, TRIALS) == [], found.said
     assert set(found.kills.values()) == {1}

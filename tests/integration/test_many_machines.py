@@ -17,7 +17,7 @@ from autopilot.result import TrialRecord, TrialState
 from autopilot.search.ledger import Ledger
 from autopilot.search.worker import Worker
 from tests.integration.postgres_support import PASSWORD, postgres
-from tests.integration.run_support import UNTIMED, autopilot, environment, result_of, write_study
+from tests.integration.run_support import UNTIMED, autopilot, environment, new_store, result_of, write_study
 
 pytestmark = pytest.mark.integration
 
@@ -33,11 +33,10 @@ def server() -> Iterator[str]:
 
 def start(folder: Path, out: str, url: str) -> subprocess.Popen[str]:
     """A run of the study in ``folder`` that keeps its trials at ``url``."""
-    store = f"sqlite:///{folder / out / 'mlruns' / 'mlflow.db'}"
     return subprocess.Popen(
         [sys.executable, "-m", "autopilot", "run", "spec.yaml", "--out", out],
         cwd=folder,
-        env=environment() | {"AUTOPILOT_STORAGE": url, "MLFLOW_TRACKING_URI": store},
+        env=environment(folder) | {"AUTOPILOT_STORAGE": url, "MLFLOW_TRACKING_URI": new_store(folder / f"{out}-store")},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

@@ -7,14 +7,19 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from autopilot import plugins
+from autopilot.cache.code import code_digest
 from autopilot.plugin_files import VARIABLE
 from tests import models
-from tests.integration.run_support import UNTIMED, autopilot, result_of, write_study
+from tests.integration.run_support import UNTIMED, autopilot, in_process, result_of, write_study
 
 pytestmark = pytest.mark.integration
 
@@ -84,6 +89,7 @@ class Provider:
 PROVIDER = Provider()
 '''
 FAST = 'Rival("fast way", options=params_of({"way": "fast"}))'
+Command = Callable[..., subprocess.CompletedProcess[str]]
 BOTH = {"providers": ["cpu", "rivalled"], "threads": 1}
 SHARES = re.compile(
     r"1 of \d+ nodes \([0-9.]+%, [0-9.]+% of the time\) run on CPUExecutionProvider, not on Slowly as asked"
@@ -92,11 +98,21 @@ SPOILT = 'Rival("spoilt way", options=params_of({"way": "spoilt"}))'
 HALF = 'Rival("float16", steps=(Step("float16"),), options=params_of({"way": "fast"}))'
 
 
-def plug_in(folder: Path, monkeypatch: pytest.MonkeyPatch, facts: str, *, elsewhere: int = 0) -> None:
-    """Have every process find the provider ``rivalled`` with these facts."""
+@pytest.fixture(autouse=True)
+def only_the_package(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """No plug-in files before, none of these afterwards."""
+    monkeypatch.setenv(VARIABLE, "")
+    yield
+    sys.modules.pop("autopilot_plugin_rivalled", None)
+    for listing in (plugins.techniques, plugins.providers, plugins.meters, plugins.metrics, code_digest):
+        listing.cache_clear()
+
+
+def plug_in(folder: Path, facts: str, *, elsewhere: int = 0) -> None:
+    """Have this process and those that it starts find the provider ``rivalled`` with these facts."""
     file = folder / "rivalled.py"
     file.write_text(PLUGIN.format(facts=f"ProviderFacts({facts})", elsewhere=elsewhere))
-    monkeypatch.setenv(VARIABLE, str(file))
+    plugins.add_plugins(file)
 
 
 def study(folder: Path, **changes: Any) -> Path:
@@ -117,26 +133,26 @@ def study(folder: Path, **changes: Any) -> Path:
     return write_study(folder, model, **{**UNTIMED, **spec})
 
 
-def ran(folder: Path, **changes: Any) -> tuple[dict[str, Any], str]:
+def ran(folder: Path, run: Command = in_process, **changes: Any) -> tuple[dict[str, Any], str]:
     """The result of a run of ``study``, and what it printed."""
     spec = study(folder, **changes)
-    done = autopilot("run", str(spec), "--out", "out", cwd=folder)
+    done = run("run", str(spec), "--out", "out", cwd=folder)
     assert done.returncode in (0, 3, 4), done.stderr
     return dict(result_of(folder / "out")), done.stdout + done.stderr
 
 
 def checked(folder: Path, model: str = "model.onnx", *more: str) -> dict[str, Any]:
     """What ``check`` found of a model, in its provider's default way."""
-    done = autopilot("check", model, "spec.yaml", "--json", *more, cwd=folder)
+    done = in_process("check", model, "spec.yaml", "--json", *more, cwd=folder)
     assert done.returncode in (0, 3, 4), done.stderr
     found: dict[str, Any] = json.loads(done.stdout)
     return found
 
 
-def test_faster_way_becomes_the_baseline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_faster_way_becomes_the_baseline(tmp_path: Path) -> None:
     """Three milliseconds of sleep are no gain: the speedup is told against the way that doesn't sleep."""
-    plug_in(tmp_path, monkeypatch, f"rivals=({FAST},)")
-    result, said = ran(tmp_path)
+    plug_in(tmp_path, f"rivals=({FAST},)")
+    result, said = ran(tmp_path, autopilot)
     first, second = result["trials"]
 
     assert result["baseline_choice"]["name"] == "fast way"
@@ -151,24 +167,24 @@ def test_faster_way_becomes_the_baseline(tmp_path: Path, monkeypatch: pytest.Mon
     assert "The budget is met by the baseline (fast way)" in page
     readme = (tmp_path / "out" / "best" / "README.md").read_text()
     assert "as fast as the baseline (fast way)" in readme
-    again = autopilot("show", "out", "--samples", cwd=tmp_path)
+    again = in_process("show", "out", "--samples", cwd=tmp_path)
     assert again.returncode == 0, again.stdout
 
 
-def test_check_compares_with_the_faster_way_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_check_compares_with_the_faster_way_too(tmp_path: Path) -> None:
     """The model in its default way is slow beside it, and the kept readings say so again."""
-    plug_in(tmp_path, monkeypatch, f"rivals=({FAST},)")
+    plug_in(tmp_path, f"rivals=({FAST},)")
     study(tmp_path, budget={"latency_mean_ms": "300% of baseline"})
     found = checked(tmp_path, "model.onnx", "--samples", "check.npz")
 
     assert found["baseline_choice"]["name"] == "fast way"
     assert found["verdict"]["latency_mean_ms"] == "out"
-    assert autopilot("show", "check.npz", "--samples", cwd=tmp_path).returncode == 0
+    assert in_process("show", "check.npz", "--samples", cwd=tmp_path).returncode == 0
 
 
-def test_way_that_spoils_the_answers_is_not_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_way_that_spoils_the_answers_is_not_taken(tmp_path: Path) -> None:
     """However fast it is; the result says why the model as given stays."""
-    plug_in(tmp_path, monkeypatch, f"rivals=({SPOILT},)")
+    plug_in(tmp_path, f"rivals=({SPOILT},)")
     study(tmp_path, budget={"quality_drop": 0.05})
     found = checked(tmp_path)["baseline_choice"]
 
@@ -177,9 +193,9 @@ def test_way_that_spoils_the_answers_is_not_taken(tmp_path: Path, monkeypatch: p
     assert "certainly outside of quality_drop <= 0.05" in found["reason"]
 
 
-def test_way_that_can_not_be_built_is_told_and_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_way_that_can_not_be_built_is_told_and_left(tmp_path: Path) -> None:
     """A quantized model is not converted to float16; the check goes on."""
-    plug_in(tmp_path, monkeypatch, f"rivals=({HALF},)")
+    plug_in(tmp_path, f"rivals=({HALF},)")
     study(tmp_path, model=models.qdq())
     found = checked(tmp_path)["baseline_choice"]
 
@@ -187,23 +203,19 @@ def test_way_that_can_not_be_built_is_told_and_left(tmp_path: Path, monkeypatch:
     assert "float16 is not taken, since it failed (unsupported)" in found["reason"]
 
 
-def test_first_provider_that_takes_another_kind_of_file_is_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_first_provider_that_takes_another_kind_of_file_is_refused(tmp_path: Path) -> None:
     """Exit code 2 and what it takes, before anything runs."""
-    plug_in(tmp_path, monkeypatch, 'formats=(".xml",)')
-    done = autopilot("run", str(study(tmp_path)), "--out", "out", cwd=tmp_path)
+    plug_in(tmp_path, 'formats=(".xml",)')
+    done = in_process("run", str(study(tmp_path)), "--out", "out", cwd=tmp_path)
 
     assert done.returncode == 2
     assert "rivalled takes .xml files, and model.onnx is none" in done.stderr.replace("\n", " ")
     assert not (tmp_path / "out").exists()
 
 
-def test_variant_on_a_provider_of_another_kind_of_file_fails_as_unsupported(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_variant_on_a_provider_of_another_kind_of_file_fails_as_unsupported(tmp_path: Path) -> None:
     """Its trial says so, and the baseline on another provider holds."""
-    plug_in(tmp_path, monkeypatch, 'formats=(".xml",)')
+    plug_in(tmp_path, 'formats=(".xml",)')
     result, _ = ran(tmp_path, target=BOTH)
     _, second = result["trials"]
 
@@ -212,11 +224,9 @@ def test_variant_on_a_provider_of_another_kind_of_file_fails_as_unsupported(
     assert result["status"] == "in_budget"
 
 
-def test_variant_that_lands_partly_elsewhere_fails_with_its_shares(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_variant_that_lands_partly_elsewhere_fails_with_its_shares(tmp_path: Path) -> None:
     """Of nodes and of time, in a run's trial and in what ``check`` says of a bundle."""
-    plug_in(tmp_path, monkeypatch, "", elsewhere=1)
+    plug_in(tmp_path, "", elsewhere=1)
     result, _ = ran(tmp_path, target=BOTH)
     _, second = result["trials"]
     bundle = tmp_path / "bundle"
@@ -224,7 +234,7 @@ def test_variant_that_lands_partly_elsewhere_fails_with_its_shares(
     (tmp_path / "model.onnx").rename(bundle / "model.onnx")
     (bundle / "variant.json").write_text(json.dumps({"deployment": second["deployment"]}))
     (tmp_path / "model.onnx").write_bytes((bundle / "model.onnx").read_bytes())
-    done = autopilot("check", "bundle", "spec.yaml", cwd=tmp_path)
+    done = in_process("check", "bundle", "spec.yaml", cwd=tmp_path)
 
     assert (second["deployment"]["provider"], second["failure"]) == ("rivalled", "provider_fallback")
     assert SHARES.search(second["reason"])
@@ -232,11 +242,9 @@ def test_variant_that_lands_partly_elsewhere_fails_with_its_shares(
     assert SHARES.search(done.stderr.replace("\n", " "))
 
 
-def test_variant_that_lands_partly_elsewhere_is_warned_about_where_the_spec_says_so(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_variant_that_lands_partly_elsewhere_is_warned_about_where_the_spec_says_so(tmp_path: Path) -> None:
     """It is measured to the end; its warning has both shares."""
-    plug_in(tmp_path, monkeypatch, "", elsewhere=1)
+    plug_in(tmp_path, "", elsewhere=1)
     result, _ = ran(tmp_path, target=BOTH, audit="warn")
     _, second = result["trials"]
 

@@ -39,7 +39,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess
     search = {"trials": 3, "timeout": "120s", "seed": 0, "measure_cap": "5s"}
     spec = write_study(folder, budget=budget, objective="size_mb", search=search)
     (folder / "hasty.yaml").write_text(spec.read_text().replace("measure_cap: 5s", "measure_cap: 0.2s"))
-    return folder, command("run", "spec.yaml", cwd=folder)
+    return folder, in_process("run", "spec.yaml", cwd=folder)
 
 
 def test_every_verdict_of_a_run_follows_from_its_readings(

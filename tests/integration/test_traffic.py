@@ -24,7 +24,7 @@ from autopilot.search import max_rate
 from autopilot.spec import Traffic
 from tests import models
 from tests.integration.bench_support import LIMITS, ONE_THREAD, dense, samples, write_split
-from tests.integration.run_support import autopilot, result_of, write_study
+from tests.integration.run_support import in_process, result_of, write_study
 
 pytestmark = pytest.mark.integration
 
@@ -174,7 +174,7 @@ def test_run_and_highest_rate_in_server_traffic(tmp_path: Path) -> None:
         search={"trials": 2, "timeout": "60s", "seed": 0},
     )
 
-    ran = autopilot("run", str(spec), cwd=tmp_path)
+    ran = in_process("run", str(spec), cwd=tmp_path)
     # A machine whose speed changes all the time leaves too little for a bound in a second of measuring.
     assert ran.returncode in (0, 4), ran.stderr
     result = result_of(tmp_path / "runs" / "small")
@@ -210,7 +210,7 @@ def test_overloaded_study_ends_with_a_verdict(tmp_path: Path) -> None:
         search={"trials": 2, "timeout": "60s", "seed": 0},
     )
 
-    ran = autopilot("run", str(spec), cwd=tmp_path)
+    ran = in_process("run", str(spec), cwd=tmp_path)
 
     assert ran.returncode == 3, ran.stdout + ran.stderr
     result = result_of(tmp_path / "runs" / "small")
