@@ -54,7 +54,7 @@ class OpenVinoProvider:
     facts: ProviderFacts = field(
         default_factory=lambda: ProviderFacts(
             precisions=("float32", "bfloat16", "int8"),
-            numerics=("precision",),
+            numerics=("precision", "shapes"),
             libraries=("openvino",),
             sensible=sensible,
             per_shape=True,
