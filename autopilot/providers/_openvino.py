@@ -253,5 +253,7 @@ class OpenVinoSession:
             if array.dtype != wanted:
                 message = f"running the model failed: input {name!r} is {array.dtype}, not {wanted}."
                 raise VariantFailed(Failure.CRASH, message)
-            arrays.append(array if array.flags.c_contiguous else np.ascontiguousarray(array))
+            flags = array.flags
+            # OpenVINO takes no memory that it may not write, though it doesn't write it.
+            arrays.append(array if flags.c_contiguous and flags.writeable else np.array(array, order="C"))
         return arrays

@@ -140,6 +140,18 @@ def test_every_batch_gets_the_right_answer(shapes: str, tmp_path: Path) -> None:
         np.testing.assert_allclose(answer, plain.run({"x": x})[0], rtol=1e-4, atol=1e-6)
 
 
+def test_arrays_that_may_not_be_written_are_taken(tmp_path: Path) -> None:
+    """What comes from a file or another process: a mapped array, bytes, one row for all."""
+    session = openvino.PROVIDER.open(dense(tmp_path / "model.onnx", width=8), ON)
+    x = samples(2, 8)
+    wanted = session.run({"x": x})[0]
+    np.save(tmp_path / "x.npy", x)
+    read_only = [np.load(tmp_path / "x.npy", mmap_mode="r"), np.frombuffer(x.tobytes(), x.dtype).reshape(x.shape)]
+
+    for array in [*read_only, np.broadcast_to(x[0], (2, 8))]:
+        np.testing.assert_array_equal(session.run({"x": array})[0][0], wanted[0])
+
+
 def test_shape_that_only_reshaping_would_take_is_refused(tmp_path: Path) -> None:
     """A model of 4 columns must not become one of 5."""
     x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", 4]) for name in "xy")
