@@ -28,7 +28,7 @@ from autopilot.providers import openvino
 from autopilot.recipe import Deployment, Recipe, Step, params_of
 from autopilot.target import Target
 from tests import models
-from tests.integration.bench_support import LIMITS, dense, samples, write_split
+from tests.integration.bench_support import LIMITS, dense, samples, save, write_split
 from tests.integration.run_support import UNTIMED, in_process, result_of, write_study
 
 REASON = openvino.PROVIDER.usable(Target.detect())
@@ -138,6 +138,28 @@ def test_every_batch_gets_the_right_answer(shapes: str, tmp_path: Path) -> None:
 
     for x, answer in zip(feeds, found, strict=True):
         np.testing.assert_allclose(answer, plain.run({"x": x})[0], rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "fits", "beyond"),
+    [
+        (np.int64, -(2**31), -(2**31) - 1),
+        (np.int64, 2**31 - 1, 2**31),
+        (np.uint64, 7, 2**40),
+        (np.uint32, 7, 3 * 10**9),
+    ],
+)
+def test_whole_numbers_beyond_32_bits_are_refused(dtype: Any, fits: int, beyond: int, tmp_path: Path) -> None:
+    """OpenVINO cuts them: an id of five billion would be another id."""
+    kind = helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
+    x, y = (helper.make_tensor_value_info(name, kind, ["n"]) for name in "xy")
+    path = save(tmp_path / "model.onnx", [helper.make_node("Identity", ["x"], ["y"])], [x], [y], {})
+    session = openvino.PROVIDER.open(path, ON)
+
+    assert session.run({"x": np.array([fits, 3], dtype)})[0].tolist() == [fits, 3]
+    assert session.run({"x": np.array([], dtype)})[0].tolist() == []
+    with pytest.raises(Unsupported, match=f"'x' holds {beyond}"):
+        session.run({"x": np.array([3, beyond], dtype)})
 
 
 def test_arrays_that_may_not_be_written_are_taken(tmp_path: Path) -> None:
