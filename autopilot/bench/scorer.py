@@ -137,7 +137,7 @@ def evaluate(request: Mapping[str, Any]) -> dict[str, Any]:
     """Outputs of samples ``start..stop`` in ``folder``/{index}.npy, samples first; ``sizes`` are compared before."""
     from autopilot.bench.outputs import OutputFile
     from autopilot.bench.server import find_provider
-    from autopilot.contracts import TellsKernels
+    from autopilot.contracts import AnswersInTurn, TellsKernels
     from autopilot.data import Split
 
     split = Split.load(Path(request["split"]))
@@ -148,6 +148,8 @@ def evaluate(request: Mapping[str, Any]) -> dict[str, Any]:
     deployment = Deployment.from_json(request["deployment"])
     session = find_provider(deployment.provider).open(Path(request["artifact"]), deployment, optimized_model=optimized)
     workers = max(1, len(request["cores"]))
+    if isinstance(session, AnswersInTurn):
+        session.answer_side_by_side(workers)
     compare_sizes(session, split, batch, request["sizes"], workers)
     files: dict[str, OutputFile] = {}
     all_names: list[str] = []

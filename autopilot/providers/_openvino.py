@@ -136,7 +136,10 @@ class _Request:
 
 
 class OpenVinoSession:
-    """A loaded model: host arrays in, host arrays out; threads may run it side by side."""
+    """A loaded model: host arrays in, host arrays out.
+
+    Several threads may ask it; it answers them in turn (one stream), unless ``answer_side_by_side`` says otherwise.
+    """
 
     def __init__(self, model: Any, settings: Settings) -> None:
         self._model = model
@@ -182,6 +185,13 @@ class OpenVinoSession:
         if self._settings.keeps_costs:
             self._costs.append([KernelRun.of(info) for info in request.profiling_info])
         return outputs
+
+    def answer_side_by_side(self, runs: int) -> None:
+        """Answer so many runs at a time, each with the deployment's threads: to be called before the first run."""
+        with self._lock:
+            threads = runs * self._settings.threads
+            self._properties |= {"NUM_STREAMS": runs, "INFERENCE_NUM_THREADS": threads}
+            self._compiled.clear()
 
     def placement(self) -> Placement:
         """All nodes run here: OpenVINO takes a model as a whole or not at all."""
