@@ -140,6 +140,39 @@ def test_every_batch_gets_the_right_answer(shapes: str, tmp_path: Path) -> None:
         np.testing.assert_allclose(answer, plain.run({"x": x})[0], rtol=1e-4, atol=1e-6)
 
 
+def properties(session: Any, feed: dict[str, np.ndarray], *names: str) -> tuple[Any, ...]:
+    """What OpenVINO says of the model that it compiled for ``feed``."""
+    session.run(feed)
+    (compiled,) = session._compiled.values()
+    return tuple(compiled.get_property(name) for name in names)
+
+
+@pytest.mark.parametrize("shapes", ["fixed", "dynamic"])
+def test_streams_are_as_many_as_are_asked_for(shapes: str, tmp_path: Path) -> None:
+    """One when it serves; several when samples are scored side by side, each run on the deployment's threads."""
+    path, x = dense(tmp_path / "model.onnx", width=8), {"x": samples(3, 8)}
+    served, scored = (
+        openvino.PROVIDER.open(path, Deployment("openvino", options=(("shapes", shapes),))) for _ in range(2)
+    )
+    scored.answer_side_by_side(2)
+
+    assert properties(served, x, "NUM_STREAMS", "INFERENCE_NUM_THREADS") == (1, 1)
+    assert properties(scored, x, "NUM_STREAMS", "INFERENCE_NUM_THREADS") == (2, 2)
+    with ThreadPoolExecutor(2) as pool:
+        for answer in pool.map(lambda _: scored.run(x)[0], range(20)):
+            np.testing.assert_array_equal(answer, served.run(x)[0])
+
+
+@pytest.mark.parametrize(("instances", "pinned"), [(1, True), (2, False)])
+def test_threads_of_several_instances_are_not_pinned(instances: int, pinned: bool, tmp_path: Path) -> None:
+    """OpenVINO would bind those of all instances to the same core."""
+    path = dense(tmp_path / "model.onnx", width=8)
+    asked = Deployment("openvino", instances=instances, options=(("pinning", True),))
+
+    assert properties(openvino.PROVIDER.open(path, asked), {"x": samples(1, 8)}, "ENABLE_CPU_PINNING") == (pinned,)
+    assert openvino.PROVIDER.irrelevant(asked) == (() if pinned else ("pinning",))
+
+
 @pytest.mark.parametrize(
     ("dtype", "fits", "beyond"),
     [
