@@ -158,6 +158,14 @@ class TellsKernels(Protocol):
         """The kernels of the last run; None where the session wasn't opened with ``optimized_model``."""
 
 
+@runtime_checkable
+class AnswersInTurn(Protocol):
+    """A session that answers one run after the other, whatever threads ask it, unless it is told of more."""
+
+    def answer_side_by_side(self, runs: int) -> None:
+        """Answer so many runs at a time from now on, each with the deployment's threads; scoring asks for it."""
+
+
 @dataclass(frozen=True, slots=True)
 class ProviderFacts:
     """What a provider declares beyond running models; the defaults are those of ONNX Runtime on the CPU.

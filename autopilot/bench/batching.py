@@ -16,11 +16,13 @@ import struct
 import threading
 import time
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from autopilot.bench.agreement import FirstRuns
 
 if TYPE_CHECKING:
     from autopilot.contracts import Array, Session
@@ -65,8 +67,8 @@ class Samples:
         return {**self._rest[len(numbers)], **{k: np.concatenate([p[k] for p in parts]) for k in self._joined}}
 
 
-def answer(session: Session, split: Split, request: dict[str, Array]) -> None:
-    """Run one request, hooks included."""
+def answer(session: Session, split: Split, request: dict[str, Array]) -> list[Array]:
+    """Run one request, hooks included; what the model gave."""
     if split.preprocess is not None:
         request = split.preprocessed(request)
     outputs = session.run(request)
@@ -75,6 +77,7 @@ def answer(session: Session, split: Split, request: dict[str, Array]) -> None:
 
         named = dict(zip(session.output_names, outputs, strict=True))
         apply_postprocess(split.postprocess, split.postprocess_reference or "", named)
+    return outputs
 
 
 @dataclass(slots=True)
@@ -101,7 +104,8 @@ class Batcher:
         folder: where the queue's pipe is made.
         batch: the most requests in a run; ``max_delay_s``: how long the oldest may wait for more.
         instances: how many runs may go on side by side.
-        unmet: (instance, requests in a run) of the runs that ``meet_next`` makes before the first window.
+        unmet: (instance, requests in a run) of the runs that ``meet_next`` makes before the first window; ``met``
+            is given the size and the outputs of each.
     """
 
     def __init__(
@@ -113,8 +117,10 @@ class Batcher:
         max_delay_s: float,
         instances: int,
         unmet: Sequence[tuple[int, int]] = (),
+        met: Callable[[int, Any], None] = lambda size, outputs: None,
     ) -> None:
         self._run = run
+        self._met = met
         self._unmet = deque(unmet)
         self._other: ThreadPoolExecutor | None = None
         self._batch = batch
@@ -137,12 +143,16 @@ class Batcher:
 
         One size a call, so that the caller can bound each and say how far they are: a runtime that compiles may take
         a minute for one, and there may be dozens.
+
+        Raises:
+            VariantFailed: the run failed, or gives other answers than the size before (WRONG_NUMERICS).
         """
         instance, size = self._unmet.popleft()
         # Not in this thread, which windows are never served in: what was captured is a thread's own.
         self._other = self._other or ThreadPoolExecutor(1)
         for _ in range(2):  # the second run of a shape is what a CUDA graph is captured in
-            self._other.submit(self._run, instance, list(range(size))).result()
+            outputs = self._other.submit(self._run, instance, list(range(size))).result()
+        self._met(size, outputs)
         if not self._unmet:
             self._other.shutdown()
             self._other = None
@@ -247,11 +257,12 @@ def batcher(
     samples = Samples(split, singles, batch)
     fill = batch if told["fixed"] else 1
 
-    def run(instance: int, numbers: list[int]) -> None:
+    def run(instance: int, numbers: list[int]) -> list[Array]:
         padded = numbers + numbers[-1:] * (fill - len(numbers))
-        answer(sessions[instance], split, samples.request(padded))
+        return answer(sessions[instance], split, samples.request(padded))
 
     sizes = range(fill, batch + 1) if every_size else range(0)
+    first_runs = FirstRuns(sessions[0].output_names)
     return Batcher(
         run,
         Path.cwd(),
@@ -259,4 +270,5 @@ def batcher(
         max_delay_s=float(told["max_delay_ms"]) / 1e3,
         instances=len(sessions),
         unmet=[(instance, size) for instance in range(len(sessions)) for size in sizes],
+        met=first_runs.add,
     )

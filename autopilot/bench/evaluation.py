@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -77,14 +77,17 @@ def evaluate(
     folder: Path,
     limits: ChildLimits,
     optimized: bool = False,
+    sizes: Sequence[int] = (),
 ) -> Evaluation:
     """Outputs of samples ``start..stop`` of ``split`` in files under ``folder``.
 
     Runs in groups of ``batch`` samples (the last one filled up and cut, so that fixed batch sizes
-    work) on all usable cores; ``optimized`` also keeps the optimized graph as ``optimized.onnx``.
+    work) on all usable cores; ``optimized`` also keeps the optimized graph as ``optimized.onnx``. The first samples
+    of the split are run in groups of each of ``sizes`` too: they must get the same answers.
 
     Raises:
-        VariantFailed: the model doesn't load or run, or the child process died.
+        VariantFailed: the model doesn't load or run, or the child process died; WRONG_NUMERICS: answers in
+            groups of another size are others.
         DataError: a hook failed, or an output is of a kind that can't be scored.
         ValueError: an empty range, or one outside the split.
     """
@@ -93,6 +96,7 @@ def evaluate(
     folder.mkdir(parents=True, exist_ok=True)
     request = _request("evaluate", artifact, deployment, split)
     request |= {"start": start, "stop": stop, "batch": batch, "folder": str(folder.absolute()), "optimized": optimized}
+    request["sizes"] = list(sizes)
     answer = run_child("autopilot.bench.scorer", request, limits, workdir=folder, threads=usable_cores())
     (folder / _RECORD).write_text(json.dumps(answer), encoding="utf-8")
     return Evaluation.of(folder, answer)

@@ -6,7 +6,7 @@ what single ones give?). The parent's side is ``evaluation``.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from autopilot.contracts import Array, Session
     from autopilot.data import Split
 
+# Samples that are run at other sizes too: enough to tell garbage, few beside a validation split.
+COMPARED = 32
 # A batch that gives other answers than single samples differs by much more: rounding stays below.
 _RTOL = 1e-3
 
@@ -107,11 +109,35 @@ def split_outputs(named: Mapping[str, Array], batch: int, batched: bool) -> tupl
     return kept, left_out
 
 
+def compare_sizes(session: Session, split: Split, batch: int, sizes: Iterable[int], workers: int) -> None:
+    """Check that the first samples get the same answers in runs of each of ``sizes`` as in runs of ``batch``.
+
+    Raises:
+        VariantFailed: WRONG_NUMERICS, naming both sizes.
+    """
+    import numpy as np
+
+    from autopilot.bench.agreement import check_agreement
+
+    def answers(size: int) -> dict[str, Array]:
+        parts: dict[str, list[Array]] = {}
+        for named, real in in_parallel(session, split, groups(0, min(COMPARED, split.n), size), workers):
+            for name, value in split_outputs(named, size, split.batched)[0].items():
+                parts.setdefault(name, []).append(value[:real])
+        same_shape = {n: found for n, found in parts.items() if len({v.shape[1:] for v in found}) == 1}
+        return {name: np.concatenate(found) for name, found in same_shape.items()}
+
+    wanted: dict[str, Array] | None = None
+    for size in sizes:
+        wanted = wanted or answers(batch)
+        check_agreement(answers(size), wanted, (size, batch))
+
+
 def evaluate(request: Mapping[str, Any]) -> dict[str, Any]:
-    """Outputs of samples ``start..stop`` in ``folder``/{index}.npy, samples first."""
+    """Outputs of samples ``start..stop`` in ``folder``/{index}.npy, samples first; ``sizes`` are compared before."""
     from autopilot.bench.outputs import OutputFile
     from autopilot.bench.server import find_provider
-    from autopilot.contracts import TellsKernels
+    from autopilot.contracts import AnswersInTurn, TellsKernels
     from autopilot.data import Split
 
     split = Split.load(Path(request["split"]))
@@ -121,11 +147,15 @@ def evaluate(request: Mapping[str, Any]) -> dict[str, Any]:
     optimized = folder / "optimized.onnx" if request["optimized"] else None
     deployment = Deployment.from_json(request["deployment"])
     session = find_provider(deployment.provider).open(Path(request["artifact"]), deployment, optimized_model=optimized)
+    workers = max(1, len(request["cores"]))
+    if isinstance(session, AnswersInTurn):
+        session.answer_side_by_side(workers)
+    compare_sizes(session, split, batch, request["sizes"], workers)
     files: dict[str, OutputFile] = {}
     all_names: list[str] = []
     reasons: dict[str, str] = {}
     work = groups(request["start"], request["stop"], batch)
-    for named, real in in_parallel(session, split, work, max(1, len(request["cores"]))):
+    for named, real in in_parallel(session, split, work, workers):
         kept, left_out = split_outputs(named, batch, split.batched)
         if not files:
             all_names, reasons = list(named), left_out

@@ -15,7 +15,7 @@ import numpy as np
 from autopilot.contracts import Array, Feed
 from autopilot.errors import Failure, Unsupported, VariantFailed
 from autopilot.profile import Kernel, OperatorCost, Placement
-from autopilot.providers._openvino_kernels import KernelRun, costs_of, kernel_of, node_count, sources_of
+from autopilot.providers._openvino_kernels import KernelRun, costs_of, is_quantized, kernel_of, node_count, sources_of
 
 # How placement and operator costs call it; it is no execution provider of ONNX Runtime.
 NAME = "OpenVINO"
@@ -23,6 +23,13 @@ NAME = "OpenVINO"
 MOST_SHAPES = 16
 # Sets of shapes remembered as checked, by thread; a check takes some microseconds.
 MOST_SEEN = 64
+# OpenVINO's generated code for several operators at once ("snippets", kernel "Subgraph"), off for quantized models:
+# 2026.4 makes one of a small chain of int8 products at small fixed batches, whose answers are off by a factor of 1e10
+# and whose products no counter shows. It costs nothing on an int8 CNN and encoder, 3 us on chains of products.
+_NO_SNIPPETS = {"SNIPPETS_MODE": "DISABLE"}
+# What OpenVINO's kernels for the CPU make of every wider whole number, cutting the rest off without a word.
+_INT32 = np.iinfo(np.int32)
+_WIDER = frozenset({"int64", "uint64", "uint32"})
 _TELEMETRY = "openvino_telemetry"
 _CUT = 600
 
@@ -110,6 +117,15 @@ def refuse(exc: Exception, what: str, otherwise: Failure) -> NoReturn:
     raise VariantFailed(otherwise, message) from exc
 
 
+def _check_fits(name: str, array: Array) -> None:
+    """Refuse whole numbers beyond 32 bits; some 2 us for a text, 5 us for 8,192 numbers."""
+    least, largest = int(array.min()), int(array.max())
+    if least < _INT32.min or largest > _INT32.max:
+        beyond = largest if largest > _INT32.max else least
+        message = f"input {name!r} holds {beyond}: OpenVINO computes whole numbers in 32 bits and cuts the rest off."
+        raise Unsupported(message, "Take provider cpu, or map such numbers (hashes, ids) before the model.")
+
+
 @dataclass(frozen=True, slots=True)
 class _Request:
     """One thread's request to one compiled model, with its ports in the model's order."""
@@ -120,11 +136,15 @@ class _Request:
 
 
 class OpenVinoSession:
-    """A loaded model: host arrays in, host arrays out; threads may run it side by side."""
+    """A loaded model: host arrays in, host arrays out.
+
+    Several threads may ask it; it answers them in turn (one stream), unless ``answer_side_by_side`` says otherwise.
+    """
 
     def __init__(self, model: Any, settings: Settings) -> None:
         self._model = model
         self._settings = settings
+        self._properties = settings.properties | (_NO_SNIPPETS if is_quantized(model) else {})
         self._tensor = runtime().Tensor
         self._inputs = tuple(p.get_friendly_name() for p in model.get_parameters())
         self._names = tuple(r.get_friendly_name().removesuffix("/sink_port_0") for r in model.get_results())
@@ -148,6 +168,7 @@ class OpenVinoSession:
 
         Raises:
             VariantFailed: an input is missing or doesn't fit, or the runtime failed.
+            Unsupported: an input holds whole numbers beyond 32 bits.
         """
         arrays = self._taken(feed)
         try:
@@ -164,6 +185,13 @@ class OpenVinoSession:
         if self._settings.keeps_costs:
             self._costs.append([KernelRun.of(info) for info in request.profiling_info])
         return outputs
+
+    def answer_side_by_side(self, runs: int) -> None:
+        """Answer so many runs at a time, each with the deployment's threads: to be called before the first run."""
+        with self._lock:
+            threads = runs * self._settings.threads
+            self._properties |= {"NUM_STREAMS": runs, "INFERENCE_NUM_THREADS": threads}
+            self._compiled.clear()
 
     def placement(self) -> Placement:
         """All nodes run here: OpenVINO takes a model as a whole or not at all."""
@@ -212,7 +240,7 @@ class OpenVinoSession:
             if shapes is not None:
                 model = model.clone()
                 model.reshape({i: list(shape) for i, shape in enumerate(shapes)})
-            return _core().compile_model(model, "CPU", self._settings.properties)
+            return _core().compile_model(model, "CPU", self._properties)
         except (RuntimeError, MemoryError) as exc:
             refuse(exc, f"OpenVINO {runtime().get_version()} can't compile the model", Failure.BUILD_ERROR)
 
@@ -248,5 +276,9 @@ class OpenVinoSession:
             if array.dtype != wanted:
                 message = f"running the model failed: input {name!r} is {array.dtype}, not {wanted}."
                 raise VariantFailed(Failure.CRASH, message)
-            arrays.append(array if array.flags.c_contiguous else np.ascontiguousarray(array))
+            if wanted.name in _WIDER and array.size:
+                _check_fits(name, array)
+            flags = array.flags
+            # OpenVINO takes no memory that it may not write, though it doesn't write it.
+            arrays.append(array if flags.c_contiguous and flags.writeable else np.array(array, order="C"))
         return arrays

@@ -17,6 +17,8 @@ _TYPES = {
     "i32": "int32", "i64": "int64", "boolean": "bool",
 }  # fmt: skip
 _INTEGER = frozenset({"uint8", "int8"})
+# As OpenVINO spells the types of constants.
+_SMALL_INTEGERS = frozenset({"i8", "u8", "i4", "u4"})
 _NOT_RUN = frozenset({"Input", "Output", "Const", "Parameter", "Result", "Constant"})
 
 
@@ -61,6 +63,15 @@ def sources_of(runtime_model: Any) -> dict[str, tuple[str, ...]]:
         names = [part for part in (told or node.get_friendly_name()).split(",") if part]
         found[node.get_friendly_name()] = tuple(dict.fromkeys([*names, *(name.partition("/")[0] for name in names)]))
     return found
+
+
+def is_quantized(model: Any) -> bool:
+    """Whether a model as read (not as compiled) rounds to integers, or holds weights of 8 bits or fewer."""
+    return any(
+        node.get_type_name() == "FakeQuantize"
+        or (node.get_type_name() == "Constant" and node.get_output_element_type(0).get_type_name() in _SMALL_INTEGERS)
+        for node in model.get_ordered_ops()
+    )
 
 
 def node_count(model: Any) -> int:

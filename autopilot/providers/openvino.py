@@ -25,7 +25,7 @@ INSTALL = "pip install 'model-autopilot[openvino]'"
 # Elsewhere the hint is taken and nothing comes of it.
 _BFLOAT16_FLAGS = ("avx512_bf16", "amx_bf16")
 
-# The first value is the default. Streams are no option: a session answers one request at a time, and a stream
+# The first value is the default. Streams are no option: a served session answers one request at a time, and a stream
 # is only filled by requests that come at the same time; several at a time are the deployment's instances.
 PARAMETERS: Mapping[str, Domain] = {
     # OpenVINO's own default is bfloat16 where the processor has it, whatever the file says.
@@ -54,7 +54,7 @@ class OpenVinoProvider:
     facts: ProviderFacts = field(
         default_factory=lambda: ProviderFacts(
             precisions=("float32", "bfloat16", "int8"),
-            numerics=("precision",),
+            numerics=("precision", "shapes"),
             libraries=("openvino",),
             sensible=sensible,
             per_shape=True,
@@ -68,6 +68,10 @@ class OpenVinoProvider:
         if target.machine.lower() not in ("x86_64", "amd64", "aarch64", "arm64"):
             return f"OpenVINO has no build for {target.machine} processors; run on x86-64 or ARM64"
         return f"the package openvino is not installed; run {INSTALL}"
+
+    def irrelevant(self, deployment: Deployment) -> tuple[str, ...]:
+        """Pinning, where several instances run side by side: each binds its threads to the same first cores."""
+        return ("pinning",) if deployment.instances > 1 else ()
 
     def open(
         self,
@@ -90,7 +94,7 @@ class OpenVinoProvider:
         settings = Settings(
             threads=deployment.threads,
             precision=str(chosen["precision"]),
-            pinning=bool(chosen["pinning"]),
+            pinning=bool(chosen["pinning"]) and "pinning" not in self.irrelevant(deployment),
             fixed=chosen["shapes"] == "fixed",
             counts_kernels=optimized_model is not None,
             keeps_costs=profile_to is not None,

@@ -119,6 +119,16 @@ class Setup:
             return deployment.batch
         return max(SCORING_BATCH, deployment.batch) if self.batching else 1
 
+    def compared_sizes(self, deployment: Deployment, info: ModelInfo) -> tuple[int, ...]:
+        """Samples a run of serving that scoring doesn't use: answers there are compared with those that are scored.
+
+        Of what a server may make of single requests, the ends; those between are compared as they are first run.
+        """
+        if not self.splits.validation.batched or info.batch is not None:
+            return ()
+        ends = {1, deployment.batch} if self.problem.traffic.is_server and self.info.batch is None else set()
+        return tuple(sorted((ends | {deployment.batch}) - {self.scoring_batch(deployment, info)}))
+
 
 def prepare(problem: Problem, work: Path, observer: Observer) -> Setup:
     """Check model, data, metric and space against each other.

@@ -82,15 +82,21 @@ class QualityPass:
             return False
         return self._key(outcome, split, self._batch(outcome)) in self._done
 
-    def _batch(self, outcome: Outcome) -> int:
+    def _info(self, outcome: Outcome) -> ModelInfo:
         artifact = outcome.artifact
         if artifact.sha256 not in self._infos:
             self._infos[artifact.sha256] = inspect(artifact.path)
-        return self._setup.scoring_batch(outcome.variant.deployment, self._infos[artifact.sha256])
+        return self._infos[artifact.sha256]
+
+    def _batch(self, outcome: Outcome) -> int:
+        return self._setup.scoring_batch(outcome.variant.deployment, self._info(outcome))
+
+    def _compared(self, outcome: Outcome) -> tuple[int, ...]:
+        return self._setup.compared_sizes(outcome.variant.deployment, self._info(outcome))
 
     def _key(self, outcome: Outcome, split: Split, batch: int) -> str:
         base = self._baseline
-        mine = [outcome.artifact.sha256, numerics(outcome.variant.deployment, batch)]
+        mine = [outcome.artifact.sha256, numerics(outcome.variant.deployment, batch), self._compared(outcome)]
         theirs = [base.artifact.sha256, numerics(base.variant.deployment, self._batch(base))]
         roles = [outcome is base, self.claims_int8(outcome.variant.recipe)]
         return digest([self._scorer, mine, theirs, roles, split.digest, split.name])
@@ -143,6 +149,7 @@ class QualityPass:
             folder=folder,
             limits=limits,
             optimized=span[0] == 0 and self.claims_int8(outcome.variant.recipe),
+            sizes=self._compared(outcome) if span[0] == 0 else (),
         )
 
     def _baseline_outputs(self, split: Split, limits: ChildLimits) -> Evaluation:

@@ -7,11 +7,12 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
 import pytest
-from onnx import helper
+from onnx import TensorProto, helper
 
 from autopilot.bench.cores import server_cores
 from autopilot.bench.launcher import (
@@ -411,3 +412,25 @@ def test_probe_raises_when_even_one_sample_fails(split: Split, tmp_path: Path) -
     with pytest.raises(VariantFailed) as caught:
         probe_batching(dense(tmp_path / "m.onnx", width=WIDTH + 1), ONE_THREAD, split, LIMITS)
     assert caught.value.failure is Failure.CRASH
+
+
+def times_batch(path: Path) -> Path:
+    """``x (n, 4) -> y (n, 4)``: each value by the number of samples in the run."""
+    nodes = [
+        helper.make_node("Shape", ["x"], ["shape"], end=1),
+        helper.make_node("Cast", ["shape"], ["n"], to=TensorProto.FLOAT),
+        helper.make_node("Mul", ["x", "n"], ["y"]),
+    ]
+    return save(path, nodes, [value("x", ["n", 4])], [value("y", ["n", 4])], {})
+
+
+def test_answers_that_change_with_the_size_of_a_run_are_refused(tmp_path: Path) -> None:
+    """What is scored at one size must be what is served at another."""
+    split = write_split(tmp_path / "split", {"x": samples(50, 4)})
+    asked: dict[str, Any] = {"split": split, "start": 0, "stop": 50, "batch": 4, "limits": LIMITS, "sizes": (1, 3)}
+
+    evaluate(dense(tmp_path / "right.onnx", width=4), ONE_THREAD, folder=tmp_path / "right", **asked)
+    with pytest.raises(VariantFailed, match="runs of 1 samples isn't what runs of 4 give") as failed:
+        evaluate(times_batch(tmp_path / "wrong.onnx"), ONE_THREAD, folder=tmp_path / "wrong", **asked)
+
+    assert failed.value.failure is Failure.WRONG_NUMERICS

@@ -28,19 +28,22 @@ from autopilot.providers import openvino
 from autopilot.recipe import Deployment, Recipe, Step, params_of
 from autopilot.target import Target
 from tests import models
-from tests.integration.bench_support import LIMITS, dense, samples, write_split
+from tests.integration.bench_support import LIMITS, dense, samples, save, write_split
 from tests.integration.run_support import UNTIMED, in_process, result_of, write_study
 
 REASON = openvino.PROVIDER.usable(Target.detect())
 pytestmark = [pytest.mark.integration, pytest.mark.skipif(REASON is not None, reason=f"openvino: {REASON}")]
 
 ON = Deployment("openvino")
+FORMS: list[dict[str, Any]] = [{"activations": "uint8"}, {"activations": "int8", "symmetric": True}]
 
 
-def quantized(folder: Path, technique: str, **params: Any) -> tuple[Path, dict[str, np.ndarray]]:
-    """A small CNN (products alone for dynamic int8) quantized, and one sample for it."""
+def quantized(
+    folder: Path, technique: str, *, products: bool = False, **params: Any
+) -> tuple[Path, dict[str, np.ndarray]]:
+    """A small CNN (``products``: a chain of matrix products) quantized, and one sample for it."""
     path = folder / "float.onnx"
-    if technique == "dynamic_int8":
+    if products:
         dense(path, width=64, layers=2)
         feed = {"x": samples(64, 64)}
     else:
@@ -137,6 +140,73 @@ def test_every_batch_gets_the_right_answer(shapes: str, tmp_path: Path) -> None:
         np.testing.assert_allclose(answer, plain.run({"x": x})[0], rtol=1e-4, atol=1e-6)
 
 
+def properties(session: Any, feed: dict[str, np.ndarray], *names: str) -> tuple[Any, ...]:
+    """What OpenVINO says of the model that it compiled for ``feed``."""
+    session.run(feed)
+    (compiled,) = session._compiled.values()
+    return tuple(compiled.get_property(name) for name in names)
+
+
+@pytest.mark.parametrize("shapes", ["fixed", "dynamic"])
+def test_streams_are_as_many_as_are_asked_for(shapes: str, tmp_path: Path) -> None:
+    """One when it serves; several when samples are scored side by side, each run on the deployment's threads."""
+    path, x = dense(tmp_path / "model.onnx", width=8), {"x": samples(3, 8)}
+    served, scored = (
+        openvino.PROVIDER.open(path, Deployment("openvino", options=(("shapes", shapes),))) for _ in range(2)
+    )
+    scored.answer_side_by_side(2)
+
+    assert properties(served, x, "NUM_STREAMS", "INFERENCE_NUM_THREADS") == (1, 1)
+    assert properties(scored, x, "NUM_STREAMS", "INFERENCE_NUM_THREADS") == (2, 2)
+    with ThreadPoolExecutor(2) as pool:
+        for answer in pool.map(lambda _: scored.run(x)[0], range(20)):
+            np.testing.assert_array_equal(answer, served.run(x)[0])
+
+
+@pytest.mark.parametrize(("instances", "pinned"), [(1, True), (2, False)])
+def test_threads_of_several_instances_are_not_pinned(instances: int, pinned: bool, tmp_path: Path) -> None:
+    """OpenVINO would bind those of all instances to the same core."""
+    path = dense(tmp_path / "model.onnx", width=8)
+    asked = Deployment("openvino", instances=instances, options=(("pinning", True),))
+
+    assert properties(openvino.PROVIDER.open(path, asked), {"x": samples(1, 8)}, "ENABLE_CPU_PINNING") == (pinned,)
+    assert openvino.PROVIDER.irrelevant(asked) == (() if pinned else ("pinning",))
+
+
+@pytest.mark.parametrize(
+    ("dtype", "fits", "beyond"),
+    [
+        (np.int64, -(2**31), -(2**31) - 1),
+        (np.int64, 2**31 - 1, 2**31),
+        (np.uint64, 7, 2**40),
+        (np.uint32, 7, 3 * 10**9),
+    ],
+)
+def test_whole_numbers_beyond_32_bits_are_refused(dtype: Any, fits: int, beyond: int, tmp_path: Path) -> None:
+    """OpenVINO cuts them: an id of five billion would be another id."""
+    kind = helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
+    x, y = (helper.make_tensor_value_info(name, kind, ["n"]) for name in "xy")
+    path = save(tmp_path / "model.onnx", [helper.make_node("Identity", ["x"], ["y"])], [x], [y], {})
+    session = openvino.PROVIDER.open(path, ON)
+
+    assert session.run({"x": np.array([fits, 3], dtype)})[0].tolist() == [fits, 3]
+    assert session.run({"x": np.array([], dtype)})[0].tolist() == []
+    with pytest.raises(Unsupported, match=f"'x' holds {beyond}"):
+        session.run({"x": np.array([3, beyond], dtype)})
+
+
+def test_arrays_that_may_not_be_written_are_taken(tmp_path: Path) -> None:
+    """What comes from a file or another process: a mapped array, bytes, one row for all."""
+    session = openvino.PROVIDER.open(dense(tmp_path / "model.onnx", width=8), ON)
+    x = samples(2, 8)
+    wanted = session.run({"x": x})[0]
+    np.save(tmp_path / "x.npy", x)
+    read_only = [np.load(tmp_path / "x.npy", mmap_mode="r"), np.frombuffer(x.tobytes(), x.dtype).reshape(x.shape)]
+
+    for array in [*read_only, np.broadcast_to(x[0], (2, 8))]:
+        np.testing.assert_array_equal(session.run({"x": array})[0][0], wanted[0])
+
+
 def test_shape_that_only_reshaping_would_take_is_refused(tmp_path: Path) -> None:
     """A model of 4 columns must not become one of 5."""
     x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", 4]) for name in "xy")
@@ -162,10 +232,24 @@ def test_operator_that_openvino_lacks_is_unsupported(tmp_path: Path) -> None:
         openvino.PROVIDER.open(path, ON)
 
 
-@pytest.mark.parametrize("form", [{"activations": "uint8"}, {"activations": "int8", "symmetric": True}])
-def test_static_int8_is_seen_in_integer_kernels(form: dict[str, Any], tmp_path: Path) -> None:
-    """Both forms that are recommended for it; every product is found again."""
-    path, feed = quantized(tmp_path, "static_int8", **form)
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("size", [1, 4, 8, 16])
+def test_int8_products_answer_right_at_every_size_of_batch(size: int, form: dict[str, Any], tmp_path: Path) -> None:
+    """OpenVINO's code for a whole chain of int8 products at once, which it takes for few samples, answers garbage."""
+    path, _ = quantized(tmp_path, "static_int8", products=True, **form)
+    feed = {"x": samples(size, 64, seed=1)}
+    wanted = plugins.providers()["cpu"].open(path, Deployment("cpu")).run(feed)[0]
+
+    found = openvino.PROVIDER.open(path, ON).run(feed)[0]
+
+    np.testing.assert_allclose(found, wanted, atol=0.02 * np.abs(wanted).max())
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("products", [False, True])
+def test_static_int8_is_seen_in_integer_kernels(products: bool, form: dict[str, Any], tmp_path: Path) -> None:
+    """Both forms that are recommended for it; every product is found again, those of a chain too."""
+    path, feed = quantized(tmp_path, "static_int8", products=products, **form)
     session = openvino.PROVIDER.open(path, ON, optimized_model=tmp_path / "unused.onnx")
     session.run(feed)
 
@@ -178,7 +262,7 @@ def test_static_int8_is_seen_in_integer_kernels(form: dict[str, Any], tmp_path: 
 
 def test_dynamic_int8_is_seen_in_float_kernels(tmp_path: Path) -> None:
     """Why it is left out on OpenVINO."""
-    path, feed = quantized(tmp_path, "dynamic_int8", op_types="matmul")
+    path, feed = quantized(tmp_path, "dynamic_int8", products=True, op_types="matmul")
     session = openvino.PROVIDER.open(path, ON, optimized_model=tmp_path / "unused.onnx")
     session.run(feed)
 

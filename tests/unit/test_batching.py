@@ -219,6 +219,22 @@ def test_model_of_whole_batches_meets_one_size(tmp_path: Path, fixed: bool, expe
     assert seen == expected
 
 
+def test_size_with_other_answers_than_the_size_before_is_refused(tmp_path: Path) -> None:
+    """A runtime that compiles for each size may do so wrongly for some, between those that are scored."""
+    session = FakeSession(lambda feed: [feed["x"] * (1e10 if len(feed["x"]) == 3 else 1)])
+    rows = Rows()
+    told = {"batch": 4, "max_delay_ms": 0.0, "fixed": False}
+    singles = [rows.feed([i]) for i in range(rows.n)]
+    queue = _in(tmp_path, lambda: batcher([session], rows, singles, told, every_size=True))  # type: ignore[arg-type]
+    queue.meet_next()
+    queue.meet_next()
+
+    with pytest.raises(VariantFailed, match="runs of 3 samples isn't what runs of 2 give") as failed:
+        queue.meet_next()
+
+    assert failed.value.failure is Failure.WRONG_NUMERICS
+
+
 def test_size_that_fails_is_the_callers_error(tmp_path: Path) -> None:
     """It is run in another thread, and must not die there in silence."""
     rows = Rows()

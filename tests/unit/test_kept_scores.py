@@ -140,6 +140,24 @@ def test_how_a_session_runs_is_no_matter(tmp_path: Path, runs: list[str]) -> Non
     assert numerics(Deployment("cpu", 2, 8, params_of(options)), 4) == ["cpu", {"graph_optimization": "all"}, 4]
 
 
+def test_shapes_that_openvino_compiles_for_are_numerics() -> None:
+    """Other shapes are other kernels: one answered garbage where the other was right."""
+    fixed, dynamic = (Deployment("openvino", options=(("shapes", shapes),)) for shapes in ("fixed", "dynamic"))
+
+    assert numerics(fixed, 4) != numerics(dynamic, 4)
+
+
+def test_sizes_that_are_compared_are_part_of_a_score(tmp_path: Path, runs: list[str]) -> None:
+    """A score whose answers were never compared with those of single samples isn't one for serving those."""
+    setups = [setup_of(tmp_path, scenario=scenario) for scenario in ("offline", "server")]
+    baseline, _ = outcomes(setups[0])
+    four = Outcome(Variant(Recipe(), replace(baseline.variant.deployment, batch=4)), baseline.artifact)
+    passes = [QualityPass(setup, four) for setup in setups]
+
+    assert [p._compared(four) for p in passes] == [(), (1,)]
+    assert len({p._key(four, data_of(), 4) for p in passes}) == 2
+
+
 def test_other_library_version_scores_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An update of the runtime makes every score another."""
     setup = new_setup(tmp_path)

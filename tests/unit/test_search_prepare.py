@@ -113,6 +113,28 @@ def test_scoring_batch_fits_the_model_that_is_scored(
     assert setup.scoring_batch(Deployment("cpu", 1, batch), info) == expected
 
 
+@pytest.mark.parametrize(
+    ("own", "dynamic", "batch", "server", "expected"),
+    [
+        (None, False, 1, False, (1,)),
+        (None, False, 16, False, ()),
+        (None, False, 16, True, (1,)),
+        (None, False, 2, True, (1, 2)),
+        (None, True, 16, True, (1,)),
+        (None, True, 1, False, ()),
+        (8, False, 8, True, ()),
+    ],
+)
+def test_sizes_that_are_served_but_not_scored_are_compared(
+    tmp_path: Path, *, own: int | None, dynamic: bool, batch: int, server: bool, expected: tuple[int, ...]
+) -> None:
+    """A score at 4 or 16 samples a run says nothing of single ones where a runtime compiles for each size."""
+    setup = setup_of(tmp_path, info=info_of(own), scenario="server" if server else "offline")
+    info = replace(info_of(own), dynamic_quantized=dynamic)
+
+    assert setup.compared_sizes(Deployment("cpu", 1, batch), info) == expected
+
+
 def test_scoring_takes_single_samples_where_batching_changes_answers(tmp_path: Path) -> None:
     """A recurrent state that leaks between samples must not be scored in batches."""
     setup = replace(setup_of(tmp_path), batching=False)
