@@ -21,7 +21,8 @@ from autopilot.recipe import Deployment
 if TYPE_CHECKING:
     from autopilot.target import Target
 
-INSTALL = "pip install 'model-autopilot[openvino]'"
+# Not by the extra of this package, which would bring plain onnxruntime over onnxruntime-gpu where that is in its place.
+INSTALL = "pip install 'openvino>=2026.1'"
 # Elsewhere the hint is taken and nothing comes of it.
 _BFLOAT16_FLAGS = ("avx512_bf16", "amx_bf16")
 
