@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from autopilot.contracts import ProviderFacts
 from autopilot.domain import Choice, Domain, Scalar
 from autopilot.providers import cuda
+from autopilot.providers._cuda_libraries import TENSORRT, version_in_name
 from autopilot.providers._ort import OrtSession, session_options, with_defaults
 from autopilot.providers._ort_bound import BoundSession, OneGraphSession
 from autopilot.providers._ort_gpu import (
@@ -48,6 +49,7 @@ PARAMETERS: Mapping[str, Domain] = {
     "io": IO,
 }
 FREE = -1
+LIBRARY = "TensorRT"
 # Quality is scored with so many samples a run (SCORING_BATCH of search/prepare.py) where that gives the answers of
 # single runs: an engine for fewer would refuse them, as shapes outside of its profile.
 SCORED_TOGETHER = 4
@@ -83,6 +85,11 @@ def provider_options(chosen: Mapping[str, Scalar], cache: Path, engine: str, *, 
         "trt_timing_cache_enable": "1",
         "trt_timing_cache_path": str(timings(cache, chosen)),
     }
+
+
+def library_versions() -> dict[str, str]:
+    """TensorRT's version where no wheel brings it: an archive on LD_LIBRARY_PATH, as the doctor says."""
+    return {LIBRARY: version_in_name(TENSORRT[0])}
 
 
 def timings(cache: Path, chosen: Mapping[str, Scalar]) -> Path:
@@ -131,6 +138,7 @@ class TensorrtProvider:
             energy_counters=GPU_ENERGY,
             numerics=("precision", "tf32", "builder_level"),
             libraries=("onnxruntime-gpu", "tensorrt"),
+            unpackaged=library_versions,
             hardware=("gpus", "gpu_driver"),
             sensible=cuda.sensible,
             per_shape=True,
