@@ -45,11 +45,10 @@ def compiler() -> str:
 
 
 def cache_folder() -> Path:
-    """Where inductor keeps what it compiled: beside the cache that runs share, since it writes there by itself."""
-    from autopilot.cache.folder import cache_folder as shared
+    """Where inductor keeps what it compiled: in the cache that runs share."""
+    from autopilot.cache.compiled import compiled
 
-    folder = shared()
-    return folder.with_name(f"{folder.name}-inductor")
+    return compiled("inductor")
 
 
 @dataclass(frozen=True, slots=True)
