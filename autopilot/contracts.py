@@ -176,6 +176,8 @@ class ProviderFacts:
     ``numerics``: options that change answers, so that quality is scored again for each of their values; None where
     all may, but those that are known to every provider as harmless.
     ``libraries``: distributions whose versions belong to every figure taken with it.
+    ``unpackaged``: versions of libraries that no distribution need bring, by the word a user would use; an empty one
+    where it can't be told.
     ``hardware``: the fields of a Target that an engine built by it holds for.
     ``sensible(target)``: options -> values worth trying on this machine, as a technique's.
     ``exact``: options under which a model is computed in its own types, where a default does otherwise: losses are
@@ -194,6 +196,7 @@ class ProviderFacts:
     energy_counters: tuple[str, ...] = ("rapl",)
     numerics: tuple[str, ...] | None = None
     libraries: tuple[str, ...] = ("onnxruntime",)
+    unpackaged: Callable[[], Mapping[str, str]] = dict
     hardware: tuple[str, ...] = ("cpu", "cpu_flags")
     sensible: Callable[[Target], Mapping[str, tuple[Scalar, ...]]] = lambda target: {}
     exact: Params = ()
@@ -205,10 +208,13 @@ class ProviderFacts:
         """Whether files with ``what`` run, a type or a set of operators; see ``Ask``."""
         return what in self.precisions or what in self.operators
 
+    def versions(self, target: Target) -> dict[str, str]:
+        """Versions of all that figures are computed with, empty where something isn't there."""
+        return {name: target.version_of(name) for name in self.libraries} | dict(self.unpackaged())
+
     def engine_key(self, target: Target) -> str:
         """A digest of what an engine built on ``target`` depends on: library builds, driver, device."""
-        versions = {name: target.version_of(name) for name in self.libraries}
-        return digest([versions, {name: getattr(target, name) for name in self.hardware}])
+        return digest([self.versions(target), {name: getattr(target, name) for name in self.hardware}])
 
 
 def facts_of(provider: Provider) -> ProviderFacts:

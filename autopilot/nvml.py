@@ -16,7 +16,7 @@ from autopilot.errors import NotMeasurable
 _DEVICES = ("proc/driver/nvidia/gpus/*", "dev/nvidia[0-9]*", "dev/dxg")
 # Under WSL /dev/dxg is any maker's device; NVIDIA's driver lends its library to it.
 _WSL_DRIVER = "usr/lib/wsl/lib/libcuda.so.1"
-INSTALL = "pip install 'model-autopilot[gpu]' brings nvidia-ml-py, which reads it"
+INSTALL = "pip install 'nvidia-ml-py>=12.535' brings what reads it"
 
 
 @dataclass(frozen=True, slots=True)

@@ -53,6 +53,14 @@ def _scan(kind: str, attribute: str) -> dict[str, Any]:
     return found
 
 
+def package_of(kind: str, name: str) -> str | None:
+    """The distribution that brings the plug-in ``name``; None for our own, and for one in a file that is named."""
+    for entry in entry_points(group=f"autopilot.{kind}"):
+        if entry.name == name and entry.dist is not None:
+            return entry.dist.name
+    return None
+
+
 def add_plugins(*files: str | Path) -> None:
     """Use the plug-ins that Python files declare, in this process and in all that it starts.
 

@@ -119,7 +119,7 @@ class Target:
 
     def version_of(self, distribution: str) -> str:
         """The installed version, empty where it isn't: of the known ones, and of what plug-ins name beside them."""
-        return self.versions.get(distribution) or _version(distribution)
+        return self.versions.get(distribution) or version_of_installed(distribution)
 
     @property
     def clash(self) -> str | None:
@@ -266,11 +266,12 @@ def nvidia_driver(root: Path = Path("/")) -> str:
 
 def installed_versions() -> dict[str, str]:
     """Versions of the libraries that matter, without importing any."""
-    found = {name: _version(name) for name in DISTRIBUTIONS}
+    found = {name: version_of_installed(name) for name in DISTRIBUTIONS}
     return {name: told for name, told in found.items() if told}
 
 
-def _version(distribution: str) -> str:
+def version_of_installed(distribution: str) -> str:
+    """The version of an installed distribution, empty where it isn't."""
     try:
         return version(distribution)
     except PackageNotFoundError:

@@ -1,7 +1,8 @@
 """The cache that all runs share: where it is, what it may take, who uses what, what goes first.
 
-What is in it: ``builds/`` (``autopilot.build.cache``), ``scratch/`` (what techniques keep between builds)
-and ``quality/`` (scores). Nothing in it is a measurement of time or memory.
+What is in it: ``builds/`` (``autopilot.build.cache``), ``scratch/`` (what techniques keep between builds),
+``quality/`` (scores) and ``compiled/`` (kernels and engines that runtimes keep by themselves). Nothing in it is a
+measurement of time or memory.
 """
 
 from __future__ import annotations

@@ -29,6 +29,7 @@ class Kind(StrEnum):
     FAILURE = "failure"  # a step that can't be built, and why
     SCRATCH = "scratch"  # calibration and sensitivity tables
     QUALITY = "quality"
+    COMPILED = "compiled"  # kernels and engines, kept by the runtimes that made them
     UNFINISHED = "unfinished"  # a build or a write under way, or left by a killed one
 
 
@@ -51,6 +52,8 @@ class Entry:
         """A line for people: the step that was built, the score that was kept."""
         if self.kind is Kind.UNFINISHED:
             return "under way or cut off"
+        if self.kind is Kind.COMPILED:
+            return f"compiled by {self.path.parent.name}"
         return _step(self.path) if self.path.is_dir() else about(self.path) or f"{self.path.parent.name} table"
 
 
@@ -60,6 +63,8 @@ def scan(root: Path) -> list[Entry]:
     found = [_folder_entry(item) for item in _items(folder.builds) if item.is_dir(follow_symlinks=False)]
     for part, kind in ((folder.quality, Kind.QUALITY), *((Path(i.path), Kind.SCRATCH) for i in _items(folder.scratch))):
         found += [_file_entry(item, kind) for item in _items(part)]
+    for kinds in _items(folder.compiled):
+        found += [_compiled_entry(item) for item in _items(Path(kinds.path)) if item.is_dir(follow_symlinks=False)]
     return [entry for entry in found if entry is not None]
 
 
@@ -89,6 +94,18 @@ def _folder_entry(item: os.DirEntry[str]) -> Entry | None:
         if used_s is None or item.name.startswith(STAGING):
             kind, used_s = Kind.UNFINISHED, item.stat().st_mtime
         return Entry(kind, Path(item.path), size, used_s)
+    return None
+
+
+def _compiled_entry(item: os.DirEntry[str]) -> Entry | None:
+    """What a runtime keeps of one model; its last use is the folder's own time, which whoever takes it sets."""
+    size = 0
+    for path, _, names in os.walk(item.path):
+        for name in names:
+            with contextlib.suppress(FileNotFoundError):  # the runtime renames and removes files of its own
+                size += os.stat(os.path.join(path, name), follow_symlinks=False).st_size
+    with contextlib.suppress(FileNotFoundError):
+        return Entry(Kind.COMPILED, Path(item.path), size, os.stat(item.path, follow_symlinks=False).st_mtime)
     return None
 
 

@@ -50,6 +50,11 @@ class CacheFolder:
         return self.root / "quality"
 
     @property
+    def compiled(self) -> Path:
+        """What runtimes compiled and keep by themselves: a folder a kind, in it one a model and its settings."""
+        return self.root / "compiled"
+
+    @property
     def leases(self) -> Path:
         """A file a process that uses the cache: what it uses."""
         return self.root / "leases"

@@ -134,7 +134,8 @@ class Held:
     """What living processes use: the builds they have named, and the tables and scores used ``since_s``.
 
     These are read whole and at once, so that removing one harms nobody; but a run that reads a table for each
-    of its builds should not have to make it as often. ``since_s``: when the oldest of the processes
+    of its builds should not have to make it as often. So do kernels and engines that were taken since then: a process
+    that serves may still read and write there. ``since_s``: when the oldest of the processes
     began, seconds since the epoch.
     """
 
@@ -142,7 +143,7 @@ class Held:
     since_s: float = math.inf
 
     def __contains__(self, entry: Entry) -> bool:
-        small = entry.kind in (Kind.SCRATCH, Kind.QUALITY) and entry.used_s >= self.since_s - _CLOCKS_S
+        small = entry.kind in (Kind.SCRATCH, Kind.QUALITY, Kind.COMPILED) and entry.used_s >= self.since_s - _CLOCKS_S
         return small or entry.name in self.names
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from autopilot.cache.compiled import instead_of
 from autopilot.cache.eviction import trim
 from autopilot.cache.folder import DIR_VARIABLE, CacheFolder, cache_folder, make_folder, size_limit
 from autopilot.cache.lease import Lease
@@ -39,6 +40,7 @@ class SharedCache:
                 f"the cache {root} can't be used ({exc.strerror or exc}): what is built is kept for this run alone, "
                 f"in its own folder; {DIR_VARIABLE} names another one"
             )
+            instead_of(root, own.absolute())
             return cls(CacheFolder(own.absolute()))
         found = cls(folder, lease, limit)
         found.tidy()

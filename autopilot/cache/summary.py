@@ -61,8 +61,8 @@ class Summary:
 
 
 def part_of(entry: Entry) -> str:
-    """The word for an entry's kind: of what techniques keep, the name that they gave it."""
-    return entry.path.parent.name if entry.kind is Kind.SCRATCH else _PLURALS[entry.kind]
+    """The word for an entry's kind: of what techniques and runtimes keep, the name that it has there."""
+    return entry.path.parent.name if entry.kind in (Kind.SCRATCH, Kind.COMPILED) else _PLURALS[entry.kind]
 
 
 def _in_use(folder: Path) -> Held | None:

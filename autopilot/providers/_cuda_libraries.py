@@ -10,7 +10,7 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -93,6 +93,19 @@ def is_here(name: str) -> bool:
     return any((path / name).is_file() for path in (*_named(), *_USUAL))
 
 
+def version_in_name(name: str) -> str:
+    """What tells the library called ``name`` from another version: the name of its file, ``libnvinfer.so.10.14.1``.
+
+    With its size, for those that are called like their link (in wheels). Nothing is loaded; empty where it isn't found.
+    """
+    place = in_wheels(name) or next((p / name for p in (*_named(), *_USUAL) if (p / name).is_file()), None)
+    path = place or _known_to_system().get(name)
+    try:
+        return f"{path.resolve().name}, {path.stat().st_size} bytes" if path is not None else ""
+    except OSError:
+        return ""
+
+
 def _named() -> list[Path]:
     """The folders on LD_LIBRARY_PATH."""
     return [Path(p) for p in os.environ.get("LD_LIBRARY_PATH", "").split(os.pathsep) if p]
@@ -102,20 +115,21 @@ def others(name: str) -> list[str]:
     """Names of ``name`` in other versions that are here: ``libcublas.so.12`` where ``libcublas.so.13`` is wanted."""
     stem = name.partition(".so.")[0] + ".so."
     paths = (*folders(), *_named(), *_USUAL)
-    seen = {file.name for path in paths if path.is_dir() for file in path.glob(f"{stem}*")} | _known_to_system()
+    seen = {file.name for path in paths if path.is_dir() for file in path.glob(f"{stem}*")} | _known_to_system().keys()
     return sorted(n for n in seen if re.fullmatch(re.escape(stem) + r"\d+", n) and n != name)
 
 
 @cache
-def _known_to_system() -> frozenset[str]:
-    """Names of all libraries in the loader's cache; empty where the system has no such cache."""
+def _known_to_system() -> Mapping[str, Path]:
+    """The files of all libraries in the loader's cache, by name; empty where the system has no such cache."""
     for command in ("/sbin/ldconfig", "ldconfig"):
         try:
             done = subprocess.run([command, "-p"], capture_output=True, text=True, timeout=10, check=False)
         except (OSError, subprocess.TimeoutExpired):
             continue
-        return frozenset(line.split()[0] for line in done.stdout.splitlines() if line.startswith("\t"))
-    return frozenset()
+        lines = [line.split() for line in done.stdout.splitlines() if line.startswith("\t") and "=>" in line]
+        return {words[0]: Path(words[-1]) for words in reversed(lines)}  # of several the loader takes the first
+    return {}
 
 
 def load(cuda: int) -> None:

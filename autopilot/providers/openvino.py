@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from autopilot.contracts import ProviderFacts
 from autopilot.domain import Choice, Domain, Scalar
+from autopilot.providers._loads import why_not_loaded
 from autopilot.providers._openvino import NAME, OpenVinoSession, Settings, open_session
 from autopilot.providers._ort import with_defaults
 from autopilot.recipe import Deployment
@@ -21,7 +21,8 @@ from autopilot.recipe import Deployment
 if TYPE_CHECKING:
     from autopilot.target import Target
 
-INSTALL = "pip install 'model-autopilot[openvino]'"
+# Not by the extra of this package, which would bring plain onnxruntime over onnxruntime-gpu where that is in its place.
+INSTALL = "pip install 'openvino>=2026.1'"
 # Elsewhere the hint is taken and nothing comes of it.
 _BFLOAT16_FLAGS = ("avx512_bf16", "amx_bf16")
 
@@ -45,7 +46,7 @@ def sensible(target: Target) -> Mapping[str, tuple[Scalar, ...]]:
 
 @dataclass(frozen=True, slots=True)
 class OpenVinoProvider:
-    """Runs on the host's cores; usable where the package openvino is installed."""
+    """Runs on the host's cores; usable where the package openvino can be imported."""
 
     name: str = "openvino"
     execution_provider: str = NAME
@@ -62,12 +63,14 @@ class OpenVinoProvider:
     )
 
     def usable(self, target: Target) -> str | None:
-        """None, or that the package or the processor's kind is missing."""
-        if find_spec("openvino") is not None:
+        """None, or that the package or the processor's kind is missing, or why the package can't be loaded."""
+        lacking = why_not_loaded("openvino")
+        if lacking is None:
             return None
         if target.machine.lower() not in ("x86_64", "amd64", "aarch64", "arm64"):
             return f"OpenVINO has no build for {target.machine} processors; run on x86-64 or ARM64"
-        return f"the package openvino is not installed; run {INSTALL}"
+        first = "" if lacking.endswith("not installed") else "pip uninstall -y openvino && "
+        return f"{lacking}; run {first}{INSTALL}"
 
     def irrelevant(self, deployment: Deployment) -> tuple[str, ...]:
         """Pinning, where several instances run side by side: each binds its threads to the same first cores."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from autopilot.contracts import ProviderFacts
 from autopilot.domain import Choice, Domain, Scalar
 from autopilot.providers import cuda
+from autopilot.providers._cuda_libraries import TENSORRT, version_in_name
 from autopilot.providers._ort import OrtSession, session_options, with_defaults
 from autopilot.providers._ort_bound import BoundSession, OneGraphSession
 from autopilot.providers._ort_gpu import (
@@ -48,24 +50,21 @@ PARAMETERS: Mapping[str, Domain] = {
     "io": IO,
 }
 FREE = -1
+LIBRARY = "TensorRT"
 # Quality is scored with so many samples a run (SCORING_BATCH of search/prepare.py) where that gives the answers of
 # single runs: an engine for fewer would refuse them, as shapes outside of its profile.
 SCORED_TOGETHER = 4
 
 
 def cache_folder() -> Path:
-    """Where engines and timings are kept between processes and studies: beside the cache that runs share.
+    """Where engines and timings are kept between processes and studies: in the cache that runs share."""
+    from autopilot.cache.compiled import compiled
 
-    Beside it, since TensorRT writes there by itself: what is in the shared one is sealed by digests.
-    """
-    from autopilot.cache.folder import cache_folder as shared
-
-    folder = shared()
-    return folder.with_name(f"{folder.name}-tensorrt")
+    return compiled("tensorrt")
 
 
 def provider_options(chosen: Mapping[str, Scalar], cache: Path, engine: str, *, quantized: bool) -> dict[str, Any]:
-    """ONNX Runtime's names and values for ``chosen``; engines under ``cache``/``engine``, timings shared beside it.
+    """ONNX Runtime's names and values for ``chosen``; engines under ``cache``/``engine``, timings beside them.
 
     ``quantized``: the model holds QDQ, which TensorRT takes with its int8 flag alone; without QDQ that flag asks
     for a calibration table that isn't there.
@@ -85,12 +84,23 @@ def provider_options(chosen: Mapping[str, Scalar], cache: Path, engine: str, *, 
     }
 
 
+def library_versions() -> dict[str, str]:
+    """TensorRT's version where no wheel brings it: an archive on LD_LIBRARY_PATH, as the doctor says."""
+    return {LIBRARY: version_in_name(TENSORRT[0])}
+
+
+def engine_key(facts: ProviderFacts, target: Target) -> str:
+    """As ``facts`` has it; another one each time where nothing tells TensorRT's version, and no engine is reused."""
+    known = target.version_of("tensorrt") or any(library_versions().values())
+    return facts.engine_key(target) if known else uuid.uuid4().hex
+
+
 def timings(cache: Path, chosen: Mapping[str, Scalar]) -> Path:
     """The folder of how long kernels took, for engines of every model.
 
     One of its own without TensorFloat-32: nothing says that TensorRT would tell kernels with it apart there.
     """
-    return cache if chosen["tf32"] else cache / "exact"
+    return cache / ("timings" if chosen["tf32"] else "timings-exact")
 
 
 def shape_profiles(inputs: Sequence[tuple[str, Sequence[int]]], batch: int) -> dict[str, str]:
@@ -131,6 +141,7 @@ class TensorrtProvider:
             energy_counters=GPU_ENERGY,
             numerics=("precision", "tf32", "builder_level"),
             libraries=("onnxruntime-gpu", "tensorrt"),
+            unpackaged=library_versions,
             hardware=("gpus", "gpu_driver"),
             sensible=cuda.sensible,
             per_shape=True,
@@ -161,6 +172,7 @@ class TensorrtProvider:
             Unsupported: an unknown option, or ``io`` graph of a model that can't be captured.
         """
         from autopilot.artifact import sha256_file
+        from autopilot.cache.compiled import compiled_for
         from autopilot.target import Target
 
         chosen = with_defaults(dict(deployment.options), self.parameters)
@@ -169,13 +181,13 @@ class TensorrtProvider:
         _load_libraries()
         chosen["io"] = io = io_while(profile_to is not None, str(chosen["io"]))
         options = session_options(deployment, {}, None, artifact, profile_to=profile_to)
-        here = self.facts.engine_key(Target.detect())
+        here = engine_key(self.facts, Target.detect())
         # How arrays are handed over changes no engine: what was built for one way serves the others.
         built = {name: value for name, value in chosen.items() if name != "io"}
         engine = digest([sha256_file(artifact), here, built, deployment.batch])[:16]
         cache = cache_folder()
-        for folder in (cache / engine, timings(cache, chosen)):
-            folder.mkdir(parents=True, exist_ok=True)
+        for folder in (engine, timings(cache, chosen).name):
+            compiled_for(cache, folder)
         inputs, quantized = seen_in(artifact)
         profiles = shape_profiles(inputs, deployment.batch)
         device = int(chosen["device"] or 0)

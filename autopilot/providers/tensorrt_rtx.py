@@ -93,15 +93,17 @@ class TensorrtRtxProvider:
             Unsupported: an unknown option.
         """
         from autopilot.artifact import sha256_file
+        from autopilot.cache.compiled import compiled_for
+        from autopilot.target import Target
 
         chosen = with_defaults(dict(deployment.options), self.parameters)
         if not chosen["tf32"]:
             forbid_tf32()
         devices, version = _devices()
         options = session_options(deployment, {}, None, artifact, profile_to=profile_to)
-        key = digest([sha256_file(artifact), version, dict(chosen), deployment.batch])[:16]
-        cache = tensorrt.cache_folder() / f"rtx-{key}"
-        cache.mkdir(parents=True, exist_ok=True)
+        here = self.facts.engine_key(Target.detect())
+        key = digest([sha256_file(artifact), here, version, dict(chosen), deployment.batch])[:16]
+        cache = compiled_for(tensorrt.cache_folder(), f"rtx-{key}")
         inputs, _ = tensorrt.seen_in(artifact)
         profiles = tensorrt.shape_profiles(inputs, deployment.batch)
         options.add_provider_for_devices(devices[:1], provider_options(chosen, cache, profiles))

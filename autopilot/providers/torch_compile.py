@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from autopilot.contracts import ProviderFacts
 from autopilot.domain import Choice, Domain, Scalar
 from autopilot.errors import Unsupported
+from autopilot.providers._loads import why_not_loaded
 from autopilot.providers._ort import with_defaults
 from autopilot.recipe import Deployment, digest
 from autopilot.torch_model import INSTALL, missing
@@ -44,11 +45,10 @@ def compiler() -> str:
 
 
 def cache_folder() -> Path:
-    """Where inductor keeps what it compiled: beside the cache that runs share, since it writes there by itself."""
-    from autopilot.cache.folder import cache_folder as shared
+    """Where inductor keeps what it compiled: in the cache that runs share."""
+    from autopilot.cache.compiled import compiled
 
-    folder = shared()
-    return folder.with_name(f"{folder.name}-inductor")
+    return compiled("inductor")
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,13 +71,14 @@ class TorchCompileProvider:
     )
 
     def usable(self, target: Target) -> str | None:
-        """None, or that torch or the C++ compiler is missing."""
+        """None, or that torch or the C++ compiler is missing, or why torch can't be loaded."""
         lacking = missing("torch")
         if lacking is not None:
             return f"{lacking} {INSTALL}"
         if shutil.which(compiler()) is None:
             return f"inductor needs the C++ compiler {compiler()}, which is not there; run apt-get install g++"
-        return None
+        broken = why_not_loaded("torch")
+        return f"{broken}. {INSTALL}" if broken else None
 
     def open(
         self,

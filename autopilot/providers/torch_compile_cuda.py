@@ -17,6 +17,7 @@ from autopilot.contracts import ProviderFacts
 from autopilot.domain import Choice, Domain, Scalar
 from autopilot.errors import Unsupported
 from autopilot.providers import torch_compile
+from autopilot.providers._loads import why_not_loaded
 from autopilot.providers._ort import with_defaults
 from autopilot.providers._ort_gpu import EXACT, GPU_ENERGY, GPU_MEMORY, IN_TF32, NO_DEVICE, TF32, USUAL
 from autopilot.recipe import Deployment, Rival, digest, params_of
@@ -51,18 +52,19 @@ def sensible(target: Target) -> Mapping[str, tuple[Scalar, ...]]:
 
 def why_not(target: Target) -> str | None:
     """What keeps torch.compile off NVIDIA devices here, the first thing first, with the command that mends it."""
+    if not target.gpus:  # first: without a device nothing that is installed mends anything
+        return NO_DEVICE
     lacking = missing("torch")
     if lacking is not None:
         return f"{lacking} Run {INSTALL}"
     if cuda_version() is None:
         return f"torch {torch_version()} is built without CUDA; run pip uninstall -y torch && {INSTALL}"
-    if not target.gpus:
-        return NO_DEVICE
     if find_spec("triton") is None:
         return "triton is not installed, which inductor writes its kernels for devices in; run pip install triton"
     if compiler() is None:
         return "triton needs a C compiler (what CC names, gcc or clang); run apt-get install gcc"
-    return None
+    broken = why_not_loaded("torch")
+    return f"{broken}; run pip uninstall -y torch && {INSTALL}" if broken else None
 
 
 def compiler() -> str | None:

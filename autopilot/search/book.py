@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
@@ -207,6 +207,11 @@ class Book:
             log=exc.log,
         )
         self._tell(trial, record)
+
+    @property
+    def measured_here(self) -> Sequence[TrialRecord]:
+        """The records of this machine: all of a study that isn't shared, of a shared one this run's own."""
+        return self._own if self._ledger.is_shared else self.records
 
     @property
     def is_unstable(self) -> bool:

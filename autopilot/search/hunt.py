@@ -13,6 +13,7 @@ from autopilot.budget import Verdict
 from autopilot.errors import Failure, VariantFailed
 from autopilot.recipe import Recipe, Variant
 from autopilot.result import TrialRecord
+from autopilot.search.absent import STARTED, Absent, plain
 from autopilot.search.book import Book
 from autopilot.search.outcome import RETRIED, SCREENING, Effort, GiveUp, Outcome
 from autopilot.search.proposer import Proposal
@@ -88,6 +89,8 @@ class Hunt:
         self._clock = clock
         self._repeats = 0
         self._exhausted = ""  # why there is nothing left to try
+        self.absent = Absent()
+        self.absent.saw(book.measured_here)
         if proposer is not None:
             sampler.guide(space, lambda: self._choose(proposer))
 
@@ -149,13 +152,13 @@ class Hunt:
         """Whether a trial of ``variant`` could tell anything that isn't known."""
         if self._book.same_variant(variant) is not None or self._book.dead_end(variant.recipe) is not None:
             return False
-        if self._book.is_barred(variant):
+        if self._book.is_barred(variant) or self.absent.bars(variant):
             return False
         return self._space.refusal(variant.recipe) is None
 
     def _pass_over(self, trial: Trial, variant: Variant) -> None:
         """Nothing is run; after a few such draws in a row a random new variant is queued."""
-        if self._book.is_barred(variant):
+        if self._book.is_barred(variant) or self.absent.bars(variant):
             self._sampler.abandon(trial)
         else:
             self._book.skipped(trial, self._book.same_variant(variant))
@@ -187,13 +190,30 @@ class Hunt:
                 if again:
                     self.watch.note(f"{exc.failure.value}: {exc.message} Trying once more.")
                     continue
+                if exc.failure is Failure.PROVIDER_MISSING and not self.absent.is_ours(variant):
+                    self._missing(trial, variant, exc)
+                    return
+                if exc.failure in STARTED:
+                    self.absent.answered(variant)
                 if artifact is not None and not exc.seconds:
                     seconds[Screen.LOAD.value] = self._clock() - begun - seconds.get(Screen.BUILD.value, 0.0)
                 self._book.failed(trial, variant, exc, seconds | exc.seconds, was_built=artifact is not None)
                 return
+            self.absent.answered(variant)
             outcome.seconds = seconds | outcome.seconds
             self._book.measured(trial, outcome, self._evaluator.verdict(outcome))
             return
+
+    def _missing(self, trial: Trial, variant: Variant, exc: VariantFailed) -> None:
+        """A provider that never answered in this run: no verdict on ``variant``; the model as given decides."""
+        self._book.abandoned(trial)
+        given = plain(variant, self._space.default_deployment(variant.deployment.provider))
+        self.absent.doubt(variant)
+        if self.is_new(given):
+            self.watch.note(f"{exc.failure.value}: {exc.message} Trying the model as given there.")
+            self._sampler.enqueue(self._space, given)
+        else:
+            self.watch.note(self.absent.drop(variant, exc.message))
 
     def _order(self) -> Sequence[Screen]:
         return order(stage_costs(self._book.records), self._evaluator.expected_s())

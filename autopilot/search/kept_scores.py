@@ -86,6 +86,8 @@ def _versions(setup: Setup) -> Mapping[str, str]:
     for name in sorted({*_LIBRARIES, *computing}):
         with contextlib.suppress(metadata.PackageNotFoundError):
             found[name] = metadata.version(name)
+    for told in (facts_of(plugins.providers()[p]).unpackaged() for p in setup.space.providers):
+        found.update(told)
     return found
 
 

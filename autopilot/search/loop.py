@@ -159,12 +159,17 @@ class RunningStudy:
                 first_runs=partial(first_runs, setup),
             ),
         )
+        hunt.absent.answered(self.evaluator.baseline.variant)
         hunt.watch = _Watch(self, hunt)
         self.keep_time(hunt)
         if hunt.kept_s > KEPT_SHARE * setup.problem.search.timeout_s:
             said = f"measuring a finalist again should take some {hunt.kept_s:.0f} s, most of the study's time"
             self.observer.note(f"{said}: give it more (search.timeout)")
         self.ended = hunt.run()
+        space = setup.space
+        # What turned out not to run here, for the result.
+        space = replace(space, not_tried=(*space.not_tried, *hunt.absent.not_tried))
+        self.setup = self.evaluator.setup = replace(setup, space=space)
 
     def keep_time(self, hunt: Hunt) -> None:
         """End ``hunt`` so that the finalists can be measured again in time, by what trials took so far."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import psutil
@@ -28,6 +27,7 @@ from autopilot.recipe import Deployment, Recipe, Variant, digest
 from autopilot.scoring import resolve_metric
 from autopilot.search.given import check_format, given_deployment
 from autopilot.search.preflight import baseline_error, check_metric
+from autopilot.search.versions import made_with
 from autopilot.space import SearchSpace
 from autopilot.space_file import SpaceRequest, build_space
 from autopilot.spec import Problem, TorchSource
@@ -41,11 +41,6 @@ BATCHES: Mapping[str, tuple[int, ...]] = {"offline": (1, 2, 4, 8, 16, 32, 64), "
 # Samples a run when only the answers matter. Runs go on side by side on all cores, so that larger ones
 # were not faster (16.4 s for 4 and for 16 samples a run, 18.1 s for 1, on a 16 ms encoder).
 SCORING_BATCH = 4
-# Libraries whose change makes earlier trials incomparable.
-LIBRARIES = (
-    "onnx", "onnxruntime", "onnxruntime-gpu", "openvino", "tensorrt", "onnxscript", "onnxslim", "numpy", "optuna",
-    "model-autopilot", "torch", "torch-pruning",
-)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -260,11 +255,4 @@ def identity(problem: Problem, files: Sequence[Path]) -> dict[str, str]:
     hooks = {"preprocess": problem.data.preprocess, "postprocess": problem.data.postprocess}
     for key, hook in (hooks | {"metric": problem.metric.function}).items():
         out[f"{key} function"] = sha256_file(Path(hook.rpartition(":")[0])) if hook else ""
-    return out | {f"library {name}": _version(name) for name in LIBRARIES}
-
-
-def _version(name: str) -> str:
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return ""
+    return out | made_with(problem, Target.detect())

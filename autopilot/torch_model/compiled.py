@@ -14,6 +14,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 
+from autopilot.cache.compiled import compiled_for
 from autopilot.contracts import Array, Feed
 from autopilot.errors import Failure, ModelError, Unsupported, VariantFailed
 from autopilot.model import ModelInfo, inspect
@@ -96,8 +97,7 @@ def open_session(artifact: Path, settings: Settings) -> CompiledSession:
     except ModelError as exc:
         message = f"torch_compile can't load the model: {exc.message}"
         raise VariantFailed(Failure.BUILD_ERROR, message, exc.hint) from exc
-    folder = settings.cache / digest([settings.key, _weights_digest(converted)])[:16]
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = compiled_for(settings.cache, digest([settings.key, _weights_digest(converted)])[:16])
     # Inductor asks for it whenever it compiles; its own default is in the system's temporary folder.
     os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(folder)
     try:

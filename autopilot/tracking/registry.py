@@ -8,18 +8,17 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-import autopilot
 from autopilot.contracts import Array
 from autopilot.result import Candidate, StudyResult
 from autopilot.temporary import temporary_folder
 from autopilot.tracking import fields
 from autopilot.tracking.describe import best_why, describe, model_text
+from autopilot.tracking.requirements import requirements, say_by_hand
 from autopilot.tracking.store import global_store, prepare_mlflow
 
 if TYPE_CHECKING:
@@ -29,7 +28,6 @@ if TYPE_CHECKING:
 FALLBACK = "fallback-"  # and its place on the ladder
 # Numbers in an input example. It is stored as text, twice, some 20 bytes a number: 8 MB.
 _LARGEST_EXAMPLE = 200_000
-_RUNTIMES = ("onnxruntime", "onnxruntime-gpu")
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +143,7 @@ def _save(target: Path, entry: Entry, model: Model) -> None:
 
     variant: dict[str, Any] = json.loads((entry.folder / "variant.json").read_text(encoding="utf-8"))
     signature = _signature(variant)
+    provider = entry.candidate.deployment.provider
     with _no_project_files(), warnings.catch_warnings():
         # The signature comes from the model file itself, with or without an example.
         warnings.filterwarnings("ignore", message=".*input example was not provided")
@@ -155,8 +154,9 @@ def _save(target: Path, entry: Entry, model: Model) -> None:
             mlflow_model=model,
             signature=signature,
             input_example=example_of(entry.example, signature),
-            pip_requirements=requirements(),
+            pip_requirements=requirements(provider),
         )
+    say_by_hand(provider, target)
 
 
 def example_of(inputs: Mapping[str, Array] | None, signature: ModelSignature | None) -> dict[str, Array] | None:
@@ -181,17 +181,6 @@ def _no_project_files() -> Iterator[None]:
             del os.environ["MLFLOW_UV_AUTO_DETECT"]
         else:
             os.environ["MLFLOW_UV_AUTO_DETECT"] = before
-
-
-def requirements() -> list[str]:
-    """What loading the model needs, at the versions it was measured with."""
-    pinned = [f"model-autopilot=={autopilot.__version__}"]
-    for name in (*_RUNTIMES, "numpy"):
-        try:
-            pinned.append(f"{name}=={version(name)}")
-        except PackageNotFoundError:
-            continue
-    return pinned
 
 
 def _signature(variant: Mapping[str, Any]) -> ModelSignature | None:

@@ -62,7 +62,7 @@ def test_nothing_is_compiled_while_scheduled_requests_wait(tmp_path: Path, monke
     split = write_split(tmp_path / "split", {"x": samples(32, 16)})
 
     def programs() -> set[Path]:
-        return set((tmp_path / "cache-inductor").rglob("*.so"))
+        return set((tmp_path / "cache" / "compiled" / "inductor").rglob("*.so"))
 
     with Server.start(path, Deployment("torch_compile", batch=BATCH), split=split, limits=PATIENT) as server:
         server.open_traffic()

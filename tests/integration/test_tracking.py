@@ -307,7 +307,7 @@ def test_logged_model_holds_no_pickle_and_pinned_requirements(project: Path) -> 
     assert not files & {"uv.lock", "pyproject.toml"}
     assert "loader_module: autopilot.serving" in mlmodel.read_text()
     required = (mlmodel.parent / "requirements.txt").read_text().splitlines()
-    assert {line.partition("==")[0] for line in required} >= {"model-autopilot", "onnxruntime", "numpy"}
+    assert {line.partition("==")[0] for line in required} == {"mlflow", "model-autopilot", "onnxruntime", "numpy"}
     assert all("==" in line for line in required)
 
 

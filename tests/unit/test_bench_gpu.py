@@ -92,7 +92,7 @@ def test_missing_package_names_the_extra(tmp_path: Path, monkeypatch: pytest.Mon
     (tmp_path / "dev/nvidia0").touch()
     monkeypatch.setattr(nvml, "find_spec", lambda name: None)
 
-    assert "model-autopilot[gpu]" in nvml.why_not(tmp_path)
+    assert "pip install 'nvidia-ml-py" in nvml.why_not(tmp_path)
 
 
 def test_names_and_driver_are_asked_of_nvml(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from autopilot.cache.eviction import older_than, over_limit
 from tests.cache_support import STEP, key_of, new_root, put, put_score
 
 NOW_S = 1e9
-KINDS = st.sampled_from([Kind.BUILD, Kind.FAILURE, Kind.SCRATCH, Kind.QUALITY])
+KINDS = st.sampled_from([Kind.BUILD, Kind.FAILURE, Kind.SCRATCH, Kind.QUALITY, Kind.COMPILED])
 
 
 @st.composite

@@ -25,7 +25,7 @@ def wheels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.delitem(sys.modules, "onnxruntime", raising=False)
     monkeypatch.delitem(sys.modules, "torch", raising=False)
     monkeypatch.syspath_prepend(str(tmp_path))
-    monkeypatch.setattr(libraries, "_known_to_system", lambda: frozenset({"libcudart.so.13"}))
+    monkeypatch.setattr(libraries, "_known_to_system", lambda: {"libcudart.so.13": tmp_path / "libcudart.so.13"})
     monkeypatch.setattr(libraries, "_USUAL", ())
     monkeypatch.delenv("LD_LIBRARY_PATH", raising=False)
     return tmp_path
@@ -53,6 +53,19 @@ def test_libraries_are_found_in_wheels_folders_and_by_the_loader(
     for name in ("libcudnn.so.9", "libother.so.1", "libcudart.so.13", "libnvinfer.so.10"):
         assert libraries.is_here(name), name
     assert not libraries.is_here("libcublas.so.13")
+
+
+def test_version_of_an_archive_is_in_the_name_of_its_file(
+    wheels: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """TensorRT's comes on LD_LIBRARY_PATH, without a package that has a version; nothing is loaded for it."""
+    put(tmp_path, "elsewhere/libnvinfer.so.10.14.1", "abc")
+    (tmp_path / "elsewhere/libnvinfer.so.10").symlink_to("libnvinfer.so.10.14.1")
+
+    assert libraries.version_in_name("libnvinfer.so.10") == ""
+    monkeypatch.setenv("LD_LIBRARY_PATH", str(tmp_path / "elsewhere"))
+    assert libraries.version_in_name("libnvinfer.so.10") == "libnvinfer.so.10.14.1, 3 bytes"
+    assert libraries.version_in_name("libcudnn.so.9") == "libcudnn.so.9, 0 bytes"
 
 
 def test_library_of_another_cuda_is_named(wheels: Path) -> None:

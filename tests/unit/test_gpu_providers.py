@@ -116,7 +116,7 @@ def test_tensorrt_keeps_engines_apart_and_timings_together() -> None:
     found = tensorrt.provider_options(defaults, Path("/c"), "abc", quantized=True)
 
     assert found["trt_engine_cache_path"] == str(Path("/c") / "abc")
-    assert found["trt_timing_cache_path"] == str(Path("/c"))
+    assert found["trt_timing_cache_path"] == str(Path("/c") / "timings")
     assert (found["trt_fp16_enable"], found["trt_bf16_enable"], found["trt_int8_enable"]) == ("1", "0", "1")
 
 

@@ -18,6 +18,7 @@ from autopilot.search.ledger import Ledger
 from autopilot.search.start import study_name
 from autopilot.search.worker import Worker
 from autopilot.spec import SearchSpec
+from autopilot.target import Target
 from tests.unit.search_support import SPACE, Facts, FakeEvaluator, Recorder, random_world, setup_of
 from tests.unit.test_search_loop import Clock, Killed, kept, run, simulated
 
@@ -50,7 +51,7 @@ def test_library_is_part_of_the_question(tmp_path: Path, monkeypatch: pytest.Mon
         (tmp_path / name).write_text(name)
     problem = setup_of(tmp_path).problem
     before = prepare.identity(problem, [tmp_path / "model.onnx"])
-    monkeypatch.setattr(prepare, "_version", lambda name: "99")
+    monkeypatch.setattr(Target, "version_of", lambda self, name: "99")
     after = prepare.identity(problem, [tmp_path / "model.onnx"])
 
     assert {key for key in before if before[key] != after[key]} >= {"library onnxruntime", "library onnx"}

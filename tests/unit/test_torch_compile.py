@@ -35,11 +35,11 @@ def test_usable_names_the_compiler_when_it_is_missing(monkeypatch: pytest.Monkey
     assert "no-such-compiler" in reason
 
 
-def test_cache_is_beside_the_shared_one(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_cache_is_in_the_shared_one(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Never in the home folder of a user who named another."""
     monkeypatch.setenv("AUTOPILOT_CACHE_DIR", str(tmp_path / "kept"))
 
-    assert torch_compile.cache_folder() == tmp_path / "kept-inductor"
+    assert torch_compile.cache_folder() == tmp_path / "kept" / "compiled" / "inductor"
 
 
 def test_quantized_models_are_not_paired_with_it() -> None:

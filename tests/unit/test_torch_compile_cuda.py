@@ -17,6 +17,7 @@ from autopilot.errors import Unsupported, VariantFailed
 from autopilot.profile import Placement
 from autopilot.providers import torch_compile_cuda as module
 from autopilot.providers._ort import with_defaults
+from autopilot.providers._ort_gpu import NO_DEVICE
 from autopilot.recipe import Deployment, params_of
 from autopilot.space_file import SpaceRequest, build_space
 from autopilot.target import Target
@@ -39,6 +40,7 @@ def complete(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "cuda_version", lambda: "13.0")
     monkeypatch.setattr(module, "find_spec", lambda name: ModuleSpec(name, None))
     monkeypatch.setattr(module, "compiler", lambda: "/usr/bin/gcc")
+    monkeypatch.setattr(module, "why_not_loaded", lambda name: None)
 
 
 def settings(**options: Any) -> compiled.Settings:
@@ -57,23 +59,35 @@ def test_nothing_is_missing_where_all_is_there() -> None:
 @pytest.mark.parametrize(
     ("name", "value", "target", "said", "command"),
     [
-        ("missing", lambda *names: "torch is not installed.", PLAIN, "not installed", "pip install 'torch>="),
-        ("cuda_version", lambda: None, PLAIN, "built without CUDA", "pip uninstall -y torch && pip install 'torch>="),
+        ("missing", lambda *names: "torch is not installed.", ON_GPU, "not installed", "pip install 'torch>="),
+        ("cuda_version", lambda: None, ON_GPU, "built without CUDA", "pip uninstall -y torch && pip install 'torch>="),
         ("compiler", lambda: "gcc", PLAIN, "no NVIDIA device", "nvidia-smi"),
         ("find_spec", lambda name: None, ON_GPU, "triton is not installed", "pip install triton"),
         ("compiler", lambda: None, ON_GPU, "C compiler", "apt-get install gcc"),
+        ("why_not_loaded", lambda name: "torch can't be loaded", ON_GPU, "can't be loaded", "pip uninstall -y torch"),
     ],
 )
 def test_first_missing_part_is_named_with_its_command(
     name: str, value: Any, target: Target, said: str, command: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A user mends one thing after the other, what comes with pip first."""
+    """A user mends one thing after the other, and installs nothing for a device that isn't there."""
     monkeypatch.setattr(module, name, value)
 
     reason = PROVIDER.usable(target) or ""
 
     assert said in reason
     assert command in reason
+
+
+@pytest.mark.usefixtures("complete")
+@pytest.mark.parametrize(
+    ("name", "value"), [("missing", lambda *names: "torch is not installed."), ("cuda_version", lambda: None)]
+)
+def test_without_a_device_nothing_is_to_be_installed(name: str, value: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another build of torch is several GB, and mends nothing there."""
+    monkeypatch.setattr(module, name, value)
+
+    assert PROVIDER.usable(PLAIN) == NO_DEVICE
 
 
 @pytest.mark.parametrize(("local", "cuda", "told"), [("+cpu", "None", None), ("+cu130", "'13.0'", "13.0")])

@@ -1,0 +1,65 @@
+"""Where runtimes keep what they compiled for a model: kernels of inductor, engines of TensorRT.
+
+They write there by themselves, so that nothing in it is sealed; but it is listed, limited and cleared with the rest.
+"""
+
+from __future__ import annotations
+
+import os
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from autopilot.cache.folder import CacheFolder, cache_folder, make_folder
+from autopilot.cache.sealed import used
+
+if TYPE_CHECKING:
+    from autopilot.temporary import TemporaryFolder
+
+# How a run tells its children that it keeps to its own folder: which cache can't be used, and what takes its place.
+_VARIABLE = "AUTOPILOT_CACHE_INSTEAD"
+
+
+def instead_of(root: Path, own: Path) -> None:
+    """Have this process and those that it starts keep in ``own`` what they would keep in the cache ``root``."""
+    os.environ[_VARIABLE] = f"{root}{os.pathsep}{own}"
+
+
+def compiled(kind: str) -> Path:
+    """A folder that can be written, with a folder in it for each thing of ``kind`` that was compiled.
+
+    In the cache that runs share; where that can't be used, in the folder of the run, else in one of this process.
+
+    Raises:
+        BadInput: the folder that the environment names is wrong.
+    """
+    root = cache_folder()
+    unusable, _, own = os.environ.get(_VARIABLE, "").partition(os.pathsep)
+    try:
+        found = CacheFolder(Path(own)) if own and unusable == str(root) else make_folder(root)
+        return _writable(found.compiled / kind)
+    except OSError:  # of a process that no run started: it serves, and compiles again at its next start
+        return _writable(_temporary().path / kind)
+
+
+def compiled_for(kind: Path, key: str) -> Path:
+    """The folder of what was, or will be, compiled under ``key`` in ``kind``; noted as used now."""
+    folder = kind / key
+    folder.mkdir(parents=True, exist_ok=True)
+    used(folder)
+    return folder
+
+
+def _writable(folder: Path) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    if not os.access(folder, os.W_OK):
+        raise PermissionError(f"{folder} can't be written")
+    return folder
+
+
+@cache
+def _temporary() -> TemporaryFolder:
+    """Removed when this process ends."""
+    from autopilot.temporary import temporary_folder
+
+    return temporary_folder("compiled")

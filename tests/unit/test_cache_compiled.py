@@ -1,0 +1,129 @@
+"""What runtimes compile and keep: in the cache's own folder, listed, limited and cleared like everything in it."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from autopilot.cache import Kind, Lease, SharedCache, clear, scan, trim
+from autopilot.cache import compiled as module
+from autopilot.cache.compiled import compiled, compiled_for
+from autopilot.cache.summary import Summary
+from autopilot.contracts import facts_of
+from autopilot.providers import tensorrt
+from autopilot.target import Target
+from tests.cache_support import put
+
+NOWHERE = "/proc/nope/cache"
+unwritable = pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="needs a folder in which nobody can make one")
+
+
+@pytest.fixture
+def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The cache that runs share."""
+    monkeypatch.setenv("AUTOPILOT_CACHE_DIR", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+def made(kind: str, key: str, *, size: int = 1000, used_s: float | None = None) -> Path:
+    """A program of ``size`` bytes that a runtime has put somewhere under its folder."""
+    folder = compiled_for(compiled(kind), key)
+    (folder / "a").mkdir()
+    (folder / "a" / "kernel.so").write_bytes(b"." * size)
+    if used_s is not None:
+        os.utime(folder, (used_s, used_s))
+    return folder
+
+
+def test_what_was_compiled_is_listed_by_who_did(root: Path) -> None:
+    """A user sees what the disk is full of."""
+    made("inductor", "one", size=300)
+    made("tensorrt", "two", size=200)
+    made("tensorrt", "three", size=100)
+
+    kinds = Summary.read().to_json()["kinds"]
+
+    assert {name: (k["entries"], k["size_bytes"]) for name, k in kinds.items()} == {
+        "inductor": (1, 300),
+        "tensorrt": (2, 300),
+    }
+    assert [e.what for e in scan(root) if e.path.name == "one"] == ["compiled by inductor"]
+
+
+def test_what_was_compiled_counts_for_the_limit_and_goes_by_its_last_use(root: Path) -> None:
+    """A model's kernels take more room than the model."""
+    old, new = made("inductor", "old", used_s=1000.0), made("inductor", "new", used_s=3000.0)
+    put(root, "build", size=1000, used_s=2000.0)
+
+    trim(root, 1500)
+
+    assert (old.exists(), new.exists()) == (False, True)
+    assert {e.kind for e in scan(root)} == {Kind.COMPILED}
+
+
+def test_what_is_taken_again_was_used_now(root: Path) -> None:
+    """Else the limit would remove what every run needs."""
+    old, new = made("inductor", "old", used_s=1000.0), made("inductor", "new", used_s=3000.0)
+    compiled_for(compiled("inductor"), "old")
+
+    trim(root, 1500)
+
+    assert (old.exists(), new.exists()) == (True, False)
+
+
+def test_clearing_leaves_what_a_living_run_has_compiled(root: Path) -> None:
+    """Its servers may read and write there until they end."""
+    before = made("inductor", "before", used_s=1000.0)
+    lease = Lease.hold(root)
+    during = made("inductor", "during")
+
+    clear(root)
+    assert (before.exists(), during.exists()) == (False, True)
+    lease.close()
+    clear(root)
+
+    assert not during.exists()
+
+
+@unwritable
+def test_without_a_usable_cache_a_run_compiles_in_its_own_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As it builds there: the children learn it from the environment that they inherit."""
+    monkeypatch.setenv("AUTOPILOT_CACHE_DIR", NOWHERE)
+    monkeypatch.setenv("AUTOPILOT_CACHE_INSTEAD", "")  # so that it is put back
+    SharedCache.open(tmp_path / "own", lambda note: None)
+
+    assert compiled_for(compiled("inductor"), "key") == tmp_path / "own" / "compiled" / "inductor" / "key"
+    monkeypatch.setenv("AUTOPILOT_CACHE_DIR", str(tmp_path / "mended"))
+    assert compiled("inductor") == tmp_path / "mended" / "compiled" / "inductor"
+
+
+@unwritable
+def test_without_a_usable_cache_a_process_of_no_run_compiles_in_a_temporary_folder(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A server must start wherever it is put; the folder goes with it."""
+    monkeypatch.setenv("AUTOPILOT_CACHE_DIR", NOWHERE)
+    monkeypatch.delenv("AUTOPILOT_CACHE_INSTEAD", raising=False)
+
+    folder = compiled_for(compiled("inductor"), "key")
+
+    assert folder.is_dir()
+    assert folder.is_relative_to(module._temporary().path)
+
+
+def test_engine_is_not_taken_again_where_no_version_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """TensorRT on LD_LIBRARY_PATH has no package; its library's file tells its version, or nothing does."""
+    facts, here = facts_of(tensorrt.PROVIDER), Target.detect()
+    told = {"name": ""}
+    monkeypatch.setattr(tensorrt, "version_in_name", lambda name: told["name"])
+
+    assert tensorrt.engine_key(facts, here) != tensorrt.engine_key(facts, here)
+    told["name"] = "libnvinfer.so.10.14.1"
+    first = tensorrt.engine_key(facts, here)
+    assert tensorrt.engine_key(facts, here) == first
+    told["name"] = "libnvinfer.so.10.15.0"
+    assert tensorrt.engine_key(facts, here) != first

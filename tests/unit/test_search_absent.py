@@ -1,0 +1,97 @@
+"""Providers that turn out not to run here: left out of the run, and no verdict on any variant."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from autopilot.contracts import Slot
+from autopilot.domain import Choice, Domain
+from autopilot.errors import Failure
+from autopilot.recipe import Deployment, Variant, params_of
+from autopilot.search.absent import Absent, plain
+from autopilot.space import SearchSpace
+from autopilot.spec import SearchSpec
+from tests.unit.search_support import SPACE, Facts, Recorder, space_of, technique
+from tests.unit.test_search_loop import run
+
+TECHNIQUES = (technique("slim", Slot.GRAPH), technique("int8", Slot.PRECISION, prefer=lambda target: ({"kind": "a"},)))
+
+
+def space(**providers: dict[str, Domain]) -> SearchSpace:
+    """A space over the CPU provider and ``providers``."""
+    return replace(space_of(*TECHNIQUES), providers={"cpu": {"arena": Choice((True, False))}, **providers})
+
+
+TWO = space(vino={"level": Choice(("a", "b"))})
+SEARCH = SearchSpec(trials=60, timeout_s=600.0)
+
+
+def absent(variant: Variant) -> Facts:
+    """The second provider can't be loaded."""
+    gone = variant.deployment.provider == "vino"
+    return Facts(0.5 if variant.recipe.steps else 1.0, failure=Failure.PROVIDER_MISSING if gone else None)
+
+
+def healthy(variant: Variant) -> Facts:
+    """All run."""
+    return Facts(0.5 if variant.recipe.steps else 1.0)
+
+
+def test_provider_that_can_not_be_loaded_is_left_out_after_the_model_as_given(tmp_path: Path) -> None:
+    """Two loads at most, one line of why, and every trial goes to what runs."""
+    watcher = Recorder()
+    result, (evaluator,) = run(tmp_path, absent, space=TWO, search=SEARCH, observer=watcher)
+
+    providers = [r.variant.deployment.provider for r in result.trials]
+    assert set(providers) == {"cpu"}
+    assert len(evaluator.asked) - len([a for a in evaluator.asked if a[1]]) <= len(result.trials) + 2
+    assert [note for note in watcher.notes if "left out from here on" in note] == [
+        "provider vino is left out from here on: simulated."
+    ]
+    (gap,) = (g for g in result.not_tried if g.name == "vino")
+    assert (gap.kind, gap.reason) == ("provider", "simulated.")
+
+
+def test_run_with_the_provider_in_order_tries_what_another_could_not_load(tmp_path: Path) -> None:
+    """A study that goes on, or is shared, must not believe one environment's trouble."""
+    storage = SearchSpec(trials=60, timeout_s=600.0, storage=f"sqlite:///{tmp_path / 'shared.db'}")
+    first, _ = run(tmp_path / "a", absent, space=TWO, search=replace(storage, trials=6))
+    second, _ = run(tmp_path / "b", healthy, space=TWO, search=storage)
+
+    assert len(first.trials) == 6
+    tried = [r for r in second.trials if r.variant.deployment.provider == "vino"]
+    assert tried
+    assert all(r.failure is None for r in tried)
+
+
+def test_failure_to_start_is_the_variants_own_where_its_provider_answered(tmp_path: Path) -> None:
+    """An engine that can't be built for one recipe leaves the others."""
+
+    def world(variant: Variant) -> Facts:
+        stuck = variant.deployment.provider == "vino" and any(s.technique == "int8" for s in variant.recipe.steps)
+        return Facts(0.5 if variant.recipe.steps else 1.0, failure=Failure.PROVIDER_MISSING if stuck else None)
+
+    result, _ = run(tmp_path, world, space=TWO, search=SEARCH)
+
+    there = [r for r in result.trials if r.variant.deployment.provider == "vino"]
+    assert {r.failure for r in there} == {None, Failure.PROVIDER_MISSING}
+    assert not [g for g in result.not_tried if g.name == "vino"]
+
+
+def test_one_device_that_is_not_there_leaves_the_others() -> None:
+    """A space may name more devices than there are."""
+    found = Absent()
+    usual = Deployment("cuda", options=params_of({"device": 0, "io": "plain"}))
+    second = usual.with_(options=params_of({"device": 1, "io": "graph"}))
+    variant = replace(SPACE_VARIANT, deployment=second)
+
+    said = found.drop(variant, "no such device.")
+
+    assert said == "provider cuda (device 1) is left out from here on: no such device."
+    assert found.bars(variant)
+    assert not found.bars(replace(variant, deployment=usual))
+    assert plain(variant, usual).deployment == usual.with_(options=params_of({"device": 1, "io": "plain"}))
+
+
+SPACE_VARIANT = Variant(SPACE.sample(lambda name, domain: domain.default).recipe, Deployment("cuda"))
