@@ -19,6 +19,7 @@ from autopilot.recipe import Deployment, Recipe, Variant
 from autopilot.result import BaselineChoice, Status
 from autopilot.result.jsonable import measured_to_json, plain, verdict_to_json
 from autopilot.search.evaluator import Evaluator
+from autopilot.search.foreseen import foreseen
 from autopilot.search.outcome import RETRIED, VERIFYING, Outcome
 from autopilot.search.prepare import Setup, prepare, resolve_model
 from autopilot.search.rivals import choice_of, settle_baseline
@@ -99,6 +100,8 @@ def check_model(
             evaluator.measure_baseline()
             settle_baseline(evaluator)
             choice = choice_of(evaluator)
+            for text in foreseen(evaluator):
+                observer.note(text)
             observer.phase("measuring the model against the budget")
             try:
                 outcome = measure_again(evaluator, variant, artifact)
