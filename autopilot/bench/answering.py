@@ -129,7 +129,8 @@ class Serving:
 
         if self._batcher is None:
             singles = make_requests(self._split, 1, int(told["requests"]), int(told["limit_bytes"]))
-            self._batcher = batcher(self._sessions, self._split, singles, told, every_size=self._per_shape)
+            every_size = self._per_shape or bool(told.get("every_size"))
+            self._batcher = batcher(self._sessions, self._split, singles, told, every_size=every_size)
         return {"queue": str(self._batcher.path), "unmet": self._batcher.unmet}
 
     def meet_size(self) -> dict[str, Any]:

@@ -251,7 +251,7 @@ def batcher(
 
     ``told``: ``batch``, ``max_delay_ms``, and ``fixed`` where only whole batches run. ``every_size``: each is to be
     run in every instance before the first window (``meet_next``), for runtimes that compile or tune for seconds when
-    they first meet one; others would spend seconds for nothing, at every start.
+    they first meet one, and where memory is read; others would spend seconds for nothing, at every start.
     """
     batch = int(told["batch"])
     samples = Samples(split, singles, batch)

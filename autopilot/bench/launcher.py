@@ -172,20 +172,32 @@ def _readings(collectors: list[_Collector]) -> tuple[LatencyReading, LatencyRead
 
 
 def measure_cold(
-    artifact: Path, deployment: Deployment, *, split: Split, limits: ChildLimits, repeats: int = 1
+    artifact: Path,
+    deployment: Deployment,
+    *,
+    split: Split,
+    limits: ChildLimits,
+    repeats: int = 1,
+    ready: Callable[[Server], None] = lambda server: None,
 ) -> ColdReading:
     """Start time and peak memory of fresh processes that load ``artifact`` and answer a few requests.
+
+    ``ready``: called with each server after these and before its memory is read, to have it answer what else it will
+    be asked when it serves.
 
     Raises:
         VariantFailed: it doesn't load or answer.
     """
-    starts = [_one_start(artifact, deployment, split, limits) for _ in range(repeats)]
+    starts = [_one_start(artifact, deployment, split, limits, ready=ready) for _ in range(repeats)]
     return reduce(ColdReading.with_more, starts)
 
 
-def _one_start(artifact: Path, deployment: Deployment, split: Split, limits: ChildLimits) -> ColdReading:
+def _one_start(
+    artifact: Path, deployment: Deployment, split: Split, limits: ChildLimits, *, ready: Callable[[Server], None]
+) -> ColdReading:
     with Server.start(artifact, deployment, split=split, limits=limits, requests=_COLD_REQUESTS) as server:
         server.block(_COLD_REQUESTS)
+        ready(server)
         gpu_bytes, reason = gpu_memory(server.pid, server.placement)
         peak = server.peak_memory_bytes()
         return ColdReading(

@@ -148,13 +148,15 @@ def init(
     debug: Debug = False,
 ) -> int:
     """Look at a model's inputs (and the data) and write a commented starter spec."""
-    from autopilot.init import write_starter
+    from autopilot.init import REFUSED, write_starter
     from autopilot.spec.given_model import given_model
 
     given = given_model(model, weights, order="autopilot init MODEL")
-    for remark in write_starter(given, data, output, force=force):
+    remarks = write_starter(given, data, output, force=force)
+    for remark in remarks:
         typer.echo(f"note: {remark}", err=True)
-    typer.echo(f"wrote {output}; next: autopilot run {output}")
+    first = "mend the data, then " if any(remark.startswith(REFUSED) for remark in remarks) else ""
+    typer.echo(f"wrote {output}; next: {first}autopilot run {output}")
     return 0
 
 

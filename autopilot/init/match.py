@@ -12,14 +12,14 @@ import yaml
 
 from autopilot.data.mapping import fits
 from autopilot.data.sources import Header, Source
+from autopilot.init.onehot import convert_text, is_one_hot
+from autopilot.init.refusals import REFUSED, shown_drop
 
 if TYPE_CHECKING:
     from autopilot.model import ModelInfo, TensorInfo
 
 # What people call their labels, the likeliest first.
 LABELS = ("label", "labels", "y", "target", "targets", "class", "classes", "y_true", "output")
-# Fewer samples decide no percentile and no quality limit; runs refuse them.
-FEWEST_SAMPLES = 30
 # Bytes to 0..1, as image libraries do it.
 PIXEL_SCALE = 1 / 255
 
@@ -45,6 +45,7 @@ class Findings:
     metric: str = "accuracy"
     metric_comment: str = ""
     drop: str = "0.01"
+    drop_comment: str = ""
     inputs: list[tuple[str, Match]] = field(default_factory=list)
     remarks: list[str] = field(default_factory=list)
 
@@ -70,8 +71,9 @@ def study(info: ModelInfo, source: Source) -> Findings:
         if chosen != tensor.name:
             del free[chosen]
     _choose_metric(found, info, source, label)
-    if samples < FEWEST_SAMPLES:
-        found.remarks.append(f"{source.path} holds {samples} samples; a run needs at least {FEWEST_SAMPLES}")
+    name = found.metric if found.metric.isidentifier() else yaml.safe_load(found.metric)["name"]
+    if name != "mae":  # its limit is in the labels' unit
+        found.drop, found.drop_comment = shown_drop(name, samples)
     return found
 
 
@@ -171,8 +173,11 @@ def _choose_metric(found: Findings, info: ModelInfo, source: Source, label: str 
     header = source.headers[label]
     rank, classes = len(info.outputs[0].shape), info.outputs[0].shape[-1:] or (1,)
     single = rank < 2 or classes == (1,)
-    if header.dtype.kind in "biu":
-        _classes(found, header, source, single=single)
+    if not single and rank == len(header.shape) and is_one_hot(source, header):
+        found.metric, found.metric_comment = "accuracy", "classes: argmax over the last axis; the labels are one-hot"
+        found.remarks.append(f"{REFUSED}{convert_text(source, header)}")
+    elif header.dtype.kind in "biu":
+        _classes(found, header, source, single=single, classes=classes[0])
     elif header.dtype.kind == "f":
         _numbers(found, header, source)
     else:
@@ -180,16 +185,27 @@ def _choose_metric(found: Findings, info: ModelInfo, source: Source, label: str 
         found.remarks.append(f"the label array {label!r} is {header.text}, which no metric takes: agreement is used")
 
 
-def _classes(found: Findings, header: Header, source: Source, *, single: bool) -> None:
+def _classes(found: Findings, header: Header, source: Source, *, single: bool, classes: int | str | None) -> None:
     if len(header.shape) > 1 and header.shape[1:] != (1,):
         found.metric, found.metric_comment = "token_accuracy", "share of positions with the right class"
     elif not single:
         found.metric, found.metric_comment = "accuracy", "classes: argmax over the last axis"
+        _check_classes(found, header, source, classes)
     elif header.dtype == np.bool_ or _largest(source, header.name) <= 1:
         found.metric = "{name: f1_binary, threshold: 0.5}"
         found.metric_comment = "one output a sample; for logits set threshold: 0"
     else:
         _numbers(found, header, source)
+
+
+def _check_classes(found: Findings, header: Header, source: Source, classes: int | str | None) -> None:
+    """Remark on labels that the model has no output for."""
+    most = _largest(source, header.name)
+    if isinstance(classes, int) and most >= classes:
+        found.remarks.append(
+            f"{REFUSED}the labels {header.name!r} in {source.path} run to {most}, and the model's output has {classes} "
+            f"classes, 0 to {classes - 1}"
+        )
 
 
 def _numbers(found: Findings, header: Header, source: Source) -> None:

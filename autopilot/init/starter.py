@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from autopilot.data.sources import open_source
 from autopilot.errors import BadInput
 from autopilot.init.match import Findings, described, study, without_data, word
+from autopilot.init.refusals import MARGIN, refusals
 from autopilot.init.torch_starter import torch_starter
 from autopilot.model import inspect
 from autopilot.spec import TorchSource
@@ -36,6 +37,8 @@ def write_starter(model: Path | TorchSource, data: Path | None, output: Path, *,
     else:
         info = inspect(model)
         found = study(info, open_source(data)) if data is not None else without_data(info)
+    if data is not None:
+        found.remarks += refusals(info, open_source(data), found)
     text = spec_text(info, model, data, output, found)
     try:
         part = output.with_name(output.name + ".part")
@@ -95,19 +98,20 @@ def spec_text(info: ModelInfo, model: Path | TorchSource, data: Path | None, out
     if not found.batched:
         lines.append("  batched: false   # a request is one sample, passed without the sample dimension")
     comment = f"   # {found.metric_comment}" if found.metric_comment else ""
-    lines += [f"metric: {found.metric}{comment}", *_rest(found.drop)]
+    lines += [f"metric: {found.metric}{comment}", *_rest(found)]
     return "\n".join(lines) + "\n"
 
 
-def _rest(drop: str) -> list[str]:
+def _rest(found: Findings) -> list[str]:
+    why = f" ({found.drop_comment})" if found.drop_comment else ""
     return [
         "budget:   # every limit is hard; the best variant inside all of them wins",
         "  latency_p50_ms: 80% of baseline   # or in milliseconds: latency_p99_ms: 2.0",
-        f"  quality_drop: {drop}   # at most this much worse in the metric than the model as given",
+        f"  quality_drop: {found.drop}   # at most this much worse in the metric than the model as given{why}",
         "  # size_mb: 50% of baseline",
         "  # peak_memory_mb: {max: 200, margin: 10%}",
         "objective: latency_p50_ms   # what to make as good as possible inside the budget",
-        "margin: 2%   # safety margin on every limit that sets none of its own",
+        f"margin: {MARGIN:.0%}   # safety margin on every limit that sets none of its own",
         "traffic: {scenario: single_stream}   # or offline: whole batches; or {scenario: server, rate_rps: 200}",
         "target: {providers: [cpu], threads: 1}   # autopilot doctor lists the providers usable here",
         "space: cpu   # quick, cpu or thorough; train where data.train is given",

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import psutil
-import yaml
 
 from autopilot.bench.child import ChildLimits
 from autopilot.build.torch_describe import describe_torch
@@ -15,9 +14,8 @@ from autopilot.data.example import take_example
 from autopilot.data.sources import Header, open_source
 from autopilot.errors import BadInput
 from autopilot.init.match import LABELS, Findings, study, without_data
+from autopilot.init.refusals import data_spec
 from autopilot.model import TensorInfo
-from autopilot.plugins import vocabulary
-from autopilot.spec import parse_spec
 
 if TYPE_CHECKING:
     from autopilot.model import ModelInfo
@@ -45,7 +43,7 @@ def torch_starter(source: TorchSource, data: Path | None) -> tuple[ModelInfo, Fi
         return known, study(known, stored)
     found = study(replace(known, outputs=(_ANSWER,)), stored)
     try:
-        outputs = _asked(source, _data_spec(data, found)).outputs
+        outputs = _asked(source, data_spec(data, found)).outputs
     except BadInput as exc:
         found.remarks.append(f"the model was not run on the samples, so the metric is a guess: {exc.message}")
         return known, found
@@ -57,18 +55,6 @@ def _asked(source: TorchSource, data: DataSpec | None) -> ModelInfo:
     example = take_example(data, _SAMPLES) if data is not None else None
     limits = ChildLimits(wall_s=_LIMITS_S, memory_bytes=int(psutil.virtual_memory().total * _MEMORY_SHARE))
     return describe_torch(source, example, limits=limits, threads=1)
-
-
-def _data_spec(data: Path, found: Findings) -> DataSpec:
-    """``data:`` as the starter spec will have it.
-
-    Raises:
-        BadInput: an input that nothing feeds yet.
-    """
-    inputs: dict[str, Any] = {n: yaml.safe_load(m.entry) if m.entry else {"from": n} for n, m in found.inputs}
-    section = {"validation": str(data.absolute()), "label": found.label, "inputs": inputs, "batched": found.batched}
-    raw = {"name": "init", "model": str(data.absolute()), "data": section, "metric": "accuracy"}
-    return parse_spec(raw | {"budget": {"size_mb": 1.0}}, data.absolute().parent, vocabulary()).data
 
 
 def _guessed(tensor: TensorInfo, info: ModelInfo, headers: Any) -> TensorInfo:

@@ -201,7 +201,19 @@ def _server_section(chosen: Candidate) -> list[str]:
         f"That is one instance of it. It was measured in a server with {d.instances} instance(s) of the model in one "
         f"process, each with {d.threads} thread(s), that puts up to {d.batch} waiting request(s) into one run and lets "
         f"the oldest wait at most {d.max_delay_ms:g} ms for others (Triton's `instance_group` count, `max_batch_size` "
-        "and `max_queue_delay_microseconds`)."
+        "and `max_queue_delay_microseconds`).",
+        *_warm_up(d),
+    ]
+
+
+def _warm_up(d: Deployment) -> list[str]:
+    """Which sizes to run before requests come; the first run of one may compile for seconds and take memory."""
+    if d.batch == 1 and d.instances == 1:
+        return []
+    sizes = f"every batch size that will come (1 to {d.batch}; of a fixed batch {d.batch} alone)"
+    return [
+        f"Warm it up before it gets requests: run {sizes}, twice, in every instance. Its latency was measured after "
+        "that, and its memory is what the process then holds."
     ]
 
 

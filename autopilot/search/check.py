@@ -19,6 +19,7 @@ from autopilot.recipe import Deployment, Recipe, Variant
 from autopilot.result import BaselineChoice, Status
 from autopilot.result.jsonable import measured_to_json, plain, verdict_to_json
 from autopilot.search.evaluator import Evaluator
+from autopilot.search.foreseen import foreseen
 from autopilot.search.outcome import RETRIED, VERIFYING, Outcome
 from autopilot.search.prepare import Setup, prepare, resolve_model
 from autopilot.search.rivals import choice_of, settle_baseline
@@ -78,9 +79,9 @@ def check_model(
 
     ``model`` is an ONNX file, a PyTorch model, which is exported with the spec's data first, or a bundle: a folder
     with ``variant.json``, which is then run in its own deployment. Relative limits and the loss of quality are
-    against the spec's model. A model that crashes, hangs, runs out of memory or answers with what is no number
-    doesn't meet the budget: it gets no verdict, but its ``failure``. ``samples``: a file that all readings are
-    written to.
+    against the spec's model. A model that crashes, hangs, runs out of memory, answers with what is no number or
+    fails the audit (as the spec's ``audit`` says) doesn't meet the budget: it gets no verdict, but its ``failure``.
+    ``samples``: a file that all readings are written to.
 
     Raises:
         BadInput: the model can't be loaded or doesn't take the spec's inputs, or spec or data are wrong.
@@ -99,6 +100,8 @@ def check_model(
             evaluator.measure_baseline()
             settle_baseline(evaluator)
             choice = choice_of(evaluator)
+            for text in foreseen(evaluator):
+                observer.note(text)
             observer.phase("measuring the model against the budget")
             try:
                 outcome = measure_again(evaluator, variant, artifact)
@@ -168,11 +171,14 @@ def _failed(exc: VariantFailed, result: CheckResult) -> CheckResult:
     if exc.failure not in _MISSES:
         message = f"{result.model}: can't be run ({exc.failure.value}): {exc.message}"
         raise ModelError(message, exc.hint) from exc
-    return replace(result, failure=exc.failure, reason=exc.message, measured={})
+    reason = f"{exc.message} {exc.hint}" if exc.failure in _AUDITED else exc.message
+    return replace(result, failure=exc.failure, reason=reason, measured={})
 
 
-# A model that ends like this was loaded and has the right inputs, but can't be served: no budget is met.
-_MISSES = (Failure.CRASH, Failure.OOM, Failure.TIMEOUT, Failure.WRONG_NUMERICS)
+# What the audit fails: the model runs, but not as it claims to (the hint names the policy that lets it pass).
+_AUDITED = (Failure.PROVIDER_FALLBACK, Failure.FAKE_INT8)
+# A model that ends like this was loaded and has the right inputs, but can't be served so: no budget is met.
+_MISSES = (Failure.CRASH, Failure.OOM, Failure.TIMEOUT, Failure.WRONG_NUMERICS, *_AUDITED)
 
 _STATUS = {
     Judgement.IN: Status.IN_BUDGET,

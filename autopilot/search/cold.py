@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from autopilot.bench.child import ChildLimits
-from autopilot.bench.launcher import ColdReading, measure_cold, measure_empty
+from autopilot.bench.launcher import ColdReading, Server, measure_cold, measure_empty
 from autopilot.contracts import Stage
 from autopilot.meters.memory import MIN_STARTS, MODEL, PEAK
 from autopilot.profile import Measurement, Profile
@@ -38,10 +38,14 @@ def more_starts(problem: Problem, measured: Mapping[str, Measurement], done: int
 
 
 class ColdPass:
-    """Starts, loads, asks and ends fresh processes; the ones with no model only once a deployment's shape."""
+    """Starts, loads, asks and ends fresh processes; the ones with no model only once a deployment's shape.
 
-    def __init__(self, setup: Setup) -> None:
+    ``ready``: has a server answer what it will be asked under the spec's traffic, before its memory is read.
+    """
+
+    def __init__(self, setup: Setup, ready: Callable[[Server], None] = lambda server: None) -> None:
         self._setup = setup
+        self._ready = ready
         self._empty_bytes: dict[tuple[str, int, int], int | None] = {}
 
     def run(
@@ -67,7 +71,8 @@ class ColdPass:
     def _start(self, outcome: Outcome, limits: ChildLimits, repeats: int) -> ColdReading:
         split = self._setup.splits.validation
         deployment = outcome.variant.deployment
-        return measure_cold(outcome.artifact.path, deployment, split=split, limits=limits, repeats=repeats)
+        path = outcome.artifact.path
+        return measure_cold(path, deployment, split=split, limits=limits, repeats=repeats, ready=self._ready)
 
     def _empty(self, deployment: Deployment, limits: ChildLimits) -> int | None:
         """Peak memory of the process with no model; what it holds follows threads and batch."""

@@ -95,6 +95,7 @@ def conclude(
             binding=turned_away,
             relaxations=ways_out,
             baseline=choice.reason,
+            failed=found.verification.failed,
         ),
         budget=problem.budget,
         environment=_environment(evaluator),

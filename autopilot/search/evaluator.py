@@ -20,6 +20,7 @@ from autopilot.observer import Observer
 from autopilot.profile import Control, Profile, QualityReading
 from autopilot.recipe import Recipe, Variant
 from autopilot.search.allowance import Allowance
+from autopilot.search.blame import Given, blamed
 from autopilot.search.costs import take_costs
 from autopilot.search.given import refuse_format
 from autopilot.search.outcome import BASELINE, SCREENING, VERIFYING, Effort, GiveUp, Outcome
@@ -110,7 +111,7 @@ class Evaluator:
         try:
             return self._measure_baseline()
         except VariantFailed as exc:
-            raise baseline_error(exc, self.setup.info) from exc
+            raise self._blamed(exc) or baseline_error(exc, self.setup.info) from exc
 
     def adopt(self, variant: Variant, artifact: Artifact) -> Outcome:
         """Make ``variant`` the baseline, and measure it as such; losses stay those against the model as given.
@@ -228,7 +229,13 @@ class Evaluator:
         try:
             return self._passes.baseline_quality(split)
         except VariantFailed as exc:
-            raise baseline_error(exc, self.setup.info, name) from exc
+            raise self._blamed(exc) or baseline_error(exc, self.setup.info, name) from exc
+
+    def _blamed(self, exc: VariantFailed) -> DataError | None:
+        """The sample that the model as given fails on, where there is one."""
+        s = self.setup
+        given = Given(s.model, s.given.deployment, s.info, s.splits, s.problem.data, s.limits)
+        return blamed(exc, given, self.observer)
 
     def expected_s(self) -> Mapping[Screen, float]:
         """What stages should cost, from what they cost with the baseline."""

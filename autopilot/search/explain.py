@@ -27,13 +27,16 @@ def explain(
     binding: Sequence[Binding] = (),
     relaxations: Sequence[Relaxation] = (),
     baseline: str = "",
+    failed: Mapping[int, str] | None = None,
 ) -> str:
     """One paragraph for people; every figure in it comes from the records.
 
     ``nearest``: figures and verdict of the nearest miss; ``verified``: verdicts of the finalists' second measurement;
-    ``relaxations``: the ways out where nothing fits; ``baseline``: why it is what it is, where there was a choice.
+    ``relaxations``: the ways out where nothing fits; ``baseline``: why it is what it is, where there was a choice;
+    ``failed``: why finalists couldn't be measured again, by trial number.
     """
     parts = [baseline, _counts(records), _ended(ended), _binding(records, budget), _lost(verified)]
+    parts.append(_failed_again(failed or {}))
     if status != "in_budget" and nearest is not None:
         parts += [_alone(binding), _nearest(budget, *nearest, hint=not relaxations), _ways_out(relaxations)]
     if left_out:
@@ -102,6 +105,13 @@ def _lost(verified: Sequence[Verdict]) -> str:
     ]
     noun = "finalist" if len(verified) == 1 else "finalists"
     return f"Of {len(verified)} {noun} measured again {' and '.join(said)}." if said else ""
+
+
+def _failed_again(failed: Mapping[int, str]) -> str:
+    """Which finalists failed in their second measurement, and how."""
+    said = [f"trial {number} failed when it was measured again ({why.rstrip('.')})" for number, why in failed.items()]
+    text = "; ".join(said)
+    return f"{text[0].upper()}{text[1:]}." if text else ""
 
 
 def _axes_of(verdicts: Sequence[Verdict]) -> str:

@@ -19,6 +19,7 @@ from autopilot.search.book import Book
 from autopilot.search.candidates import SpaceCandidates
 from autopilot.search.contest import contest
 from autopilot.search.evaluator import Evaluator
+from autopilot.search.foreseen import foreseen
 from autopilot.search.guided import choices_of
 from autopilot.search.hunt import Hunt, Watch
 from autopilot.search.ledger import Ledger
@@ -88,6 +89,8 @@ class RunningStudy:
                 self._sampler.enqueue(self.setup.space, self.evaluator.reference.variant)
         if self.evaluator.control is not None:
             self.observer.note(control_text(self.evaluator.control))
+        for text in foreseen(self.evaluator):
+            self.observer.note(text)
 
     def _tell_figures(self, baseline: Outcome) -> None:
         """One line on the baseline."""

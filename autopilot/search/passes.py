@@ -22,6 +22,7 @@ from autopilot.search.costs import take_costs
 from autopilot.search.outcome import Effort, GiveUp, Outcome
 from autopilot.search.prepare import Setup
 from autopilot.search.scored import QualityPass
+from autopilot.search.shapes import meet_sizes
 from autopilot.search.steadiness import Reading
 from autopilot.search.summary import measurement, summarise
 from autopilot.search.timing import LatencyPass
@@ -42,7 +43,7 @@ class Passes:
         self._allowance = allowance
         self._quality = QualityPass(setup, reference, cache)
         self._timing = LatencyPass(setup, observer, reference, allowance)
-        self._cold_pass = ColdPass(setup)
+        self._cold_pass = ColdPass(setup, partial(meet_sizes, setup=setup, allowance=allowance, observer=observer))
 
     @property
     def control(self) -> Control | None:

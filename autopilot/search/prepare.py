@@ -25,6 +25,7 @@ from autopilot.needs import Lack
 from autopilot.observer import Observer
 from autopilot.recipe import Deployment, Recipe, Variant, digest
 from autopilot.scoring import resolve_metric
+from autopilot.search.blame import Given, blamed
 from autopilot.search.given import check_format, given_deployment
 from autopilot.search.preflight import baseline_error, check_metric
 from autopilot.search.versions import made_with
@@ -166,7 +167,8 @@ def prepare(problem: Problem, work: Path, observer: Observer) -> Setup:
         setup = Setup(problem, target, info, model, splits, metric, space, work, limits, batching)
         check_metric(setup)
     except VariantFailed as exc:
-        raise baseline_error(exc, info) from exc
+        found = Given(model, given_deployment(space), info, splits, problem.data, limits)
+        raise blamed(exc, found, observer) or baseline_error(exc, info) from exc
     _tell(setup, observer)
     return setup
 

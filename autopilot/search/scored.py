@@ -11,12 +11,14 @@ from pathlib import Path
 import numpy as np
 
 from autopilot import plugins
+from autopilot.artifact import Artifact
 from autopilot.bench.child import ChildLimits
 from autopilot.bench.launcher import Evaluation, evaluate
 from autopilot.cache import SharedCache
 from autopilot.contracts import Array
 from autopilot.data import Split
 from autopilot.errors import Failure, VariantFailed
+from autopilot.meters.placement import INT8_SHARE, MAC_SHARE
 from autopilot.model import ModelInfo, inspect, int8_audit, int8_audit_of_kernels
 from autopilot.profile import Int8Audit, QualityReading
 from autopilot.recipe import Recipe, digest
@@ -82,29 +84,38 @@ class QualityPass:
             return False
         return self._key(outcome, split, self._batch(outcome)) in self._done
 
-    def _info(self, outcome: Outcome) -> ModelInfo:
-        artifact = outcome.artifact
+    def _batch(self, outcome: Outcome) -> int:
+        return self._setup.scoring_batch(outcome.variant.deployment, self._info(outcome.artifact))
+
+    def _compared(self, outcome: Outcome) -> tuple[int, ...]:
+        return self._setup.compared_sizes(outcome.variant.deployment, self._info(outcome.artifact))
+
+    def _info(self, artifact: Artifact) -> ModelInfo:
         if artifact.sha256 not in self._infos:
             self._infos[artifact.sha256] = inspect(artifact.path)
         return self._infos[artifact.sha256]
 
-    def _batch(self, outcome: Outcome) -> int:
-        return self._setup.scoring_batch(outcome.variant.deployment, self._info(outcome))
+    def _audits(self, outcome: Outcome) -> bool:
+        """Whether it is read what runs in int8: a step promises it, the file itself holds it, or the spec asks.
 
-    def _compared(self, outcome: Outcome) -> tuple[int, ...]:
-        return self._setup.compared_sizes(outcome.variant.deployment, self._info(outcome))
+        A model as given, and every file or bundle that ``check`` gets, has no steps.
+        """
+        problem = self._setup.problem
+        asked = {INT8_SHARE.name, MAC_SHARE.name}.intersection((*problem.budget.axes, *problem.objectives))
+        return bool(asked) or self.claims_int8(outcome.variant.recipe) or self._info(outcome.artifact).quantized
 
     def _key(self, outcome: Outcome, split: Split, batch: int) -> str:
         base = self._baseline
         mine = [outcome.artifact.sha256, numerics(outcome.variant.deployment, batch), self._compared(outcome)]
         theirs = [base.artifact.sha256, numerics(base.variant.deployment, self._batch(base))]
-        roles = [outcome is base, self.claims_int8(outcome.variant.recipe)]
+        roles = [outcome is base, self._audits(outcome)]
         return digest([self._scorer, mine, theirs, roles, split.digest, split.name])
 
     def _measure(self, outcome: Outcome, split: Split, batch: int, limits: ChildLimits, *, early: bool) -> Scored:
         if outcome is self._baseline:
-            outputs = self._baseline_outputs(split, limits).load()
-            return self._reading(outputs, split, limits, same_model=True), None
+            found = self._baseline_outputs(split, limits)
+            reading = self._reading(found.load(), split, limits, same_model=True)
+            return reading, self._audit(outcome, found, split, batch)
         folder = self._setup.work / "outputs" / f"{outcome.variant.id}-{split.name}"
         shutil.rmtree(folder, ignore_errors=True)
         try:
@@ -148,7 +159,7 @@ class QualityPass:
             batch=batch,
             folder=folder,
             limits=limits,
-            optimized=span[0] == 0 and self.claims_int8(outcome.variant.recipe),
+            optimized=span[0] == 0 and self._audits(outcome),
             sizes=self._compared(outcome) if span[0] == 0 else (),
         )
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from autopilot import plugins
-from autopilot.bench.live import Server
+from autopilot.bench.live import BeforeRun, Server
 from autopilot.contracts import meets_each_shape
 from autopilot.errors import Failure, VariantFailed
 from autopilot.observer import Observer
@@ -48,6 +48,30 @@ def open_traffic(
     """
     if server.request_s is None:
         server.warm_up()
+    before, fixed = _before(allowance, observer), setup.fixed_batch is not None
+    if outcome is None or not first_runs(setup, server.deployment):
+        server.open_traffic(fixed=fixed, before=before)
+        return
+    with outcome.timed(SHAPES, out_of="profile"):
+        server.open_traffic(fixed=fixed, before=before)
+
+
+def meet_sizes(server: Server, setup: Setup, *, allowance: Allowance, observer: Observer) -> None:
+    """Have a server that is watched for its memory hold what it will under scheduled requests.
+
+    Whatever its provider: each instance has buffers of its own, for the sizes that it has met. Without such traffic
+    there is one size alone.
+
+    Raises:
+        VariantFailed: as ``open_traffic``.
+    """
+    if setup.problem.traffic.is_server:
+        fixed = setup.fixed_batch is not None
+        server.open_traffic(fixed=fixed, before=_before(allowance, observer), for_memory=True)
+
+
+def _before(allowance: Allowance, observer: Observer) -> BeforeRun:
+    """What is asked before each first run: how long it may take, if there is time for it at all."""
 
     def before(done: int, total: int) -> float:
         observer.doing(f"first runs of each size of batch: {done} of {total} made")
@@ -56,12 +80,7 @@ def open_traffic(
             raise VariantFailed(Failure.TIMEOUT, message, "Give the study more time (search.timeout).")
         return allowance.limits.wall_s
 
-    fixed = setup.fixed_batch is not None
-    if outcome is None or not first_runs(setup, server.deployment):
-        server.open_traffic(fixed=fixed, before=before)
-        return
-    with outcome.timed(SHAPES, out_of="profile"):
-        server.open_traffic(fixed=fixed, before=before)
+    return before
 
 
 @dataclass(slots=True)

@@ -18,7 +18,7 @@ from onnx import TensorProto, helper
 import autopilot
 from autopilot import plugins
 from autopilot.artifact import Artifact
-from autopilot.bench.launcher import Server
+from autopilot.bench.launcher import Server, measure_cold
 from autopilot.bench.operators import measure_operators
 from autopilot.build import build
 from autopilot.build.cache import Cache
@@ -108,6 +108,24 @@ def test_sizes_of_batch_are_met_one_by_one_and_once(tmp_path: Path) -> None:
         pytest.raises(WorkerDied, match="openvino compiles for each size of batch in each instance: 2 of 6 were ready"),
     ):
         server.open_traffic(before=lambda done, total: 60.0 if done < 2 else 0.0)
+
+
+def test_memory_of_scheduled_traffic_is_that_of_all_sizes_in_all_instances(tmp_path: Path) -> None:
+    """As much as the kernel accounts to a process that serves so; the weights are packed once a size and instance."""
+    split = write_split(tmp_path / "split", {"x": samples(64, 512)})
+    path = dense(tmp_path / "model.onnx", width=512, layers=6)
+    deployment = Deployment("openvino", batch=6, instances=2)
+
+    one, every = (
+        measure_cold(path, deployment, split=split, limits=LIMITS, ready=ready).peak_memory_bytes or 0
+        for ready in (lambda server: None, lambda server: server.open_traffic(for_memory=True))
+    )
+    with Server.start(path, deployment, split=split, limits=LIMITS) as server:
+        server.open_traffic()
+        serving = server.peak_memory_bytes() or 0
+
+    assert every > one + 3 * path.stat().st_size
+    assert every == pytest.approx(serving, rel=0.1)
 
 
 def test_server_serves_with_openvino_alone_and_keeps_to_its_thread(tmp_path: Path) -> None:

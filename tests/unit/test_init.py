@@ -11,8 +11,10 @@ import onnx
 import pytest
 
 from autopilot.errors import BadInput, DataError, ModelError
-from autopilot.init import write_starter
-from autopilot.plugins import vocabulary
+from autopilot.init import REFUSED, write_starter
+from autopilot.plugins import metrics, vocabulary
+from autopilot.scoring.intervals import tango
+from autopilot.search.foreseen import sample_notes
 from autopilot.spec import Problem, load_spec
 from tests import models
 
@@ -237,3 +239,80 @@ def test_every_test_model_gets_a_spec_that_the_parser_accepts(tmp_path: Path) ->
 
         assert remarks == []
         assert problem.metric.name == "accuracy"
+
+
+# ---- what a run would refuse, and what the data can show -------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("stored", "said"),
+    [
+        ((N, 8, 8, 1), "after the sample dimension it does not fit the model's input 'image'"),
+        ((N, 1, 28, 28), "after the sample dimension it does not fit the model's input 'image'"),
+        ((N - 5, 1, 8, 8), f"{N - 5} samples where the file has {N}"),
+    ],
+)
+def test_data_that_a_run_refuses_is_remarked_on_in_its_words(
+    tmp_path: Path, stored: tuple[int, ...], said: str
+) -> None:
+    """Shapes and lengths are known from the file's headers: nobody has to start a run for that."""
+    path = model(tmp_path, IMAGE)
+    np.savez(tmp_path / "valid.npz", image=np.zeros(stored, np.float32), label=LABELS)
+
+    (remark,) = write_starter(path, tmp_path / "valid.npz", tmp_path / "spec.yaml")
+
+    assert remark.startswith(REFUSED)
+    assert said in remark
+
+
+def test_labels_beyond_the_models_classes_are_remarked_on(tmp_path: Path) -> None:
+    """99 is no class of a model with four."""
+    _, remarks, _ = start(tmp_path, model(tmp_path, IMAGE), image=pixels("float32"), label=np.r_[LABELS[:-1], 99])
+
+    assert len(remarks) == 1
+    assert "run to 99, and the model's output has 4 classes" in remarks[0]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "int64", "bool"])
+def test_one_hot_labels_are_classes_that_have_to_be_converted(tmp_path: Path, dtype: str) -> None:
+    """Not numbers whose error is to be averaged; and the line that converts them does."""
+    hot = np.eye(4)[LABELS].astype(dtype)
+    path = model(tmp_path, IMAGE)
+    problem, remarks, _ = start(tmp_path, path, image=pixels("float32"), label=hot)
+
+    assert problem.metric.name == "accuracy"
+    assert len(remarks) == 1
+    assert "are one-hot" in remarks[0]
+    line = remarks[0].split('-c "')[1].rstrip('"')
+    exec(line, {})  # our own text: what it says has to work
+    assert write_starter(path, tmp_path / "valid.npz", tmp_path / "spec.yaml", force=True) == []
+    assert np.array_equal(np.load(tmp_path / "valid.npz")["label"], LABELS)
+
+
+def test_rows_with_more_or_less_than_one_1_are_no_classes(tmp_path: Path) -> None:
+    """Several labels a sample stay what they are."""
+    many = np.eye(4)[LABELS]
+    many[0] = 1
+    problem, _, _ = start(tmp_path, model(tmp_path, IMAGE), image=pixels("float32"), label=many)
+
+    assert problem.metric.name == "mae"
+
+
+@pytest.mark.parametrize(("samples", "bound", "why"), [(900, 0.02, "takes 389"), (1200, 0.01, ""), (90, 0.18, "389")])
+def test_limit_on_the_loss_is_one_that_the_samples_can_show(
+    tmp_path: Path, samples: int, bound: float, why: str
+) -> None:
+    """A third is held back; a run whose limit it can't show would end undecided whatever it finds."""
+    labels = np.arange(samples) % 4
+    problem, remarks, text = start(
+        tmp_path, model(tmp_path, IMAGE), image=np.zeros((samples, 1, 8, 8), np.float32), label=labels
+    )
+
+    limit = problem.budget.limit("quality_drop")
+    assert limit is not None
+    assert limit.bound == bound
+    assert why in text
+    assert remarks == []
+    assert sample_notes(problem.budget, metrics()["accuracy"], samples // 3, problem.data) == []
+    one_lost = tango(1, 0, samples // 3)
+    assert bound == 0.01 or one_lost.high <= limit.effective

@@ -49,7 +49,9 @@ def runs(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     monkeypatch.setattr(scored, "evaluate", evaluate)
     monkeypatch.setattr(scored.Evaluation, "open", lambda path: written[path])
-    monkeypatch.setattr(scored, "inspect", lambda path: SimpleNamespace(batch=None, dynamic_quantized=False))
+    monkeypatch.setattr(
+        scored, "inspect", lambda path: SimpleNamespace(batch=None, dynamic_quantized=False, quantized=False)
+    )
     monkeypatch.setattr(QualityPass, "claims_int8", staticmethod(lambda recipe: bool(recipe.steps)))
     monkeypatch.setattr(QualityPass, "_audit", staticmethod(lambda *_: Int8Audit(3, 2, 4, 0.5)))
     return found

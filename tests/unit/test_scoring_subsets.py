@@ -138,7 +138,9 @@ def scored(
     models = Models(wrong)
     monkeypatch.setattr(module, "evaluate", models.evaluate)
     monkeypatch.setattr(module.Evaluation, "open", lambda path: models.written[path])
-    monkeypatch.setattr(module, "inspect", lambda path: SimpleNamespace(batch=None, dynamic_quantized=False))
+    monkeypatch.setattr(
+        module, "inspect", lambda path: SimpleNamespace(batch=None, dynamic_quantized=False, quantized=False)
+    )
     monkeypatch.setattr(QualityPass, "claims_int8", staticmethod(lambda recipe: False))
     setup = setup_of(folder, budget=Budget((Limit("quality_drop", 0.01),)))
     object.__setattr__(setup, "metric", metrics()["accuracy"])
@@ -202,7 +204,9 @@ def test_artifact_is_scored_again_where_an_option_changes_answers(
     models = Models(np.zeros(0, dtype=int))
     monkeypatch.setattr(module, "evaluate", models.evaluate)
     monkeypatch.setattr(module.Evaluation, "open", lambda path: models.written[path])
-    monkeypatch.setattr(module, "inspect", lambda path: SimpleNamespace(batch=None, dynamic_quantized=False))
+    monkeypatch.setattr(
+        module, "inspect", lambda path: SimpleNamespace(batch=None, dynamic_quantized=False, quantized=False)
+    )
     monkeypatch.setattr(QualityPass, "claims_int8", staticmethod(lambda recipe: False))
     setup = setup_of(tmp_path, budget=Budget((Limit("quality_drop", 0.01),)))
     object.__setattr__(setup, "metric", metrics()["accuracy"])

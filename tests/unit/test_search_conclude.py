@@ -255,6 +255,15 @@ def test_explanation_tells_a_broken_limit_from_an_undecided_one(
     assert said in result.explanation
 
 
+def test_explanation_says_which_finalist_failed_when_measured_again() -> None:
+    """Nothing fits though a trial was in budget and no limit turned one away: this is why."""
+    failed = {0: "provider_fallback: 1 of 8 nodes run on CPUExecutionProvider."}
+
+    text = explain([], BUDGET, status="no_fit", left_out={}, nearest=None, failed=failed)
+
+    assert "Trial 0 failed when it was measured again (provider_fallback: 1 of 8 nodes run on CPU" in text
+
+
 def test_explanation_says_why_an_axis_has_no_figure() -> None:
     """What can't be measured here is named with its reason."""
     budget = Budget((Limit("energy_mj", 5.0),))

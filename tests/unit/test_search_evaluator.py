@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -36,7 +37,7 @@ from autopilot.search import cold, costs, energy, scored, timing
 from autopilot.search import evaluator as module
 from autopilot.search.allowance import GRACE_S
 from autopilot.search.evaluator import Evaluator
-from autopilot.search.outcome import VERIFYING
+from autopilot.search.outcome import VERIFYING, Outcome
 from autopilot.search.summary import with_ratio
 from tests.unit.search_support import artifact_of, reading, setup_of
 
@@ -105,7 +106,7 @@ class Bench:
         mine = reading(self.latency_ms if other is not None else 1.0)
         return mine, reading(1.0) if other is not None else None
 
-    def measure_cold(self, path: Path, deployment: Deployment, *, split: Any, limits: Any, repeats: int) -> ColdReading:
+    def measure_cold(self, path: Path, deployment: Deployment, *, repeats: int, **_: Any) -> ColdReading:
         self.cold_starts.append(repeats)
         load_s = np.linspace(0.1, 0.11, repeats)
         return ColdReading(load_s, 50_000_000, Placement({"CPUExecutionProvider": 3}), ())
@@ -136,6 +137,7 @@ def bench(monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
     monkeypatch.setattr(timing, "measure_control", lambda live, start, *, pair_s: Control(0.002, 4, 0.3, 2.0))
     monkeypatch.setattr(cold, "measure_cold", fake.measure_cold)
     monkeypatch.setattr(cold, "measure_empty", lambda deployment, limits, *, split: 20_000_000)
+    monkeypatch.setattr(module, "blamed", lambda exc, given, observer: None)
     monkeypatch.setattr(scored.QualityPass, "run", lambda self, *a, **k: fake.run_quality(*a, **k))
     return fake
 
@@ -156,6 +158,26 @@ def test_measure_goes_through_all_stages_and_judges_relative_limits(tmp_path: Pa
     assert not outcome.cut_short
     assert evaluator.verdict(outcome).per_limit == {"latency_p50_ms": Judgement.IN, "quality_drop": Judgement.IN}
     assert [s.name.split()[1] for s in bench.servers] == ["validation", "validation"]
+
+
+def test_every_size_is_met_in_the_cold_pass_of_server_traffic(
+    tmp_path: Path, bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its memory is that of the process which serves, not of one that was asked for one size alone."""
+    opened: list[dict[str, Any]] = []
+    server: Any = SimpleNamespace(open_traffic=lambda **told: opened.append(told))
+    usual = bench.measure_cold
+
+    def measure_cold(path: Path, deployment: Deployment, *, ready: Any, **more: Any) -> ColdReading:
+        ready(server)
+        return usual(path, deployment, **more)
+
+    monkeypatch.setattr(cold, "measure_cold", measure_cold)
+    for scenario, expected in (("single_stream", []), ("server", [True])):
+        setup = setup_of(tmp_path, scenario=scenario)
+        passes = Evaluator(setup, NullObserver())._passes
+        passes.cold(Outcome(WANTED, artifact_of(WANTED.recipe)))
+        assert [told["for_memory"] for told in opened] == expected
 
 
 def test_measure_stops_at_the_first_certain_violation(tmp_path: Path, bench: Bench) -> None:

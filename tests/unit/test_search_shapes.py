@@ -20,7 +20,7 @@ from autopilot.search.allowance import GRACE_S, Allowance
 from autopilot.search.outcome import Outcome
 from autopilot.search.proposer import Proposer
 from autopilot.search.ranking import Ranking
-from autopilot.search.shapes import ShapePrices, first_runs, open_traffic
+from autopilot.search.shapes import ShapePrices, first_runs, meet_sizes, open_traffic
 from autopilot.search.stages import SHAPES, Screen, stage_costs
 from tests.unit.search_support import BUDGET, artifact_of, info_of, setup_of
 
@@ -45,13 +45,15 @@ class SlowServer:
         self.deployment = deployment
         self.request_s: float | None = None
         self.allowed: list[float] = []
+        self.for_memory: list[bool] = []
         self._clock = clock
         self._size_s = size_s
 
     def warm_up(self) -> None:
         self.request_s = 0.001
 
-    def open_traffic(self, *, fixed: bool, before: Callable[[int, int], float]) -> Path:
+    def open_traffic(self, *, fixed: bool, before: Callable[[int, int], float], for_memory: bool = False) -> Path:
+        self.for_memory.append(for_memory)
         total = self.deployment.batch * self.deployment.instances
         for done in range(total):
             self.allowed.append(before(done, total))
@@ -141,6 +143,20 @@ def test_provider_without_first_runs_has_no_such_seconds(tmp_path: Path) -> None
     opened(tmp_path, SlowServer(clock, deployment, size_s=0.0), Allowance(ChildLimits(60.0), clock), outcome)
 
     assert outcome.seconds == {}
+
+
+@pytest.mark.parametrize(("scenario", "met"), [("server", [True]), ("single_stream", []), ("offline", [])])
+def test_sizes_are_met_before_memory_is_read_where_requests_are_scheduled(
+    tmp_path: Path, scenario: str, met: list[bool]
+) -> None:
+    """Whatever the provider: a serving process holds the buffers of all sizes in all instances. Else there is one."""
+    clock = Clock()
+    server: Any = SlowServer(clock, Deployment("cpu", batch=4, instances=2))
+    allowance = Allowance(ChildLimits(60.0), clock)
+
+    meet_sizes(server, setup_of(tmp_path, scenario=scenario), allowance=allowance, observer=NullObserver())
+
+    assert server.for_memory == met
 
 
 def asking(answer: Callable[[int], dict[str, Any]], wall_s: float = 60.0) -> tuple[Server, list[tuple[str, float]]]:
