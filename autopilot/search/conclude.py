@@ -16,6 +16,7 @@ from autopilot.profile import Interval, Measurement
 from autopilot.recipe import Variant
 from autopilot.result import Candidate, Fallback, FrontMember, StudyResult, TrialRecord
 from autopilot.search.decide import decide
+from autopilot.search.earlier import keep_earlier
 from autopilot.search.evaluator import Evaluator
 from autopilot.search.explain import explain
 from autopilot.search.finalists import Verification, Verified, front_of, pareto
@@ -104,6 +105,8 @@ def conclude(
         rationale=problem.rationale or None,
     )
     evaluator.observer.phase("writing the result")
+    if (kept := keep_earlier(out)) is not None:
+        evaluator.observer.note(f"the earlier result of this folder is kept in {kept}")
     rungs = [files for rung in found.rungs if (files := _facts(rung.found)[0]) is not None]
     return write_outputs(result, out, artifact, preprocessing=_preprocessing(problem), fallbacks=rungs)
 
