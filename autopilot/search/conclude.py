@@ -23,8 +23,9 @@ from autopilot.search.finalists import Verification, Verified, front_of, pareto
 from autopilot.search.ladder import Rung
 from autopilot.search.misses import judged
 from autopilot.search.outcome import Outcome
+from autopilot.search.outlook import ways_out
 from autopilot.search.ranking import Ranking
-from autopilot.search.relax import binding, relaxations
+from autopilot.search.relax import binding
 from autopilot.search.reserve import AFTER_S, verifying_s
 from autopilot.search.rivals import choice_of
 from autopilot.search.samples import beside_name, save_samples, verified_name
@@ -64,7 +65,7 @@ def conclude(
     members = _front(records, found.verification, ranking) if ranking.further else ()
     variants = judged(records, found.verification)
     turned_away = binding([v.verdict for v in variants], problem.budget)
-    ways_out = () if found.winner else relaxations(variants, problem.budget, ranking)
+    relaxed = () if found.winner else ways_out(variants, problem.budget, ranking, held_back=setup.splits.test.n)
     late = overrun(problem.search.timeout_s, searched_s, time.monotonic() - started)
     result = StudyResult(
         status=found.status,
@@ -80,7 +81,7 @@ def conclude(
         fallbacks=tuple(_fallback(i, rung, ranking) for i, rung in enumerate(found.rungs, 1)),
         comparisons=found.comparisons,
         binding=turned_away,
-        relaxations=ways_out,
+        relaxations=relaxed,
         not_tried=setup.space.not_tried,
         stages=stage_costs(records),
         ended=ended,
@@ -94,7 +95,7 @@ def conclude(
             nearest=(measured, verdict) if measured is not None and verdict is not None else None,
             verified=[v.verdict for v in found.verification.done],
             binding=turned_away,
-            relaxations=ways_out,
+            relaxations=relaxed,
             baseline=choice.reason,
         ),
         budget=problem.budget,

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from autopilot.budget import Budget, Judgement, Limit, Verdict
 from autopilot.profile import Measurement
 from autopilot.result import Binding, Relaxation, TrialRecord, TrialState
+from autopilot.search.outlook import past_baseline
 from autopilot.search.relax import needed
 
 # Their intervals depend on the number of samples alone, not on the machine's noise.
@@ -35,7 +36,8 @@ def explain(
     """
     parts = [baseline, _counts(records), _ended(ended), _binding(records, budget), _lost(verified)]
     if status != "in_budget" and nearest is not None:
-        parts += [_alone(binding), _nearest(budget, *nearest, hint=not relaxations), _ways_out(relaxations)]
+        own = records[0].measured if records else {}
+        parts += [_alone(binding), _nearest(budget, *nearest, own, hint=not relaxations), _ways_out(relaxations)]
     if left_out:
         parts.append("Not tried: " + "; ".join(f"{name} ({reason})" for name, reason in left_out.items()) + ".")
     return " ".join(p for p in parts if p)
@@ -84,11 +86,11 @@ def _ways_out(relaxations: Sequence[Relaxation]) -> str:
     said = []
     for r in relaxations:
         gives = ", ".join(f"{axis} {m.value:.4g}" for axis, m in r.objective.items() if m.value is not None)
-        sure = "" if r.verified else ", not measured again"
+        word, sure = ("would", "as measured again") if r.verified else ("may", "as screened, not measured again")
         said.append(
-            f"{r.limit.axis} {r.needed.text} in place of {r.limit.text} would admit trial {r.number} ({gives}{sure})"
+            f"{r.limit.axis} {r.needed.text} in place of {r.limit.text} {word} admit trial {r.number} ({gives}, {sure})"
         )
-    return "Any one of these would do: " + "; ".join(said) + "." if len(said) > 1 else f"{said[0]}." if said else ""
+    return "Ways out, each by itself: " + "; ".join(said) + "." if len(said) > 1 else f"{said[0]}." if said else ""
 
 
 def _lost(verified: Sequence[Verdict]) -> str:
@@ -110,8 +112,18 @@ def _axes_of(verdicts: Sequence[Verdict]) -> str:
     return ", ".join(f"{axis} ({n})" for axis, n in axes.most_common())
 
 
-def _nearest(budget: Budget, measured: Mapping[str, Measurement], verdict: Verdict, *, hint: bool) -> str:
-    """What the nearest miss misses; with ``hint`` also the limit that would admit it."""
+def _nearest(
+    budget: Budget,
+    measured: Mapping[str, Measurement],
+    verdict: Verdict,
+    own: Mapping[str, Measurement],
+    *,
+    hint: bool,
+) -> str:
+    """What the nearest miss misses; with ``hint`` also the limit that would admit it.
+
+    ``own``: the baseline's figures.
+    """
     if verdict.overall is Judgement.IN:
         return "The best variant kept every limit when it was screened, but there was no time left to verify it."
     misses = []
@@ -119,12 +131,19 @@ def _nearest(budget: Budget, measured: Mapping[str, Measurement], verdict: Verdi
         judgement = verdict.per_limit.get(limit.axis)
         if judgement in (None, Judgement.IN):
             continue
-        misses.append((limit, measured.get(limit.axis), judgement))
+        misses.append((limit, measured.get(limit.axis), judgement, own.get(limit.axis)))
     said = [_miss(*miss, alone=hint and len(misses) == 1) for miss in misses]
     return "The nearest miss " + " and ".join(said) + "." if said else ""
 
 
-def _miss(limit: Limit, measured: Measurement | None, judgement: Judgement | None, *, alone: bool) -> str:
+def _miss(
+    limit: Limit,
+    measured: Measurement | None,
+    judgement: Judgement | None,
+    own: Measurement | None,
+    *,
+    alone: bool,
+) -> str:
     """How a variant misses one limit; ``alone`` where moving that one limit would admit it."""
     figures = limit.interval(measured)
     if figures is None:
@@ -143,7 +162,9 @@ def _miss(limit: Limit, measured: Measurement | None, judgement: Judgement | Non
     value = f"{figures.value * 100:.3g}% of baseline" if limit.relative else f"{figures.value:.4g}"
     word = "misses" if judgement is Judgement.OUT else "is undecided on"
     text = f"{word} {limit.axis} {limit.text} at {value}"
-    if moved is not None:
+    if moved is not None and past_baseline(limit, moved, own):
+        text += ", which is no better than the baseline"
+    elif moved is not None:
         text += f"; a limit of {moved.text[3:]} would admit it" if alone else f", which needs {moved.text}"
     if judgement is Judgement.UNDECIDED and limit.axis in QUALITY_AXES and measured is not None:
         text += f", and more than the {measured.n} samples it was scored on would narrow its interval"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,12 @@ from autopilot.outputs import write_result
 from autopilot.result import StudyResult
 from autopilot.search import start
 from autopilot.search.earlier import check_name, keep_earlier, set_aside
+from autopilot.search.ledger import Ledger
+from autopilot.search.resume import to_go_on_with
 from autopilot.search.samples import ASIDE, WORK, readings_in
+from autopilot.search.state import RunState
+from autopilot.search.storage import local_url
+from autopilot.search.worker import Worker
 from autopilot.spec import SearchSpec
 from tests.unit.search_support import SPACE, Facts, FakeEvaluator, Recorder, random_world, setup_of
 from tests.unit.test_search_loop import Clock, Killed, kept, run, simulated
@@ -188,3 +194,19 @@ def test_folder_without_a_result_has_nothing_to_keep(tmp_path: Path) -> None:
         start.run_study(problem, tmp_path / "out", fresh=False, observer=NullObserver())
 
     assert not (tmp_path / "out" / "earlier").exists()
+
+
+def test_timeout_raised_by_a_minute_gives_a_minute_to_a_run_that_ended_late(tmp_path: Path) -> None:
+    """What verifying its finalists took beyond the time isn't charged to the run that goes on."""
+    finished(tmp_path, limits(5, 60.0))
+    file = tmp_path / "out" / WORK / "state.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "elapsed_s": 95.0}))
+    before = RunState.load(file.parent)
+    assert before is not None
+    ledger = Ledger(local_url(file.parent), "simulated", worker=Worker.here())
+
+    found = to_go_on_with(file.parent, replace(before, trials=9, timeout_s=90.0), ledger, NullObserver())
+    ledger.close()
+
+    assert found is not None
+    assert (found.elapsed_s, found.finished, found.trials) == (60.0, False, 9)
