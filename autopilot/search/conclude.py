@@ -32,6 +32,7 @@ from autopilot.search.samples import beside_name, save_samples, verified_name
 from autopilot.search.stages import stage_costs
 from autopilot.search.summary import times_as_fast
 from autopilot.search.timetable import LATE_SHARE, Timetable, overrun
+from autopilot.search.untried import untried
 from autopilot.search.warned import Warned, in_one_line_each
 from autopilot.spec import Problem
 
@@ -66,6 +67,7 @@ def conclude(
     variants = judged(records, found.verification)
     turned_away = binding([v.verdict for v in variants], problem.budget)
     relaxed = () if found.winner else ways_out(variants, problem.budget, ranking, held_back=setup.splits.test.n)
+    not_tried = (*setup.space.not_tried, *untried(setup.space, records, ended, setup.target))
     late = overrun(problem.search.timeout_s, searched_s, time.monotonic() - started)
     result = StudyResult(
         status=found.status,
@@ -82,7 +84,7 @@ def conclude(
         comparisons=found.comparisons,
         binding=turned_away,
         relaxations=relaxed,
-        not_tried=setup.space.not_tried,
+        not_tried=not_tried,
         stages=stage_costs(records),
         ended=ended,
         trials=tuple(records),
@@ -91,7 +93,7 @@ def conclude(
             problem.budget,
             status=found.status.value,
             ended=ended,
-            left_out=setup.space.left_out,
+            left_out={gap.name: gap.reason for gap in not_tried},
             nearest=(measured, verdict) if measured is not None and verdict is not None else None,
             verified=[v.verdict for v in found.verification.done],
             binding=turned_away,

@@ -38,8 +38,7 @@ def explain(
     if status != "in_budget" and nearest is not None:
         own = records[0].measured if records else {}
         parts += [_alone(binding), _nearest(budget, *nearest, own, hint=not relaxations), _ways_out(relaxations)]
-    if left_out:
-        parts.append("Not tried: " + "; ".join(f"{name} ({reason})" for name, reason in left_out.items()) + ".")
+    parts.append(_left_out(left_out))
     return " ".join(p for p in parts if p)
 
 
@@ -54,6 +53,15 @@ def _counts(records: Sequence[TrialRecord]) -> str:
     if failures:
         text += ", failed: " + ", ".join(f"{n} {name}" for name, n in failures.most_common())
     return text + "."
+
+
+def _left_out(reasons: Mapping[str, str]) -> str:
+    """What wasn't tried; what has one reason stands together."""
+    names: dict[str, list[str]] = {}
+    for name, reason in reasons.items():
+        names.setdefault(reason, []).append(name)
+    said = [f"{', '.join(group)} ({reason})" for reason, group in names.items()]
+    return f"Not tried: {'; '.join(said)}." if said else ""
 
 
 def _ended(reason: str) -> str:
