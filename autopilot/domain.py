@@ -55,6 +55,23 @@ class Float:
 Domain = Choice | Int | Float
 
 
+def nearest(domain: Domain, value: Scalar) -> Scalar:
+    """The value of ``domain`` that is nearest to ``value``; the default where the two can't be compared.
+
+    >>> nearest(Int(1, 3, 2), 7), nearest(Choice((0, 2)), 5), nearest(Choice(("a", "b")), "c")
+    (3, 2, 'a')
+    """
+    if domain.contains(value):
+        return value
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return domain.default
+    if isinstance(domain, Choice):
+        numbers = [v for v in domain.values if isinstance(v, (int, float)) and not isinstance(v, bool)]
+        return min(numbers, key=lambda v: abs(v - value), default=domain.default)
+    inside = min(max(value, domain.low), domain.high)
+    return int(inside) if isinstance(domain, Int) else float(inside)
+
+
 def narrow(domain: Domain, wanted: Any, where: str) -> Domain:
     """``domain`` restricted to ``wanted``: a value, a list of values, or {min, max} of a number.
 

@@ -7,6 +7,7 @@ from itertools import zip_longest
 from typing import TYPE_CHECKING
 
 from autopilot.contracts import Slot
+from autopilot.domain import Scalar, nearest
 from autopilot.recipe import Deployment, Recipe, Step, Variant, params_of
 
 if TYPE_CHECKING:
@@ -110,13 +111,21 @@ def _topped(space: SearchSpace, singles: Mapping[str, Sequence[Step]], name: str
 
 
 def _preferred(space: SearchSpace, name: str, target: Target) -> list[Step]:
+    """What a technique recommends, as far as the space has it; else what comes nearest to it there."""
     technique, _ = space.techniques[name]
     domains = space.domains(name, target.provider)
     steps: list[Step] = []
+    beside: list[tuple[int, dict[str, Scalar]]] = []
     for wanted in technique.prefer(target):
         values = {k: d.default for k, d in domains.items()} | dict(wanted)
-        inside = all(k in domains and domains[k].contains(v) for k, v in values.items())
+        outside = [k for k, v in values.items() if k not in domains or not domains[k].contains(v)]
+        if outside:
+            beside.append((len(outside), {k: nearest(d, values[k]) for k, d in domains.items()}))
+            continue
         step = Step(name, params_of(technique.normalise(values)))
-        if inside and step not in steps:
+        if step not in steps:
             steps.append(step)
+    if not steps and beside:  # a space that asks for other values wants the technique all the same: once
+        values = min(beside, key=lambda found: found[0])[1]
+        steps.append(Step(name, params_of(technique.normalise(values))))
     return steps

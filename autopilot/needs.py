@@ -22,6 +22,7 @@ class Lack(StrEnum):
     TRAINING_DATA = "training_data"
     TORCH_MODEL = "torch_model"
     MACHINE = "machine"  # an instruction set, a device: what no command installs
+    SEARCH = "search"  # nothing was: the search ended before
 
 
 @dataclass(frozen=True, slots=True)

@@ -77,7 +77,8 @@ def run(
     fresh: Annotated[
         bool,
         typer.Option(
-            "--fresh", help="Start anew where an interrupted run could go on; builds and scores may be the cache's."
+            "--fresh",
+            help="Start anew where a run could go on, and remove its result; builds and scores may be the cache's.",
         ),
     ] = False,
     as_json: AsJson = False,

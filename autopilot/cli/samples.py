@@ -37,9 +37,9 @@ def show_samples(source: Path, trial: int | None, csv: Path | None, *, as_json: 
 
 
 def _write_requests(source: Path, trial: int | None, csv: Path, *, is_check: bool) -> None:
-    from autopilot.search.samples import WORK, Samples, samples_file, write_requests
+    from autopilot.search.samples import Samples, readings_in, samples_file, write_requests
 
     if trial is None and not is_check:
         raise BadInput("--csv needs --trial N.", "A file holds the requests of one trial.")
-    path = source if is_check else samples_file((source if source.is_dir() else source.parent) / WORK, str(trial))
+    path = source if is_check else samples_file(readings_in(source if source.is_dir() else source.parent), str(trial))
     write_requests(csv, Samples.load(path).profile)

@@ -21,7 +21,7 @@ from autopilot.search.recompute import recompute_file, recompute_run
 from autopilot.search.recomputed import Recomputation
 from autopilot.search.rejudge import Rejudged, read_budget, rejudge
 from autopilot.search.reporting import report_run
-from autopilot.search.samples import WORK, Samples, samples_file, verified_name
+from autopilot.search.samples import Samples, readings_in, samples_file, verified_name
 from autopilot.search.start import run_study
 from autopilot.search.traffic import MAX_RATE
 from autopilot.spec import Problem
@@ -148,7 +148,7 @@ class Study:
             BadInput: none were kept.
         """
         name = verified_name(trial) if verified else str(trial)
-        return Samples.load(samples_file(self.folder / WORK, name)).profile
+        return Samples.load(samples_file(readings_in(self.folder), name)).profile
 
     def recomputed(self) -> Recomputation:
         """All figures and verdicts again, from the raw readings: the command ``autopilot show --samples``."""

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from autopilot.budget import Budget, Judgement, Limit, Verdict
 from autopilot.profile import Measurement
 from autopilot.result import Binding, Relaxation, TrialRecord, TrialState
+from autopilot.search.outlook import past_baseline
 from autopilot.search.relax import needed
 
 # Their intervals depend on the number of samples alone, not on the machine's noise.
@@ -28,33 +29,51 @@ def explain(
     relaxations: Sequence[Relaxation] = (),
     baseline: str = "",
     failed: Mapping[int, str] | None = None,
+    too_short: str = "",
 ) -> str:
     """One paragraph for people; every figure in it comes from the records.
 
     ``nearest``: figures and verdict of the nearest miss; ``verified``: verdicts of the finalists' second measurement;
     ``relaxations``: the ways out where nothing fits; ``baseline``: why it is what it is, where there was a choice;
-    ``failed``: why finalists couldn't be measured again, by trial number.
+    ``failed``: why finalists couldn't be measured again, by trial number; ``too_short``: why no variant was tried, where
+    the time was too short for any; the rest has nothing to say then.
     """
+    if too_short:
+        return " ".join(p for p in (baseline, too_short, _left_out(left_out)) if p)
     parts = [baseline, _counts(records), _ended(ended), _binding(records, budget), _lost(verified)]
     parts.append(_failed_again(failed or {}))
     if status != "in_budget" and nearest is not None:
-        parts += [_alone(binding), _nearest(budget, *nearest, hint=not relaxations), _ways_out(relaxations)]
-    if left_out:
-        parts.append("Not tried: " + "; ".join(f"{name} ({reason})" for name, reason in left_out.items()) + ".")
+        own = records[0].measured if records else {}
+        parts += [_alone(binding), _nearest(budget, *nearest, own, hint=not relaxations), _ways_out(relaxations)]
+    parts.append(_left_out(left_out))
     return " ".join(p for p in parts if p)
 
 
 def _counts(records: Sequence[TrialRecord]) -> str:
-    judged = [r for r in records if r.state in (TrialState.COMPLETE, TrialState.PRUNED)]
-    inside = sum(r.verdict is not None and r.verdict.overall is Judgement.IN for r in judged)
-    text = f"{len(records)} trials: {inside} in budget, {len(judged) - inside} not"
+    """What became of the trials in the search, the baseline among them; the parts add up to all."""
+    judged = [r.verdict for r in records if r.state in (TrialState.COMPLETE, TrialState.PRUNED)]
+    inside = sum(v is not None and v.overall is Judgement.IN for v in judged)
+    out = sum(v is not None and v.overall is Judgement.OUT for v in judged)
+    said = [f"{inside} in budget", f"{out} not"]
+    if len(judged) > inside + out:
+        said.append(f"{len(judged) - inside - out} undecided")
     duplicates = sum(r.state is TrialState.DUPLICATE for r in records)
     if duplicates:
-        text += f", {duplicates} repeated an earlier one"
-    failures = Counter(r.failure.value for r in records if r.failure is not None)
+        said.append(f"{duplicates} repeated an earlier one")
+    failures = Counter(r.failure.value for r in records if r.state is TrialState.FAILED and r.failure is not None)
     if failures:
-        text += ", failed: " + ", ".join(f"{n} {name}" for name, n in failures.most_common())
-    return text + "."
+        said.append("failed: " + ", ".join(f"{n} {name}" for name, n in failures.most_common()))
+    noun = "trial" if len(records) == 1 else "trials"
+    return f"{len(records)} {noun}, by the search's own figures: {', '.join(said)}."
+
+
+def _left_out(reasons: Mapping[str, str]) -> str:
+    """What wasn't tried; what has one reason stands together."""
+    names: dict[str, list[str]] = {}
+    for name, reason in reasons.items():
+        names.setdefault(reason, []).append(name)
+    said = [f"{', '.join(group)} ({reason})" for reason, group in names.items()]
+    return f"Not tried: {'; '.join(said)}." if said else ""
 
 
 def _ended(reason: str) -> str:
@@ -87,24 +106,27 @@ def _ways_out(relaxations: Sequence[Relaxation]) -> str:
     said = []
     for r in relaxations:
         gives = ", ".join(f"{axis} {m.value:.4g}" for axis, m in r.objective.items() if m.value is not None)
-        sure = "" if r.verified else ", not measured again"
+        word, sure = ("would", "as measured again") if r.verified else ("may", "as screened, not measured again")
         said.append(
-            f"{r.limit.axis} {r.needed.text} in place of {r.limit.text} would admit trial {r.number} ({gives}{sure})"
+            f"{r.limit.axis} {r.needed.text} in place of {r.limit.text} {word} admit trial {r.number} ({gives}, {sure})"
         )
-    return "Any one of these would do: " + "; ".join(said) + "." if len(said) > 1 else f"{said[0]}." if said else ""
+    return "Ways out, each by itself: " + "; ".join(said) + "." if len(said) > 1 else f"{said[0]}." if said else ""
 
 
 def _lost(verified: Sequence[Verdict]) -> str:
-    """Which limits finalists that looked good did not keep, or not certainly, when they were measured again."""
+    """What finalists came to when they were measured again, and which limits it was; nothing where all held."""
+    held = sum(v.overall is Judgement.IN for v in verified)
     broke = [v for v in verified if v.overall is Judgement.OUT]
     open_ = [v for v in verified if v.overall not in (Judgement.OUT, Judgement.IN)]
-    said = [
+    said = [f"{held} held"] if held else []
+    said += [
         f"{len(group)} {word}: {_axes_of(group)}"
         for group, word in ((broke, "did not hold"), (open_, "stayed undecided"))
         if group
     ]
     noun = "finalist" if len(verified) == 1 else "finalists"
-    return f"Of {len(verified)} {noun} measured again {' and '.join(said)}." if said else ""
+    told = f"Of {len(verified)} {noun} measured again on held-back data, which decides, {' and '.join(said)}."
+    return told if broke or open_ else ""
 
 
 def _failed_again(failed: Mapping[int, str]) -> str:
@@ -120,8 +142,18 @@ def _axes_of(verdicts: Sequence[Verdict]) -> str:
     return ", ".join(f"{axis} ({n})" for axis, n in axes.most_common())
 
 
-def _nearest(budget: Budget, measured: Mapping[str, Measurement], verdict: Verdict, *, hint: bool) -> str:
-    """What the nearest miss misses; with ``hint`` also the limit that would admit it."""
+def _nearest(
+    budget: Budget,
+    measured: Mapping[str, Measurement],
+    verdict: Verdict,
+    own: Mapping[str, Measurement],
+    *,
+    hint: bool,
+) -> str:
+    """What the nearest miss misses; with ``hint`` also the limit that would admit it.
+
+    ``own``: the baseline's figures.
+    """
     if verdict.overall is Judgement.IN:
         return "The best variant kept every limit when it was screened, but there was no time left to verify it."
     misses = []
@@ -129,12 +161,19 @@ def _nearest(budget: Budget, measured: Mapping[str, Measurement], verdict: Verdi
         judgement = verdict.per_limit.get(limit.axis)
         if judgement in (None, Judgement.IN):
             continue
-        misses.append((limit, measured.get(limit.axis), judgement))
+        misses.append((limit, measured.get(limit.axis), judgement, own.get(limit.axis)))
     said = [_miss(*miss, alone=hint and len(misses) == 1) for miss in misses]
     return "The nearest miss " + " and ".join(said) + "." if said else ""
 
 
-def _miss(limit: Limit, measured: Measurement | None, judgement: Judgement | None, *, alone: bool) -> str:
+def _miss(
+    limit: Limit,
+    measured: Measurement | None,
+    judgement: Judgement | None,
+    own: Measurement | None,
+    *,
+    alone: bool,
+) -> str:
     """How a variant misses one limit; ``alone`` where moving that one limit would admit it."""
     figures = limit.interval(measured)
     if figures is None:
@@ -153,7 +192,9 @@ def _miss(limit: Limit, measured: Measurement | None, judgement: Judgement | Non
     value = f"{figures.value * 100:.3g}% of baseline" if limit.relative else f"{figures.value:.4g}"
     word = "misses" if judgement is Judgement.OUT else "is undecided on"
     text = f"{word} {limit.axis} {limit.text} at {value}"
-    if moved is not None:
+    if moved is not None and past_baseline(limit, moved, own):
+        text += ", which is no better than the baseline"
+    elif moved is not None:
         text += f"; a limit of {moved.text[3:]} would admit it" if alone else f", which needs {moved.text}"
     if judgement is Judgement.UNDECIDED and limit.axis in QUALITY_AXES and measured is not None:
         text += f", and more than the {measured.n} samples it was scored on would narrow its interval"

@@ -13,7 +13,7 @@ from autopilot.profile import Measurement, Profile, QualityReading, ScoreKind
 from autopilot.result import StudyResult, TrialRecord, TrialState
 from autopilot.scoring import recompute as recompute_quality
 from autopilot.search.recomputed import Recomputation, Row, Stored, deviation
-from autopilot.search.samples import FOLDER, WORK, Samples, beside_name, samples_file, verified_name
+from autopilot.search.samples import FOLDER, WORK, Samples, beside_name, readings_in, samples_file, verified_name
 from autopilot.search.summary import Question, summarise
 
 
@@ -24,7 +24,7 @@ def recompute_run(folder: Path) -> Recomputation:
         BadInput: there is no finished run, or it kept no readings.
     """
     result = StudyResult.load(folder)
-    work = folder / WORK
+    work = readings_in(folder)
     if not (work / FOLDER).is_dir():
         raise BadInput(
             f"{folder} has no readings in {WORK}/{FOLDER}: they were removed, or the folder is a copy without them.",

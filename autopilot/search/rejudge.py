@@ -16,7 +16,7 @@ from autopilot.profile import Measurement
 from autopilot.report.points import distinct, quality_rises, rises
 from autopilot.result import StudyResult, TrialRecord, TrialState
 from autopilot.search.ranking import Ranking
-from autopilot.search.samples import WORK, Samples, samples_file, verified_name
+from autopilot.search.samples import Samples, readings_in, samples_file, verified_name
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +106,7 @@ def _figures(result: StudyResult, trial: TrialRecord, folder: Path | None) -> tu
     if trial.stage == "verify" and chosen is not None and chosen.number == trial.number:
         return chosen.measured, True
     if trial.stage == "verify" and folder is not None:
-        path = samples_file(folder / WORK, verified_name(trial.number))
+        path = samples_file(readings_in(folder), verified_name(trial.number))
         if path.exists():
             return Samples.load(path).measured, True
     return trial.measured, False

@@ -7,7 +7,7 @@ from pathlib import Path
 from autopilot.errors import BadInput
 from autopilot.report import FILE, Content, Readings, write_report
 from autopilot.result import StudyResult
-from autopilot.search.samples import WORK, Samples, samples_file, verified_name
+from autopilot.search.samples import Samples, readings_in, samples_file, verified_name
 
 
 def report_run(result: StudyResult, folder: Path | None, path: Path) -> Path:
@@ -51,7 +51,7 @@ def readings_of(result: StudyResult, folder: Path | None) -> Readings:
         return Readings(note="raw readings lie in the run's folder, and this result was read from elsewhere")
     if chosen is None or chosen.number is None:
         return Readings(note="no variant was measured to the end")
-    work = folder / WORK
+    work = readings_in(folder)
     again = samples_file(work, verified_name(chosen.number))
     is_verified = again.exists()
     try:

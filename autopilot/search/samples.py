@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 # Where a run keeps everything that is no result, inside of its folder.
 WORK = ".autopilot"
 FOLDER = "samples"
+# In there: the readings of the folder's result, while a run that started anew takes its own.
+ASIDE = "result"
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +70,12 @@ def beside_name(number: int) -> str:
 def unsettled_name(variant: str) -> str:
     """The name under which readings of the variant with this id wait for their trial's number."""
     return f"trial-{variant}"
+
+
+def readings_in(folder: Path) -> Path:
+    """Where the readings lie that belong to the result in the run folder ``folder``."""
+    aside = folder / WORK / ASIDE
+    return aside if aside.exists() else folder / WORK
 
 
 def samples_file(work: Path, name: str) -> Path:

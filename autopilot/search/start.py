@@ -14,13 +14,15 @@ from autopilot.outputs import check_writable
 from autopilot.recipe import digest
 from autopilot.result import StudyResult
 from autopilot.search.conclude import conclude
+from autopilot.search.earlier import check_name, remove_result, result_in, set_aside
 from autopilot.search.evaluator import Evaluator
 from autopilot.search.leases import Renewing, lease_s
 from autopilot.search.ledger import Ledger
 from autopilot.search.loop import RunningStudy
 from autopilot.search.prepare import identity, prepare, resolve_model
+from autopilot.search.resume import to_go_on_with
+from autopilot.search.samples import ASIDE, WORK
 from autopilot.search.samples import FOLDER as SAMPLES
-from autopilot.search.samples import WORK
 from autopilot.search.state import FolderLock, RunState
 from autopilot.search.storage import ledger_files, local_url, masked
 from autopilot.search.worker import Worker
@@ -29,7 +31,7 @@ from autopilot.target import Target
 from autopilot.tracking import load_in_background
 
 # Of a run folder's files, those that another question may use as they are.
-_KEPT = ("lock", "model", "data", *ledger_files())
+_KEPT = ("lock", "model", "data", ASIDE, *ledger_files())
 # The part of a run's identity that changes when its ledger is lost or its study is started anew elsewhere.
 _GENERATION = "kept trials"
 
@@ -58,19 +60,24 @@ def run_study(problem: Problem, out: Path, *, fresh: bool, observer: Observer) -
 def _run_locked(problem: Problem, out: Path, *, fresh: bool, observer: Observer) -> StudyResult:
     begun = time.monotonic()
     work = (out / WORK).absolute()
+    if not fresh:
+        check_name(out, problem.name)
     parts = identity(problem, inspect(resolve_model(problem, work)).files)
     parts["machine"] = Target.detect().fingerprint
     ledger = open_ledger(problem, work, parts, fresh=fresh)
     try:
         parts["storage"] = masked(problem.search.storage or "")
         parts[_GENERATION] = ledger.generation
-        found = None if fresh else _interrupted(work, parts, observer)
+        asked = RunState(parts, study=problem.name, trials=problem.search.trials, timeout_s=problem.search.timeout_s)
+        found = None if fresh else to_go_on_with(work, asked, ledger, observer)
         loading = load_in_background()  # while models are tried, but not beside anything that is timed
         setup = prepare(problem, work, observer)
         loading.join()
         if found is None:
-            parts[_GENERATION] = _begin_anew(work, ledger, parts, fresh=fresh)
-        state = found or RunState(parts)
+            if fresh:
+                _tell_removed(out, observer)
+            parts[_GENERATION] = _begin_anew(out, ledger, parts, fresh=fresh)
+        state = found or asked
         state.save(work)
         _tell(ledger, observer)
         renewing = Renewing(observer, ledger)
@@ -126,34 +133,36 @@ def study_name(name: str, parts: Mapping[str, str]) -> str:
     return f"{name} {digest(dict(parts))[:12]}"
 
 
-def _interrupted(work: Path, now: Mapping[str, str], observer: Observer) -> RunState | None:
-    """The state to go on from, where an interrupted run of the same question lies in ``work``."""
-    found = RunState.load(work)
-    if found is None or found.finished:
-        return None
-    changed = found.changed(dict(now))
-    if changed:
-        observer.note(f"the interrupted run in this folder is not continued: {', '.join(changed)} changed")
-        return None
-    observer.note("going on with the interrupted run in this folder (--fresh starts anew)")
-    return found
-
-
-def _begin_anew(work: Path, ledger: Ledger, parts: Mapping[str, str], *, fresh: bool) -> str:
+def _begin_anew(out: Path, ledger: Ledger, parts: Mapping[str, str], *, fresh: bool) -> str:
     """Clear away earlier trials, once the new question is known to be a good one; the study's generation.
 
-    Those of a shared study are others' too: they stay, unless the user wants it fresh.
+    Those of a shared study are others' too: they stay, unless the user wants it fresh. So does a result in ``out``
+    with its readings, until there is another one.
     """
+    work = (out / WORK).absolute()
     earlier = RunState.load(work)
     if fresh or not ledger.is_shared:
         ledger.clear()
     elif earlier is not None and not earlier.changed(dict(parts)):
         return ledger.generation  # this folder has finished once and joins again: its readings belong to the study
+    if fresh:
+        remove_result(out)
+    else:
+        set_aside(out)
     (work / "state.json").unlink(missing_ok=True)  # first: cut off half-way, nothing may look like a run to go on with
     for item in work.iterdir():
         if item.name not in _KEPT:
             shutil.rmtree(item) if item.is_dir() else item.unlink()
     return ledger.generation
+
+
+def _tell_removed(out: Path, observer: Observer) -> None:
+    """What ``--fresh`` takes from the folder."""
+    left = result_in(out)
+    if left is not None:
+        observer.note(f"--fresh: the result {left} in this folder is removed, with its models and its readings")
+    elif RunState.load(out / WORK) is not None:
+        observer.note("--fresh: the trials of the interrupted run in this folder are removed")
 
 
 def _tell(ledger: Ledger, observer: Observer) -> None:

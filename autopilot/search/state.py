@@ -14,12 +14,18 @@ from autopilot.errors import BadInput
 
 @dataclass(frozen=True, slots=True)
 class RunState:
-    """What a resume must find unchanged, part by part, so that a change can be named."""
+    """What a resume must find unchanged, part by part, so that a change can be named.
+
+    ``study``: its name. ``trials`` and ``timeout_s``: the limits that the run had; None in what older versions left.
+    """
 
     identity: dict[str, str]
     finished: bool = False
     mlflow_run: str | None = None
     elapsed_s: float = 0.0
+    study: str = ""
+    trials: int | None = None
+    timeout_s: float | None = None
 
     def changed(self, other: dict[str, str]) -> list[str]:
         """Names of the parts that differ."""
@@ -32,6 +38,9 @@ class RunState:
             "finished": self.finished,
             "mlflow_run": self.mlflow_run,
             "elapsed_s": self.elapsed_s,
+            "study": self.study,
+            "trials": self.trials,
+            "timeout_s": self.timeout_s,
         }
         write_text(folder / "state.json", json.dumps(value, indent=1))
 
@@ -40,7 +49,15 @@ class RunState:
         """The state left by an earlier run, or None; a torn file counts as none."""
         try:
             raw: dict[str, Any] = json.loads((folder / "state.json").read_text(encoding="utf-8"))
-            return cls(dict(raw["identity"]), bool(raw["finished"]), raw["mlflow_run"], float(raw["elapsed_s"]))
+            return cls(
+                dict(raw["identity"]),
+                bool(raw["finished"]),
+                raw["mlflow_run"],
+                float(raw["elapsed_s"]),
+                str(raw.get("study", "")),
+                raw.get("trials"),
+                raw.get("timeout_s"),
+            )
         except (OSError, ValueError, KeyError, TypeError):
             return None
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from autopilot.contracts import Axis, Stage
 from autopilot.profile import Interval, Measurement
 from autopilot.recipe import Deployment, Recipe, Step, Variant, params_of
 from autopilot.result import Relaxation, TrialRecord, TrialState
+from autopilot.search.outlook import likely, on_held_back, past_baseline
 from autopilot.search.ranking import Ranking
 from autopilot.search.relax import (
     MOST_MISSES,
@@ -222,3 +224,67 @@ def test_near_misses_are_the_nearest_of_each_limit_first() -> None:
 def test_unmeasured_trials_are_no_near_misses() -> None:
     """What failed has nothing to relax."""
     assert near_misses([record(1, None, state=TrialState.FAILED)], known=()) == []
+
+
+def screened(number: int, known: dict[str, Measurement]) -> Judged:
+    return variant_of(number, BUDGET, known)
+
+
+def verified(number: int, first: dict[str, Measurement], second: dict[str, Measurement]) -> Judged:
+    return replace(variant_of(number, BUDGET, first), measured=second, verdict=BUDGET.judge(second), verified=True)
+
+
+def scored(ratio: float, half: float, n: int) -> dict[str, Measurement]:
+    """Nothing lost on ``n`` samples, to within ``half``."""
+    return measured(ratio) | {"quality_drop": Measurement("quality_drop", 0.0, -half, half, n)}
+
+
+def test_relaxation_counts_with_what_the_held_back_samples_can_show() -> None:
+    """0 lost of 480 keeps a limit of 1%, of 300 it can't be shown: the latency alone doesn't let the variant in."""
+    variant = screened(1, scored(0.6, 0.0079, 480))
+
+    assert [r.number for r in relaxations(likely([variant], BUDGET, held_back=480), BUDGET, RANKING)] == [1]
+    assert relaxations(likely([variant], BUDGET, held_back=300), BUDGET, RANKING) == ()
+
+
+def test_interval_widens_as_one_on_fewer_samples_would() -> None:
+    """With the root of the samples, or with the samples themselves where nothing was lost; never narrower."""
+    some = measured(0.6) | {"quality_drop": Measurement("quality_drop", 0.004, 0.0, 0.008, 400)}
+
+    def high(known: dict[str, Measurement], samples: int) -> float | None:
+        return on_held_back(screened(1, known), BUDGET, samples).measured["quality_drop"].high
+
+    assert high(some, 100) == pytest.approx(0.012)
+    assert high(scored(0.6, 0.002, 400), 100) == pytest.approx(0.008)
+    assert high(some, 9000) == 0.008
+
+
+def test_what_undid_a_verified_variant_counts_against_those_no_better() -> None:
+    """A variant with a larger loss than one whose loss broke the limit in the second look is no way out."""
+    undone = verified(1, measured(0.3, drop=0.004), measured(0.3, drop=0.05))
+    worse, better = screened(2, measured(0.6, drop=0.005)), screened(3, measured(0.7, drop=0.0))
+
+    assert [v.record.number for v in likely([undone, worse, better], BUDGET, held_back=9)] == [1, 3]
+
+
+def test_baseline_is_no_way_out() -> None:
+    """It is what was to be improved on."""
+    assert likely([screened(0, measured(1.0))], BUDGET, held_back=9) == []
+
+
+@pytest.mark.parametrize(
+    ("limit", "moved", "past"),
+    [
+        (Limit("latency_p50_ms", 0.8, relative=True), 1.0, True),
+        (Limit("latency_p50_ms", 0.8, relative=True), 0.999, False),
+        (Limit("peak_memory_mb", 1.1, relative=True), 1.3, False),
+        (Limit("throughput_rps", 1.5, relative=True, upper=False), 0.99, True),
+        (Limit("throughput_rps", 1.5, relative=True, upper=False), 1.2, False),
+        (Limit("latency_p99_ms", 2.0), 5.0, True),
+        (Limit("latency_p99_ms", 2.0), 4.9, False),
+        (Limit("latency_p99_ms", 9.0), 10.0, False),
+    ],
+)
+def test_limit_that_asks_for_better_than_the_baseline_stops_there(limit: Limit, moved: float, past: bool) -> None:
+    """Moved to the baseline's own figure or beyond it asks for nothing any more; one that never did may move on."""
+    assert past_baseline(limit, replace(limit, bound=moved), Measurement(limit.axis, 5.0, 5.0, 5.0, 9)) is past

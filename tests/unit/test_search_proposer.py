@@ -8,16 +8,20 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from autopilot.budget import Judgement
 from autopilot.contracts import Slot, Technique
-from autopilot.domain import Choice, Float, Int
+from autopilot.domain import Choice, Domain, Float, Int, nearest
+from autopilot.needs import NotTried
 from autopilot.recipe import Recipe, Step, Variant, params_of
 from autopilot.result import TrialRecord, TrialState
 from autopilot.search.candidates import MOST, SpaceCandidates
 from autopilot.search.finalists import Ranking
 from autopilot.search.proposer import FEWEST_TRIALS, Proposer
 from autopilot.search.stages import Screen
+from autopilot.search.untried import untried
 from autopilot.space import SearchSpace
 from autopilot.space_walk import walk
 from tests.unit.search_support import BUDGET, SPACE, TARGET, Facts, artifact_of, figures, space_of, technique
@@ -272,6 +276,58 @@ def test_trainings_come_after_what_is_quick_and_end_in_the_best_precision() -> N
 
     assert known[:5] == [["int8"], ["mixed"], ["slim"], ["distil", "int8"], ["aware"]]
     assert known[5:] == [["slim", "int8"], ["slim", "mixed"]]
+
+
+def test_technique_narrowed_to_other_values_than_recommended_has_its_turn_all_the_same() -> None:
+    """Once, with the allowed values nearest to the recommendation that differs least from them."""
+    trains = technique(
+        "trains",
+        Slot.STRUCTURE,
+        needs_training=True,
+        parameters={"student": Choice(("width",)), "effort": Choice((0,)), "keep": Float(0.2, 0.4, 0.3)},
+        prefer=lambda target: (
+            {"student": "depth", "effort": 1, "keep": 0.5},
+            {"student": "width", "effort": 1, "keep": 0.5},
+            {"student": "width", "effort": 2, "keep": 0.1},
+        ),
+    )
+    space = space_of(technique("int8", Slot.PRECISION), trains)
+
+    known = [v.recipe.steps for v in space.known_good(TARGET)]
+
+    assert [[s.technique for s in steps] for steps in known] == [["int8"], ["trains", "int8"]]
+    assert dict(known[1][0].params) == {"student": "width", "effort": 0, "keep": 0.4}
+
+
+@settings(deadline=None)
+@given(st.sampled_from([Choice((1, 5, 9)), Choice(("a", "b")), Int(-3, 8, 2), Float(0.5, 2.0, 1.0)]), st.data())
+def test_nearest_value_is_allowed_and_the_value_itself_where_that_is(domain: Domain, data: st.DataObject) -> None:
+    """Whatever is asked for, a number, a word or a switch."""
+    asked = data.draw(st.integers(-9, 20) | st.floats(-9, 20) | st.sampled_from(["a", "z"]) | st.booleans())
+    found = nearest(domain, asked)
+
+    assert domain.contains(found)
+    assert not domain.contains(asked) or found == asked
+    if not isinstance(domain, Choice) and isinstance(asked, (int, float)) and not isinstance(asked, bool):
+        ends = (domain.low, domain.high)
+        assert abs(found - asked) <= min(abs(end - asked) for end in ends)  # type: ignore[operator]
+
+
+def test_techniques_that_had_no_turn_are_named_with_what_ended_the_search() -> None:
+    """Nothing that the space names goes untried without a word; what was tried in vain was tried."""
+    space = space_of(
+        technique("int8", Slot.PRECISION),
+        technique("slim", Slot.GRAPH),
+        technique("odd", Slot.STRUCTURE, prefer=lambda target: ()),
+    )
+    records, _ = played(lambda v: Facts(0.5), 1, space)
+
+    found = {gap.name: gap for gap in untried(space, records, "time is up", TARGET)}
+
+    assert set(found) == {"slim", "odd"}
+    assert found["slim"].reason == "the search ended before its turn: time is up"
+    assert found["odd"].reason == "not recommended for this machine, and not come to: time is up"
+    assert NotTried.from_json(found["slim"].to_json()) == found["slim"]
 
 
 def test_dear_training_needs_more_to_gain_than_a_quick_build() -> None:
