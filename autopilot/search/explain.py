@@ -10,6 +10,7 @@ from autopilot.budget import Budget, Judgement, Limit, Verdict
 from autopilot.profile import Measurement
 from autopilot.result import Binding, Relaxation, TrialRecord, TrialState
 from autopilot.search.relax import needed
+from autopilot.words import counted, percent
 
 # Their intervals depend on the number of samples alone, not on the machine's noise.
 QUALITY_AXES = ("quality", "quality_drop")
@@ -44,7 +45,7 @@ def explain(
 def _counts(records: Sequence[TrialRecord]) -> str:
     judged = [r for r in records if r.state in (TrialState.COMPLETE, TrialState.PRUNED)]
     inside = sum(r.verdict is not None and r.verdict.overall is Judgement.IN for r in judged)
-    text = f"{len(records)} trials: {inside} in budget, {len(judged) - inside} not"
+    text = f"{counted(len(records), 'trial')}: {inside} in budget, {len(judged) - inside} not"
     duplicates = sum(r.state is TrialState.DUPLICATE for r in records)
     if duplicates:
         text += f", {duplicates} repeated an earlier one"
@@ -140,7 +141,7 @@ def _miss(limit: Limit, measured: Measurement | None, judgement: Judgement | Non
             "search.measure_cap times more of them"
         )
     moved = needed(limit, measured)
-    value = f"{figures.value * 100:.3g}% of baseline" if limit.relative else f"{figures.value:.4g}"
+    value = f"{percent(figures.value)} of baseline" if limit.relative else f"{figures.value:.4g}"
     word = "misses" if judgement is Judgement.OUT else "is undecided on"
     text = f"{word} {limit.axis} {limit.text} at {value}"
     if moved is not None:

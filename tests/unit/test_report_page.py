@@ -29,7 +29,9 @@ def endings() -> list[StudyResult]:
     bare = replace(whole[1], best=None, nearest=None, trials=(), pareto=(), environment={}, explanation="")
     given = replace(whole[0], best=whole[0].baseline)
     unmeasured = replace(whole[1], trials=tuple(replace(t, measured={}, verdict=None) for t in whole[1].trials))
-    return [*whole, bare, given, unmeasured, unbounded(whole[0]), duplicate(whole[0]), searched(12)]
+    noise = {"p50_percent": 0.3, "p99_percent": 724.0, "pairs": 4}
+    one = replace(whole[1], trials=whole[1].trials[:1], environment={"noise": noise})
+    return [*whole, bare, given, unmeasured, one, unbounded(whole[0]), duplicate(whole[0]), searched(12)]
 
 
 @pytest.mark.parametrize("result", endings(), ids=range(len(endings())))
@@ -43,6 +45,7 @@ def test_page_is_well_formed_and_whole_whatever_is_missing(result: StudyResult, 
     ids = {attributes.get("id") for _, attributes in page.tags}
     assert {"budget", "latency", "trials", "environment", "reproduce"} <= ids
     assert not re.search(r"\b(nan|inf|None)\b", page.text)
+    assert not re.search(r"\b1 (?:trials|others|runs|limits|readings|samples|processes)\b|\de[+-]\d+%", page.text)
     assert not [a for _, attributes in page.tags for a in attributes.values() if a and re.search(r"\b(nan|inf)\b", a)]
 
 

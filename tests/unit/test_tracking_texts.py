@@ -24,11 +24,11 @@ def test_description_says_what_why_and_the_verdict_of_each_limit() -> None:
     text = describe(result, result.best, best_why(result, result.best))
 
     assert "**What:** static_int8" in text
-    assert "cpu, 1 thread(s)" in text
+    assert "cpu, 1 thread, batch" in text
     assert "2.50 times as fast as the model as given" in text
     assert "The budget: a fake" in text
     assert "**Verdict:** in budget (budget version 3)" in text
-    assert "| latency_p50_ms <= 70% of baseline | 40.0% of the baseline" in text
+    assert "| latency_p50_ms <= 70% of baseline | 40% of the baseline" in text
     assert text.count("\n| ") == 1 + 1 + len(result.budget.limits)
 
 

@@ -10,6 +10,7 @@ from autopilot.report.content import Content
 from autopilot.report.html import Html, clean, el
 from autopilot.report.sections.parts import facts, section
 from autopilot.report.words import setting
+from autopilot.words import counted, percent
 
 _GIB = 2**30
 # Told in words of their own, or of no use to a reader.
@@ -57,11 +58,11 @@ def _said(value: Any) -> str:
 def _noise(noise: Mapping[str, Any]) -> str:
     """What the control found, in a sentence; the fields as they are where they aren't those of this version."""
     try:
-        median, p99, pairs = float(noise["p50_percent"]), float(noise["p99_percent"]), int(noise["pairs"])
+        median, p99, pairs = float(noise["p50_percent"]) / 100, float(noise["p99_percent"]) / 100, int(noise["pairs"])
     except (KeyError, TypeError, ValueError):
         return _said(noise)
-    apart = f"the same model in {pairs + 1} processes had medians up to {median:.2g}% apart, p99 up to {p99:.2g}%"
-    return f"{apart}; every interval carries that"
+    apart = f"medians up to {percent(median, 2)} apart, p99 up to {percent(p99, 2)}"
+    return f"the same model in {counted(pairs + 1, 'process', 'processes')} had {apart}; every interval carries that"
 
 
 def reproduce_section(content: Content) -> Html:

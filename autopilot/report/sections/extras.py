@@ -9,7 +9,8 @@ from autopilot.profile import Interval
 from autopilot.report.content import Content
 from autopilot.report.html import Html, el
 from autopilot.report.sections.parts import section, table
-from autopilot.report.words import DASH, figure, setting, span
+from autopilot.report.words import figure, setting, span
+from autopilot.words import DASH
 
 # Attribute of the result, heading, how it is to be read.
 _PARTS = (

@@ -7,6 +7,7 @@ from autopilot.report.content import Content
 from autopilot.report.html import Html, el, joined
 from autopilot.report.words import duration, figure, interval_of, short_deployment, short_recipe, span, title
 from autopilot.result import Status
+from autopilot.words import counted, times
 
 _BANNERS = {
     Status.IN_BUDGET: ("✓", "in budget", "in"),
@@ -41,7 +42,7 @@ def sentence(content: Content) -> str:
     """The verdict in one sentence or two."""
     result, chosen = content.result, content.chosen
     limits = len(result.budget.limits)
-    every = "its one limit" if limits == 1 else f"all {limits} limits"
+    every = "its one limit" if limits == 1 else f"all {counted(limits, 'limit')}"
     if chosen is None:
         return "No variant could be measured to the end, so there is no verdict on any."
     baseline = result.baseline_choice.text
@@ -76,7 +77,7 @@ def _won(content: Content) -> str:
     if speedup is None:
         return ""
     word = "fast" if content.result.objective.startswith("latency_") else "good"
-    between = f", {speedup.low:.2f} to {speedup.high:.2f}" if speedup.low != speedup.high else ""
+    between = f", {times(speedup.low, speedup.high, ' to ')}" if speedup.low != speedup.high else ""
     return f" and is {speedup.value:.2f} times as {word} as the baseline ({content.result.objective}{between})"
 
 
@@ -87,12 +88,14 @@ def _tiles(content: Content) -> Html:
     if chosen is not None:
         speedup = chosen.speedup
         if speedup is not None:
-            shown.append(("against the baseline", f"{speedup.value:.2f}×", f"{speedup.low:.2f} to {speedup.high:.2f}"))
+            shown.append(("against the baseline", f"{speedup.value:.2f}×", times(speedup.low, speedup.high, " to ")))
         for axis in dict.fromkeys((result.objective, "quality", "size_mb")):
             found, base = interval_of(chosen.measured.get(axis)), interval_of(result.baseline.measured.get(axis))
             if found is not None:
                 beside = f"baseline {figure(base.value)}" if base is not None else span(found)
                 shown.append((title(axis), figure(found.value), beside))
-    shown.append(("trials", str(len(result.trials)), f"in {duration(result.elapsed_s)}"))
+    shown.append(
+        ("trials" if len(result.trials) != 1 else "trial", str(len(result.trials)), f"in {duration(result.elapsed_s)}")
+    )
     tiles = [el("div", el("dt", name), el("dd", value, el("small", below))) for name, value, below in shown]
     return el("dl", *tiles, class_="tiles")
