@@ -24,6 +24,7 @@ from autopilot.search.misses import judged
 from autopilot.search.outcome import Outcome
 from autopilot.search.ranking import Ranking
 from autopilot.search.relax import binding, relaxations
+from autopilot.search.reporting import seen_from
 from autopilot.search.reserve import AFTER_S, verifying_s
 from autopilot.search.rivals import choice_of
 from autopilot.search.samples import beside_name, save_samples, verified_name
@@ -68,6 +69,7 @@ def conclude(
     result = StudyResult(
         status=found.status,
         name=problem.name,
+        spec=seen_from(Path.cwd(), problem.path),
         objective=problem.objective,
         more_objectives=problem.more_objectives,
         baseline=_baseline(evaluator, baseline),

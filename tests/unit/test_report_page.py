@@ -12,6 +12,7 @@ from autopilot.errors import BadInput
 from autopilot.profile import Interval, StageShare, StageShares
 from autopilot.report import Content, Readings, render_page, write_report
 from autopilot.result import Status, StudyResult
+from autopilot.search.reporting import seen_from
 from autopilot.testing import fake_result, unbounded
 from tests.report_support import HOSTILE, HOSTILE_NAME, Page, duplicate, hostile, readings, searched
 
@@ -183,3 +184,33 @@ def test_report_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="can't be written"):
         write_report(Content(fake_result()), tmp_path / "gone" / "page.html")
     assert [p.name for p in tmp_path.iterdir()] == ["page.html"]
+
+
+def test_commands_to_reproduce_name_the_spec_and_the_folder_as_they_were_given() -> None:
+    """They can be copied into a shell as they stand, whatever is in a path."""
+    result = replace(fake_result(), spec="my examples/digits/spec.yaml")
+
+    text = Page(render_page(Content(result, folder=f"runs/{result.name}"))).text
+    elsewhere = Page(render_page(Content(result, folder="out dir"))).text
+    unknown = Page(render_page(Content(fake_result()))).text
+
+    assert "autopilot run 'my examples/digits/spec.yaml' --fresh every" in text
+    assert f"autopilot check runs/{result.name}/best 'my examples/digits/spec.yaml'" in text
+    assert "autopilot run 'my examples/digits/spec.yaml' --fresh --out 'out dir'" in elsewhere
+    assert f"autopilot check runs/{result.name}/best SPEC" in unknown
+    assert "SPEC is its spec" in unknown
+    assert "spec.yaml" not in unknown
+
+
+@pytest.mark.parametrize(
+    ("given", "shown"),
+    [("examples/spec.yaml", "examples/spec.yaml"), ("../spec.yaml", "../spec.yaml"), ("no.yaml", "")],
+)
+def test_spec_is_named_as_seen_from_where_the_run_was_started(tmp_path: Path, given: str, shown: str) -> None:
+    """The path that a user typed; nothing for a spec that is no file."""
+    work = tmp_path / "work"
+    (work / "examples").mkdir(parents=True)
+    for file in (work / "examples" / "spec.yaml", tmp_path / "spec.yaml"):
+        file.write_text("name: x")
+
+    assert seen_from(work, work / given) == shown

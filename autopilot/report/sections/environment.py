@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from autopilot.report.content import Content
@@ -67,13 +68,14 @@ def _noise(noise: Mapping[str, Any]) -> str:
 
 def reproduce_section(content: Content) -> Html:
     """The commands that show, check and load this result again."""
-    result, folder = content.result, content.folder or "runs/NAME"
-    where = _quoted(folder)
-    lines = [("search again with the same spec", "autopilot run spec.yaml --fresh")]
+    result, folder = content.result, content.folder or f"runs/{content.result.name}"
+    where, spec = _quoted(folder), _quoted(result.spec) if result.spec else "SPEC"
+    usual = Path(folder) == Path("runs", result.name)
+    lines = [("search again with the same spec", f"autopilot run {spec} --fresh" + (f" --out {where}" * (not usual)))]
     lines.append(("every verdict again from the raw readings", f"autopilot show {where} --samples"))
     if content.chosen is not None:
         bundle = _quoted(f"{folder}/{content.chosen.artifact.rpartition('/')[0] or 'best'}")
-        lines.append((f"measure the {content.chosen_name} again", f"autopilot check {bundle} spec.yaml"))
+        lines.append((f"measure the {content.chosen_name} again", f"autopilot check {bundle} {spec}"))
         lines.append(("load it", f"python -c 'import autopilot; runner = autopilot.load({_python(bundle)})'"))
     shown = [el("li", text, el("pre", el("code", line))) for text, line in lines]
     rows: list[tuple[str, object]] = []
@@ -85,7 +87,9 @@ def reproduce_section(content: Content) -> Html:
         )
         rows.append(("MLflow", f"{model}experiment {result.mlflow.experiment}, run {result.mlflow.run_id}"))
         rows.append(("tracking store", result.mlflow.tracking_uri))
-    return section("reproduce", "How to reproduce it", el("ul", *shown, class_="steps"), facts(rows) if rows else None)
+    note = "Paths are as seen from the folder in which the run was started." + " SPEC is its spec." * (not result.spec)
+    parts = (el("ul", *shown, class_="steps"), facts(rows) if rows else None)
+    return section("reproduce", "How to reproduce it", *parts, note=note)
 
 
 def _quoted(path: str) -> str:
