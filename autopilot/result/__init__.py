@@ -2,12 +2,13 @@
 
 from autopilot.result.baseline import BaselineChoice
 from autopilot.result.findings import Binding, Comparison, Fallback, FrontMember, Relaxation
-from autopilot.result.rows import recipe_text, trial_rows, trials_csv
+from autopilot.result.rows import places, recipe_text, trial_rows, trials_csv
 from autopilot.result.stages import StageCost
 from autopilot.result.study import RATES, SCHEMA, MlflowRef, Status, StudyResult, speed_axis
-from autopilot.result.trial import Candidate, TrialRecord, TrialState
+from autopilot.result.trial import HELD_AGAIN, Candidate, TrialRecord, TrialState
 
 __all__ = [
+    "HELD_AGAIN",
     "RATES",
     "SCHEMA",
     "BaselineChoice",
@@ -23,6 +24,7 @@ __all__ = [
     "StudyResult",
     "TrialRecord",
     "TrialState",
+    "places",
     "recipe_text",
     "speed_axis",
     "trial_rows",

@@ -22,6 +22,9 @@ from autopilot.result.jsonable import (
     verdict_to_json,
 )
 
+# The reason of a finalist that held: what it is known by.
+HELD_AGAIN = "measured again: every limit holds"
+
 
 class TrialState(StrEnum):
     """How a trial ended."""
@@ -53,6 +56,16 @@ class TrialRecord:
     artifact: Artifact | None = None
     warnings: tuple[str, ...] = ()
     log: str = ""
+
+    @property
+    def was_finalist(self) -> bool:
+        """Whether it was measured again, in fresh processes on held-back data."""
+        return self.stage == "verify"
+
+    @property
+    def held_again(self) -> bool:
+        """Whether every limit held when it was measured again."""
+        return self.was_finalist and self.reason == HELD_AGAIN
 
     def to_json(self) -> dict[str, Any]:
         return {

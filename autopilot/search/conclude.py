@@ -14,7 +14,7 @@ from autopilot.errors import VariantFailed
 from autopilot.outputs import write_outputs
 from autopilot.profile import Interval, Measurement
 from autopilot.recipe import Variant
-from autopilot.result import Candidate, Fallback, FrontMember, StudyResult, TrialRecord
+from autopilot.result import HELD_AGAIN, Candidate, Fallback, FrontMember, StudyResult, TrialRecord
 from autopilot.search.decide import decide
 from autopilot.search.evaluator import Evaluator
 from autopilot.search.explain import explain
@@ -288,5 +288,5 @@ def _with_verified(records: Sequence[TrialRecord], verification: Verification) -
     said = {number: f"failed when measured again: {reason}" for number, reason in verification.failed.items()}
     for v in verification.all:
         limits = ", ".join(f"{axis} {j.value}" for axis, j in v.verdict.per_limit.items() if j is not Judgement.IN)
-        said[v.record.number] = f"measured again: {limits or 'every limit holds'}"
+        said[v.record.number] = f"measured again: {limits}" if limits else HELD_AGAIN
     return [replace(r, stage="verify", reason=said[r.number]) if r.number in said else r for r in records]

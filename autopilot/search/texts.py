@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from autopilot.budget import Budget, Judgement, Limit
 from autopilot.profile import Control, Measurement
-from autopilot.recipe import Deployment, Recipe
+from autopilot.recipe import Deployment, Recipe, Variant
 from autopilot.result import TrialRecord
 from autopilot.search.finalists import line_up
 from autopilot.search.ranking import Ranking
@@ -26,6 +26,14 @@ def recipe_text(recipe: Recipe, space: SearchSpace) -> str:
         unusual = [f"{k}={v}" for k, v in step.params if k not in domains or domains[k].default != v]
         said.append(f"{step.technique}({', '.join(unusual)})" if unusual else step.technique)
     return " > ".join(said) or "the model as given"
+
+
+def variant_text(variant: Variant, space: SearchSpace) -> str:
+    """Recipe and deployment of a trial as progress tells them, in one line."""
+    own = variant.deployment
+    # The baseline may be of a provider that the space doesn't have.
+    usual = space.default_deployment(own.provider) if own.provider in space.providers else own
+    return f"{recipe_text(variant.recipe, space)} on {deployment_text(own, usual)}"
 
 
 def deployment_text(deployment: Deployment, usual: Deployment) -> str:

@@ -57,7 +57,7 @@ def test_columns_are_the_objective_and_the_budget_once_each() -> None:
     keys = columns(["latency_p50_ms", "latency_p50_ms", "size_mb"])
 
     assert len(keys) == len(set(keys))
-    assert keys[:3] == ["tags.`verdict`", "tags.`state`", "params.`recipe`"]
+    assert keys[:3] == ["tags.`place`", "tags.`verdict`", "tags.`state`"]
     assert keys.index("metrics.`latency_p50_ms`") < keys.index("metrics.`size_mb`") < keys.index("params.`threads`")
 
 
