@@ -82,13 +82,7 @@ def _alone(binding: Sequence[Binding]) -> str:
 
 def _ways_out(relaxations: Sequence[Relaxation]) -> str:
     """Which limit, moved alone by how much, admits which variant."""
-    said = []
-    for r in relaxations:
-        gives = ", ".join(f"{axis} {m.value:.4g}" for axis, m in r.objective.items() if m.value is not None)
-        sure = "" if r.verified else ", not measured again"
-        said.append(
-            f"{r.limit.axis} {r.needed.text} in place of {r.limit.text} would admit trial {r.number} ({gives}{sure})"
-        )
+    said = [r.text for r in relaxations]
     return "Any one of these would do: " + "; ".join(said) + "." if len(said) > 1 else f"{said[0]}." if said else ""
 
 

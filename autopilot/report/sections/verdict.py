@@ -31,11 +31,22 @@ def header(content: Content) -> Html:
         what = joined(el("b", "Recipe: "), recipe, ". ", el("b", "Deployment: "), deployment, ".")
         parts.append(el("p", what, class_="recipe"))
     if result.explanation:
-        parts.append(el("p", result.explanation, class_="note"))
+        parts += _explained(content)
     if result.rationale:
         version = f" (version {result.budget_version})" if result.budget_version is not None else ""
         parts.append(el("p", f"Why this budget{version}: {result.rationale}", class_="note"))
     return el("header", *parts)
+
+
+def _explained(content: Content) -> list[Html]:
+    """Why it ended as it did; several ways out become a list in the place of a sentence of many lines."""
+    result = content.result
+    ways = [r.text for r in result.relaxations]
+    before, found, after = result.explanation.partition("; ".join(ways) + ".") if len(ways) > 1 else ("", "", "")
+    if not found:
+        return [el("p", result.explanation, class_="note")]
+    parts: list[Html] = [el("p", before.rstrip(), class_="note"), el("ul", *(el("li", w) for w in ways), class_="note")]
+    return [*parts, el("p", after.strip(), class_="note")] if after.strip() else parts
 
 
 def sentence(content: Content) -> str:
