@@ -12,6 +12,7 @@ from rich.text import Text
 
 from autopilot.display.costs import render_costs
 from autopilot.display.findings import comparison_rows, fallback_rows, objectives, render_front
+from autopilot.report import FILE as REPORT
 from autopilot.result import speed_axis
 from autopilot.words import counted, percent, times
 
@@ -200,7 +201,9 @@ def _facts(result: Mapping[str, Any], chosen: Mapping[str, Any] | None, folder: 
             rungs = [f"fallback-{place} {number}" for place, number in enumerate(mlflow.get("fallbacks") or [], 1)]
             versions = ", ".join([str(mlflow["version"]), *rungs])
             where = f"model {mlflow['model']} version {versions}, {where}"
-        table.add_row("MLflow", Text(where))
+        table.add_row("MLflow", Text(f"{where}\n{_seen(str(mlflow['tracking_uri']))}"))
+    if folder is not None and (folder / REPORT).is_file():
+        table.add_row("report", Text(f"{folder / REPORT}, a page for the browser"))
     noise = result.get("environment", {}).get("noise")
     if noise:
         median, p99 = percent(noise["p50_percent"] / 100, 2), percent(noise["p99_percent"] / 100, 2)
@@ -212,6 +215,12 @@ def _facts(result: Mapping[str, Any], chosen: Mapping[str, Any] | None, folder: 
     if any(stage["trials"] for stage in result.get("stages", [])):
         table.add_row("stages", Text(_stages(result["stages"])))
     return table
+
+
+def _seen(tracking_uri: str) -> str:
+    """How to look at what MLflow has: a server has a page of its own."""
+    is_server = tracking_uri.startswith(("http://", "https://"))
+    return f"to be seen at {tracking_uri}" if is_server else "to be seen with: autopilot ui"
 
 
 def _stages(stages: Sequence[Mapping[str, Any]]) -> str:

@@ -47,7 +47,7 @@ def try_report(result: StudyResult, folder: Path) -> str | None:
 def seen_from(folder: Path, file: Path) -> str:
     """How ``file`` is named in ``folder``: relative to it where it lies in it; empty where there is no such file.
 
-    >>> seen_from(Path("/home/me"), Path("/home/me/no/such.yaml"))
+    >>> seen_from(Path("/a"), Path("/a/no/such.yaml"))
     ''
     """
     if not file.is_file():  # a problem that was given as a mapping

@@ -313,6 +313,17 @@ def test_show_prints_a_folder_s_result_again(tmp_path: Path, capsys: pytest.Capt
     assert capsys.readouterr().out == text
 
 
+def test_piped_tables_have_no_trailing_blanks(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """They can be pasted and compared: a table's cells are filled on a terminal alone."""
+    (tmp_path / "result.json").write_text(StudyResult.from_json(results.result()).text())
+
+    main(["show", str(tmp_path)])
+
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) > 10
+    assert [line for line in lines if line != line.rstrip()] == []
+
+
 def test_show_takes_an_mlflow_run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     """A run id is looked up in the tracking store."""
     monkeypatch.setattr("autopilot.tracking.load_result", lambda run_id: results.result(name=run_id))

@@ -137,6 +137,21 @@ def test_speedup_without_bounds_is_said_to_have_none() -> None:
     assert "0.93 times as fast as the baseline (no bounds)" in shown(render_result(results.result(best=best)))
 
 
+@pytest.mark.parametrize("status", ["in_budget", "no_fit"])
+def test_result_says_how_to_open_its_report_and_mlflows_page(tmp_path: Path, status: str) -> None:
+    """Nobody looks for what they aren't told of; a report that isn't there is not named."""
+    before = " ".join(shown(render_result(results.result(status), tmp_path), width=200).split())
+    (tmp_path / "report.html").write_text("")
+    text = " ".join(shown(render_result(results.result(status), tmp_path), width=200).split())
+    server = results.result(status)
+    server["mlflow"]["tracking_uri"] = "https://mlflow.here"
+
+    assert "report.html" not in before
+    assert f"report {tmp_path / 'report.html'}, a page for the browser" in text
+    assert "to be seen with: autopilot ui" in text
+    assert "to be seen at https://mlflow.here" in shown(render_result(server), width=200)
+
+
 def test_figures_and_counts_read_as_people_write_them() -> None:
     """No exponents, and one trial is a trial."""
     noise = {"p50_percent": 0.3, "p99_percent": 724.0, "pairs": 4}
