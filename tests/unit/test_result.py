@@ -297,3 +297,14 @@ def test_place_tells_what_became_of_a_finalist() -> None:
     found = places(replace(result, trials=(baseline, winner, held, broke, screened)))
 
     assert found == {0: "baseline", 1: "best", 2: "finalist", 3: "finalist-not-held"}
+
+
+def test_records_are_short_in_a_notebook() -> None:
+    """What a cell shows fits a line; all of it is in ``to_json``."""
+    result = fake_result()
+    assert result.best is not None
+
+    for record in (*result.trials, result.best, result.baseline):
+        assert len(repr(record)) < 160
+    assert repr(result.best).startswith("<candidate, trial 1: static_int8 on cpu, 1 thread")
+    assert "; complete at verify, in>" in repr(result.trials[1])
