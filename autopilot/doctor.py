@@ -12,6 +12,7 @@ from rich.text import Text
 from autopilot.contracts import Provider, facts_of
 from autopilot.errors import AutopilotError
 from autopilot.target import Target
+from autopilot.words import percent
 
 _PACKAGES = "RAPL, the processor packages (all processes on them, no DRAM)"
 _BOARDS = "NVML, whole NVIDIA devices"
@@ -121,10 +122,14 @@ def _measuring(target: Mapping[str, Any], noise: Mapping[str, Any]) -> Table:
     return table
 
 
+def _percent(percents: float) -> str:
+    return percent(percents / 100, 2)
+
+
 def _noise_text(noise: Mapping[str, Any]) -> str:
     return (
-        f"{noise['processes']} processes of one model differ by up to {noise['p50_percent']:.2g}% at the median, "
-        f"{noise['p99_percent']:.2g}% at p99, short runs of one by {noise['spread_percent']:.2g}%; "
+        f"{noise['processes']} processes of one model differ by up to {_percent(noise['p50_percent'])} at the median, "
+        f"{_percent(noise['p99_percent'])} at p99, short runs of one by {_percent(noise['spread_percent'])}; "
         "limits nearer than that come out undecided"
     )
 

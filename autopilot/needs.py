@@ -11,7 +11,7 @@ from typing import Any
 
 from autopilot.domain import Choice, Domain, Scalar
 
-_COMMAND = re.compile(r"pip install (?:'[^']*'|\"[^\"]*\"|\S+)")
+_COMMAND = re.compile(r"pip install (?:-c \S+ )?(?:-e )?(?:'[^']*'|\"[^\"]*\"|\S+)")
 
 
 class Lack(StrEnum):
@@ -124,6 +124,8 @@ def refused(kind: str, name: str, reason: str) -> NotTried:
 
     >>> refused("provider", "openvino", "it is not installed; run pip install onnxruntime-openvino").install
     'pip install onnxruntime-openvino'
+    >>> refused("provider", "torch_compile", "from a clone: pip install -c constraints.txt -e '.[torch]' (…)").install
+    "pip install -c constraints.txt -e '.[torch]'"
     """
     command = _COMMAND.search(reason)
     missing = Lack.PROVIDER if kind == "provider" else Lack.LIBRARY if command else Lack.MACHINE

@@ -31,9 +31,16 @@ def watching(quiet: bool) -> Iterator[Observer]:
 
 
 def print_table(renderable: RenderableType) -> None:
+    """Print to stdout; in a pipe or a file without the blanks that fill a table's cells."""
     from rich.console import Console
 
-    Console(file=sys.stdout, highlight=False).print(renderable)
+    console = Console(file=sys.stdout, highlight=False)
+    if console.is_terminal:
+        console.print(renderable)
+        return
+    with console.capture() as captured:
+        console.print(renderable)
+    print_text("\n".join(line.rstrip() for line in captured.get().splitlines()))
 
 
 def print_json(value: Any) -> None:

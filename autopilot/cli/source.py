@@ -26,4 +26,11 @@ def find_result(source: str) -> tuple[StudyResult, Path | None]:
         raise BadInput(f"{source} does not exist.", "Name the folder of a finished run, or an MLflow run id.")
     from autopilot.tracking import load_result
 
-    return StudyResult.from_json(load_result(source)), None
+    try:
+        return StudyResult.from_json(load_result(source)), None
+    except BadInput as exc:
+        likely = Path("runs", source)
+        hint = (
+            f"Did you mean {likely}?" if likely.is_dir() else "Name a run's folder, such as runs/NAME, or a run's id."
+        )
+        raise BadInput(f"there is no folder {source} here, and as an id in MLflow: {exc.message}", hint) from exc

@@ -14,6 +14,7 @@ from autopilot.data.hooks import nearest
 from autopilot.data.mapping import Factor, InputMap, fits, is_text
 from autopilot.data.sources import Header, Source
 from autopilot.errors import DataError
+from autopilot.words import counted
 
 if TYPE_CHECKING:
     from autopilot.model import ModelInfo, TensorInfo
@@ -213,18 +214,20 @@ def _with_axis(mapped: InputMap, item: tuple[int, ...], rank: int, batched: bool
 def _shape_problem(tensor: TensorInfo, header: Header, source: Source, n: int, batched: bool) -> str:
     what = f"array {header.name!r} in {source.path} is {header.text}"
     if header.shape[:1] != (n,):
-        length = header.shape[0] if header.shape else "no"
-        return (
-            f"{what}: {length} samples where the file has {n}, and as a constant it does not fit the model's input"
-            f" {tensor.name!r} {_wanted(tensor)}."
-        )
+        length = f"it has {counted(header.shape[0], 'sample')}" if header.shape else "it is a single number"
+        others = [repr(h.name) for h in source.headers.values() if h.shape[:1] == (n,)]
+        have = "has" if len(others) == 1 else "have"
+        return f"{what}: {length}, but {' and '.join(others)} in the same file {have} {n}."
     rest = "after the sample dimension" if batched else "without its sample dimension"
     return f"{what}: {rest} it does not fit the model's input {tensor.name!r} {_wanted(tensor)}."
 
 
 def _shape_hint(tensor: TensorInfo, header: Header, n: int, batched: bool) -> str:
     if header.shape[:1] != (n,):
-        return "All per-sample arrays need the same first dimension."
+        return (
+            "Arrays with an entry a sample need the same first dimension; one that is the same for all samples needs "
+            f"the shape of the model's input {tensor.name!r} {_wanted(tensor)}."
+        )
     if batched and fits(header.shape[1:], tensor.shape):
         return "If the model takes one sample a run, set data.batched: false."
     if not batched and fits(header.shape[1:], tensor.shape[1:]):

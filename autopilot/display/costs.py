@@ -9,6 +9,8 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from autopilot.words import counted
+
 # More rows say little: the rest is one row, so that the shares still add up.
 _MOST_ROWS = 8
 _STAGES = ("preprocess", "inference", "postprocess")
@@ -74,7 +76,7 @@ def _operators(tables: Mapping[str, Mapping[str, Any]]) -> Table:
     rest = keys[_MOST_ROWS:]
     if rest:
         cells = [cell for side in sides for cell in _cells([side[key] for key in rest if key in side])]
-        table.add_row(f"{len(rest)} others", *cells)
+        table.add_row(counted(len(rest), "other"), *cells)
     return table
 
 

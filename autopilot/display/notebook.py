@@ -12,6 +12,7 @@ from autopilot.display.progress import NOTHING_FITS, make_observer, one_line, ou
 from autopilot.observer import FinishedTrial, Observer
 from autopilot.report.html import Html, el, joined
 from autopilot.spec import format_duration
+from autopilot.words import counted
 
 
 class Handle(Protocol):
@@ -83,7 +84,7 @@ class NotebookObserver:
         self._draw()
 
     def trial_started(self, number: int, total: int, seconds_left: float, recipe: str, deployment: str) -> None:
-        self._counted = f"{number + 1} of {total}"
+        self._counted = f"{number} of {total} done"
         self._deadline_s = self._clock() + seconds_left
         self._trial = f"{one_line(recipe)} on {one_line(deployment)}"
         self._now = "starting"
@@ -102,7 +103,7 @@ class NotebookObserver:
     def finished(self) -> None:
         """Leave what remains worth reading: how much was tried, the best, the notes. Safe to call again."""
         self._now = self._trial = self._counted = self._last = ""
-        self._draw(f"{self._tried} trials in {format_duration(self._clock() - self._began_s)}")
+        self._draw(f"{counted(self._tried, 'trial')} in {format_duration(self._clock() - self._began_s)}")
 
     def _draw(self, ended: str = "") -> None:
         rows = self._rows(ended)
@@ -118,7 +119,7 @@ class NotebookObserver:
     def _rows(self, ended: str) -> list[tuple[str, str]]:
         left = format_duration(self._deadline_s - self._clock()) + " left" if self._deadline_s is not None else ""
         counted = ", ".join(part for part in (self._counted, left) if part) if self._counted else ""
-        rows = [("done", ended), ("trial", counted), ("trying", self._trial), ("now", self._now)]
+        rows = [("done", ended), ("trials", counted), ("trying", self._trial), ("now", self._now)]
         if self._tried:
             rows.append(("best", self._best or NOTHING_FITS))
         rows.append(("last", self._last))

@@ -1,6 +1,6 @@
 """Observers that write: a live display on a terminal, one plain line an event elsewhere.
 
-A trial goes by its number in the result (the baseline is 0), and "n of N" counts.
+A trial goes by its number in the result (the baseline is 0), and "n of N done" counts those before it.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ class PlainObserver:
     def trial_started(self, number: int, total: int, seconds_left: float, recipe: str, deployment: str) -> None:
         left = format_duration(seconds_left)
         trying = f"{one_line(recipe)} on {one_line(deployment)}"
-        self._say(f"trial {number} ({number + 1} of {total}, {left} left): {trying}")
+        self._say(f"trial {number} ({number} of {total} done, {left} left): {trying}")
 
     def trial_finished(self, record: FinishedTrial, best: str | None, against_budget: str) -> None:
         line = f"trial {record.number}: {outcome_text(record, against_budget)}"
@@ -88,7 +88,7 @@ class PlainObserver:
 
 
 class RichObserver:
-    """A live display: trial n of N, time left, the best so far against the budget, what is done now.
+    """A live display: n of N trials done, time left, the best so far against the budget, what is done now.
 
     It is redrawn when something happens and never by a timer: a thread that wakes up several times
     a second would run beside the requests that are being timed.
@@ -157,8 +157,8 @@ class RichObserver:
             left = f"{format_duration(self._deadline - self._clock())} left" if self._deadline is not None else ""
             head = Table.grid(padding=(0, 1))
             bar = ProgressBar(total=self._total, completed=self._done, width=24)
-            head.add_row(Text(f"{min(self._number + 1, self._total)} of {self._total}"), bar, Text(left))
-            rows.add_row("trial", head)
+            head.add_row(Text(f"{min(self._done, self._total)} of {self._total} done"), bar, Text(left))
+            rows.add_row("trials", head)
         now = ": ".join(text for text in (self._phase, self._doing) if text)
         rows.add_row("now", Text(now, style="bold"))
         if self._trial:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,9 @@ from rich.text import Text
 
 from autopilot.display.costs import render_costs
 from autopilot.display.findings import comparison_rows, fallback_rows, objectives, render_front
+from autopilot.report import FILE as REPORT
 from autopilot.result import is_out_of_time, speed_axis
+from autopilot.words import counted, percent, times
 
 _TITLES = {
     "in_budget": ("IN BUDGET", "bold green"),
@@ -64,7 +66,7 @@ def render_check(check: Mapping[str, Any]) -> Group:
 def _headline(result: Mapping[str, Any], chosen: Mapping[str, Any] | None) -> str:
     """What was won on the objective, in a sentence."""
     axes = objectives(result)
-    objective = f"objective{'s' if len(axes) > 1 else ''} {', '.join(axes)}"
+    objective = f"{'objective' if len(axes) == 1 else 'objectives'} {', '.join(axes)}"
     if result["status"] == "undecided" and is_out_of_time(result.get("ended") or "", len(result.get("trials") or ())):
         return f"{objective}: no variant was tried, time was up with the baseline"
     if chosen is None:
@@ -75,7 +77,9 @@ def _headline(result: Mapping[str, Any], chosen: Mapping[str, Any] | None) -> st
     if not speedup or speedup.get("value") is None:
         return objective
     of = f"{objective}:" if axes == [axis] else f"{objective}; {axis}"
-    interval = f" ({_range(speedup, '{:.2f}')})" if speedup.get("low") != speedup.get("high") else ""
+    interval = (
+        f" ({times(speedup.get('low'), speedup.get('high'))})" if speedup.get("low") != speedup.get("high") else ""
+    )
     word = "fast" if axis.startswith("latency_") else "good"
     text = f"{of} {speedup['value']:.2f} times as {word} as the baseline{interval}"
     rival = (result.get("baseline_choice") or {}).get("name")
@@ -140,18 +144,18 @@ def _judged_on(measured: Mapping[str, Any] | None, *, relative: bool) -> str:
     if not ratio:
         return ""
     # A ratio to the baseline is above 0: a bound of 0 stands for none, and is rounded to nothing but that.
-    percent = {k: None if not ratio[k] else ratio[k] * 100 for k in ("low", "high")}
-    if percent["low"] == percent["high"] and percent["low"] is not None:
-        return f"{percent['low']:.3g}%"
-    return _range(percent, "{:.3g}%")
+    bounds = {k: ratio[k] or None for k in ("low", "high")}
+    if bounds["low"] == bounds["high"] and bounds["low"] is not None:
+        return percent(bounds["low"])
+    return _range(bounds, percent)
 
 
-def _range(interval: Mapping[str, Any], form: str = "") -> str:
+def _range(interval: Mapping[str, Any], say: Callable[[float], str] | None = None) -> str:
     """``low..high``; a side without a bound is said so."""
 
     def side(value: float) -> str:
-        if form:
-            return form.format(value)
+        if say is not None:
+            return say(value)
         return f"{value:.3g}" if abs(value) < 1000 else _figure(value)
 
     low, high = interval.get("low"), interval.get("high")
@@ -168,8 +172,8 @@ def _below(budget: Mapping[str, Any], shown: Mapping[str, Any]) -> list[Renderab
     margins = {axis: limit["margin"] for axis, limit in budget.items() if limit["margin"]}
     if margins:
         same = len(margins) == len(budget) and len(set(margins.values())) == 1
-        text = ", ".join(f"{axis} {margin * 100:g}%" for axis, margin in margins.items())
-        share = f"{next(iter(margins.values())) * 100:g}% on every limit"
+        text = ", ".join(f"{axis} {percent(margin)}" for axis, margin in margins.items())
+        share = f"{percent(next(iter(margins.values())))} on every limit"
         lines.append(Text(f"safety margin kept free: {share if same else text}", style="dim"))
     for axis in budget:
         measured = shown["measured"].get(axis)
@@ -199,17 +203,26 @@ def _facts(result: Mapping[str, Any], chosen: Mapping[str, Any] | None, folder: 
             rungs = [f"fallback-{place} {number}" for place, number in enumerate(mlflow.get("fallbacks") or [], 1)]
             versions = ", ".join([str(mlflow["version"]), *rungs])
             where = f"model {mlflow['model']} version {versions}, {where}"
-        table.add_row("MLflow", Text(where))
+        table.add_row("MLflow", Text(f"{where}\n{_seen(str(mlflow['tracking_uri']))}"))
+    if folder is not None and (folder / REPORT).is_file():
+        table.add_row("report", Text(f"{folder / REPORT}, a page for the browser"))
     noise = result.get("environment", {}).get("noise")
     if noise:
-        apart = f"medians of the same model up to {noise['p50_percent']:.2g}% apart, p99 {noise['p99_percent']:.2g}%"
-        table.add_row("noise", Text(f"{apart}, in {noise['pairs'] + 1} processes"))
+        median, p99 = percent(noise["p50_percent"] / 100, 2), percent(noise["p99_percent"] / 100, 2)
+        processes = counted(noise["pairs"] + 1, "process", "processes")
+        table.add_row("noise", Text(f"medians of the same model up to {median} apart, p99 {p99}, in {processes}"))
     trials = result.get("trials", [])
     ended = f", ended since {result['ended']}" if result.get("ended") else ""
-    table.add_row("search", Text(f"{len(trials)} trials in {result.get('elapsed_s', 0.0):.0f} s{ended}"))
+    table.add_row("search", Text(f"{counted(len(trials), 'trial')} in {result.get('elapsed_s', 0.0):.0f} s{ended}"))
     if any(stage["trials"] for stage in result.get("stages", [])):
         table.add_row("stages", Text(_stages(result["stages"])))
     return table
+
+
+def _seen(tracking_uri: str) -> str:
+    """How to look at what MLflow has: a server has a page of its own."""
+    is_server = tracking_uri.startswith(("http://", "https://"))
+    return f"to be seen at {tracking_uri}" if is_server else "to be seen with: autopilot ui"
 
 
 def _stages(stages: Sequence[Mapping[str, Any]]) -> str:
@@ -251,5 +264,5 @@ def _recipe(steps: list[Mapping[str, Any]]) -> str:
 def _deployment(deployment: Mapping[str, Any]) -> str:
     rest = {k: v for k, v in deployment.items() if k not in ("provider", "threads", "batch")}
     threads = deployment["threads"]
-    text = f"{deployment['provider']}, {threads} thread{'' if threads == 1 else 's'}, batch {deployment['batch']}"
+    text = f"{deployment['provider']}, {counted(threads, 'thread')}, batch {deployment['batch']}"
     return f"{text}, {_settings(rest)}" if rest else text

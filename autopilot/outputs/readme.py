@@ -10,6 +10,7 @@ from autopilot.budget import Limit
 from autopilot.profile import Measurement
 from autopilot.recipe import Deployment
 from autopilot.result import Candidate, MlflowRef, Status, StudyResult, recipe_text, speed_axis
+from autopilot.words import percent, times
 
 if TYPE_CHECKING:
     from autopilot.model import TensorInfo
@@ -82,9 +83,7 @@ def _facts(result: StudyResult, chosen: Candidate) -> str:
         s = chosen.speedup
         axis = speed_axis(result.objectives)
         word = "as fast" if axis.startswith("latency_") else "as good"
-        lines.append(
-            f"- {axis}: {s.value:.2f} times {word} as {result.baseline_choice.text} ({s.low:.2f}..{s.high:.2f})"
-        )
+        lines.append(f"- {axis}: {s.value:.2f} times {word} as {result.baseline_choice.text} ({times(s.low, s.high)})")
     return "\n".join([*lines, "- everything about it, inputs and data mapping included: `variant.json`"])
 
 
@@ -110,9 +109,9 @@ def _figure(measured: Measurement | None, limit: Limit) -> str:
         text += f" ({measured.low:.4g}..{measured.high:.4g})"
     if limit.relative and measured.ratio:
         r = measured.ratio
-        text += f", {100 * r.value:.3g}% of baseline"
+        text += f", {percent(r.value)} of baseline"
         if r.low != r.high:
-            text += f" ({100 * r.low:.3g}%..{100 * r.high:.3g}%)" if r.low else f" (at most {100 * r.high:.3g}%)"
+            text += f" ({percent(r.low)}..{percent(r.high)})" if r.low else f" (at most {percent(r.high)})"
     return text
 
 

@@ -6,7 +6,8 @@ from autopilot.report.content import Content
 from autopilot.report.html import Html, el, joined
 from autopilot.report.sections.budget import margin_left
 from autopilot.report.sections.verdict import sentence
-from autopilot.report.words import JUDGED, duration, figure, full_deployment, full_recipe, judged_on, percent, span
+from autopilot.report.words import JUDGED, duration, figure, full_deployment, full_recipe, judged_on, span
+from autopilot.words import counted, percent
 
 
 def render_notebook(content: Content) -> str:
@@ -15,7 +16,7 @@ def render_notebook(content: Content) -> str:
     parts: list[Html] = [
         el("p", el("b", result.name), ": ", sentence(content)),
         _limits(content),
-        el("p", el("small", f"{len(result.trials)} trials in {duration(result.elapsed_s)}.")),
+        el("p", el("small", f"{counted(len(result.trials), 'trial')} in {duration(result.elapsed_s)}.")),
     ]
     if chosen is not None:
         what = joined(el("b", "recipe "), full_recipe(chosen.recipe))

@@ -12,8 +12,9 @@ from autopilot.report.charts.trials import trade_off_axes
 from autopilot.report.html import escaped
 from autopilot.report.importance import importance
 from autopilot.report.points import Mark, history, rises, trade_off
-from autopilot.report.words import JUDGED, judged_on, percent, span, title
+from autopilot.report.words import JUDGED, judged_on, span, title
 from autopilot.result import StudyResult
+from autopilot.words import counted, percent
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -99,7 +100,8 @@ def plot_importance(result: StudyResult, axis: str | None = None) -> go.Figure:
     found = importance(result, axis or result.objective)
     knobs = found.knobs[::-1]
     values = [
-        "<br>".join(f"{escaped(v.value)}: median {v.median:.4g} ({v.trials} trials)" for v in k.values) for k in knobs
+        "<br>".join(f"{escaped(v.value)}: median {v.median:.4g} ({counted(v.trials, 'trial')})" for v in k.values)
+        for k in knobs
     ]
     figure = go.Figure()
     figure.add_bar(
@@ -112,7 +114,7 @@ def plot_importance(result: StudyResult, axis: str | None = None) -> go.Figure:
         hovertemplate="%{y}<br>as much by chance: %{customdata[0]:.1%}<br>%{customdata[1]}<extra></extra>",
     )
     figure.update_xaxes(tickformat=".0%", range=[0, 1.05])
-    head = f"share of the differences between {found.trials} trials in {title(found.axis)}"
+    head = f"share of the differences between {counted(found.trials, 'trial')} in {title(found.axis)}"
     return _labelled(figure, head, "")
 
 

@@ -11,6 +11,7 @@ from autopilot.budget import Judgement, Limit
 from autopilot.domain import Scalar
 from autopilot.profile import Interval, Measurement
 from autopilot.recipe import Deployment, Recipe, Step
+from autopilot.words import DASH, counted, percent
 
 # Sign, word: a verdict is never told by its colour alone.
 JUDGED = {
@@ -22,7 +23,6 @@ JUDGED = {
 _UNITS = {"ms": "ms", "mb": "MB", "s": "s", "rps": "a second", "mj": "mJ"}
 _PER_MILLION = "cost_per_million"
 _EXPONENT_FROM = 1e4
-DASH = "–"
 
 
 def figure(value: float | None, digits: int = 4) -> str:
@@ -38,17 +38,6 @@ def figure(value: float | None, digits: int = 4) -> str:
     if abs(value) >= _EXPONENT_FROM or abs(value) >= 10**digits:
         return f"{value:,.0f}"
     return f"{value:.{digits}g}"
-
-
-def percent(share: float | None, digits: int = 3) -> str:
-    """A share as a percentage.
-
-    >>> percent(0.3572), percent(5.878)
-    ('35.7%', '588%')
-    """
-    if share is None or math.isnan(share):
-        return DASH
-    return "∞" if math.isinf(share) else f"{float(f'{share * 100:.{digits}g}'):,.10g}%"
 
 
 def span(interval: Interval | None, *, relative: bool = False, digits: int = 4) -> str:
@@ -157,8 +146,7 @@ def varied_parameters(recipes: Iterable[Recipe]) -> dict[str, frozenset[str]]:
 
 def full_deployment(deployment: Deployment) -> str:
     """How a variant is run, in one line."""
-    threads = f"{deployment.threads} thread{'' if deployment.threads == 1 else 's'}"
-    head = f"{deployment.provider}, {threads}, batch {deployment.batch}"
+    head = f"{deployment.provider}, {counted(deployment.threads, 'thread')}, batch {deployment.batch}"
     rest = [*deployment.serving_json().items(), *deployment.options]
     return f"{head}, {settings(rest)}" if rest else head
 

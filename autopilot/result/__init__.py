@@ -3,12 +3,13 @@
 from autopilot.result.baseline import BaselineChoice
 from autopilot.result.ending import NO_TIME_LEFT, TIME_UP, is_out_of_time
 from autopilot.result.findings import Binding, Comparison, Fallback, FrontMember, Relaxation
-from autopilot.result.rows import recipe_text, trial_rows, trials_csv
+from autopilot.result.rows import places, recipe_text, trial_rows, trials_csv
 from autopilot.result.stages import StageCost
 from autopilot.result.study import RATES, SCHEMA, MlflowRef, Status, StudyResult, speed_axis
-from autopilot.result.trial import Candidate, TrialRecord, TrialState
+from autopilot.result.trial import HELD_AGAIN, Candidate, TrialRecord, TrialState
 
 __all__ = [
+    "HELD_AGAIN",
     "NO_TIME_LEFT",
     "RATES",
     "SCHEMA",
@@ -27,6 +28,7 @@ __all__ = [
     "TrialRecord",
     "TrialState",
     "is_out_of_time",
+    "places",
     "recipe_text",
     "speed_axis",
     "trial_rows",

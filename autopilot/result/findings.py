@@ -81,6 +81,14 @@ class Relaxation:
     verified: bool
 
     @property
+    def text(self) -> str:
+        """What it would admit, in a sentence without its full stop."""
+        gives = ", ".join(f"{axis} {m.value:.4g}" for axis, m in self.objective.items() if m.value is not None)
+        word, sure = ("would", "as measured again") if self.verified else ("may", "as screened, not measured again")
+        moved = f"{self.limit.axis} {self.needed.text} in place of {self.limit.text}"
+        return f"{moved} {word} admit trial {self.number} ({gives}, {sure})"
+
+    @property
     def by(self) -> float:
         """How far the bound moves, as a share of itself; of a bound of 0, in its own unit."""
         return abs(self.needed.bound - self.limit.bound) / (abs(self.limit.bound) or 1.0)

@@ -36,7 +36,7 @@ def trial_rows(result: StudyResult) -> tuple[list[str], list[dict[str, Any]]]:
     Axes with a limit come first in the budget's order, then the objectives, then the others in alphabetical
     order, so that the same spec gives the same columns whatever its trials measured. ``verdict`` is the search's,
     ``verified`` that of the second measurement of those that had one. ``pareto`` is yes for trials on the front,
-    ``place`` best, nearest or fallback-1, fallback-2, … for those the result speaks about.
+    ``place`` what ``places`` says.
     """
     axes = _axes(result)
     related = {axis for t in result.trials for axis, m in t.measured.items() if m.ratio}
@@ -59,20 +59,31 @@ def trial_rows(result: StudyResult) -> tuple[list[str], list[dict[str, Any]]]:
         "sha256",
         "warnings",
     ]
-    places = _places(result)
+    said = places(result)
     rows = [{**dict.fromkeys(columns), **_row(trial)} for trial in result.trials]
     for row in rows:
         row["pareto"] = row["id"] in result.pareto and row["state"] != "duplicate"
-        row["place"] = places.get(row["number"])
+        row["place"] = said.get(row["number"])
     return columns, rows
 
 
-def _places(result: StudyResult) -> dict[int | None, str]:
-    """What the result says of some trials, by number."""
-    places = {rung.candidate.number: f"fallback-{place}" for place, rung in enumerate(result.fallbacks, 1)}
+def places(result: StudyResult) -> dict[int, str]:
+    """What became of the trials that the result speaks about, by number.
+
+    ``best``, ``nearest``, ``fallback-1``, …; ``front`` for other members of a front of several objectives;
+    ``baseline``; ``finalist`` for what held when it was measured again and wasn't chosen, ``finalist-not-held`` for
+    what wasn't shown to. The first of these that applies.
+    """
+    found: dict[int | None, str] = {}
+    for trial in result.trials:
+        if trial.was_finalist:
+            found[trial.number] = "finalist" if trial.held_again else "finalist-not-held"
+    found[result.baseline.number] = "baseline"
+    found |= {member.number: "front" for member in result.front}
+    found |= {rung.candidate.number: f"fallback-{place}" for place, rung in enumerate(result.fallbacks, 1)}
     if result.chosen is not None:
-        places[result.chosen.number] = "best" if result.best else "nearest"
-    return places
+        found[result.chosen.number] = "best" if result.best else "nearest"
+    return {number: place for number, place in found.items() if number is not None}
 
 
 def trials_csv(result: StudyResult) -> str:

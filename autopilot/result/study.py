@@ -102,7 +102,8 @@ class StudyResult:
     the first) ``front`` has the figures of the same variants. ``fallbacks`` are ordered, each faster than the
     one before. ``stages``: what each stage of the trials cost; ``ended``: why the search did. ``relaxations``
     are there only where nothing is known to fit, the smallest first. ``baseline_choice``:
-    what the baseline is, and why.
+    what the baseline is, and why. ``spec``: its file as seen from where the run was started; empty where there
+    was none, or an older version wrote the result.
     """
 
     status: Status
@@ -131,6 +132,7 @@ class StudyResult:
     stages: tuple[StageCost, ...] = ()
     ended: str = ""
     baseline_choice: BaselineChoice = field(default_factory=BaselineChoice)
+    spec: str = ""
 
     @property
     def objectives(self) -> tuple[str, ...]:
@@ -172,6 +174,7 @@ class StudyResult:
             "schema": SCHEMA,
             "status": self.status.value,
             "name": self.name,
+            "spec": self.spec or None,
             "objective": list(self.objectives) if self.more_objectives else self.objective,
             "baseline": self.baseline.to_json(),
             "baseline_choice": self.baseline_choice.to_json(),
@@ -237,6 +240,7 @@ class StudyResult:
             stages=tuple(StageCost.from_json(v) for v in value.get("stages", ())),
             ended=str(value.get("ended") or ""),
             baseline_choice=BaselineChoice.from_json(value.get("baseline_choice")),
+            spec=str(value.get("spec") or ""),
         )
 
     def text(self) -> str:

@@ -21,6 +21,10 @@ from autopilot.result.jsonable import (
     verdict_from_json,
     verdict_to_json,
 )
+from autopilot.words import counted
+
+# The reason of a finalist that held: what it is known by.
+HELD_AGAIN = "measured again: every limit holds"
 
 
 class TrialState(StrEnum):
@@ -32,7 +36,7 @@ class TrialState(StrEnum):
     DUPLICATE = "duplicate"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class TrialRecord:
     """One trial: what was tried, how far it came and what was measured.
 
@@ -60,6 +64,21 @@ class TrialRecord:
     def last_verdict(self) -> Verdict | None:
         """The verdict that counts: the second measurement's where there was one."""
         return self.verified or self.verdict
+
+    def __repr__(self) -> str:
+        # All of it is some 7 kB: a cell of a notebook that ends in a trial would be pages long.
+        judged = f", {self.verdict.overall.value}" if self.verdict else ""
+        return f"<trial {self.number}: {_variant(self.variant)}; {self.state.value} at {self.stage}{judged}>"
+
+    @property
+    def was_finalist(self) -> bool:
+        """Whether it was measured again, in fresh processes on held-back data."""
+        return self.stage == "verify"
+
+    @property
+    def held_again(self) -> bool:
+        """Whether every limit held when it was measured again."""
+        return self.was_finalist and self.reason == HELD_AGAIN
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -99,7 +118,7 @@ class TrialRecord:
         )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Candidate:
     """A variant the result speaks about by itself: the baseline, the winner, the nearest miss.
 
@@ -119,6 +138,10 @@ class Candidate:
     number: int | None = None
     stages: StageShares | None = None
     operators: OperatorTable | None = None
+
+    def __repr__(self) -> str:
+        judged = f"; {self.verdict.overall.value}" if self.verdict else ""
+        return f"<candidate, trial {self.number}: {_variant(self.variant)}{judged}>"
 
     @property
     def variant(self) -> Variant:
@@ -154,3 +177,10 @@ class Candidate:
             stages=StageShares.from_json(value["stages"]) if value.get("stages") else None,
             operators=OperatorTable.from_json(value["operators"]) if value.get("operators") else None,
         )
+
+
+def _variant(variant: Variant) -> str:
+    """Techniques and deployment, without parameters."""
+    d = variant.deployment
+    techniques = " > ".join(step.technique for step in variant.recipe.steps) or "as given"
+    return f"{techniques} on {d.provider}, {counted(d.threads, 'thread')}, batch {d.batch}"

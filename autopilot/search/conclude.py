@@ -14,7 +14,7 @@ from autopilot.errors import VariantFailed
 from autopilot.outputs import write_outputs
 from autopilot.profile import Interval, Measurement
 from autopilot.recipe import Variant
-from autopilot.result import Candidate, Fallback, FrontMember, StudyResult, TrialRecord
+from autopilot.result import HELD_AGAIN, Candidate, Fallback, FrontMember, StudyResult, TrialRecord
 from autopilot.search.decide import decide
 from autopilot.search.earlier import keep_earlier
 from autopilot.search.evaluator import Evaluator
@@ -26,6 +26,7 @@ from autopilot.search.outcome import Outcome
 from autopilot.search.outlook import ways_out
 from autopilot.search.ranking import Ranking
 from autopilot.search.relax import binding
+from autopilot.search.reporting import seen_from
 from autopilot.search.reserve import AFTER_S, verifying_s
 from autopilot.search.rivals import choice_of
 from autopilot.search.samples import beside_name, save_samples, verified_name
@@ -74,6 +75,7 @@ def conclude(
     result = StudyResult(
         status=found.status,
         name=problem.name,
+        spec=seen_from(Path.cwd(), problem.path),
         objective=problem.objective,
         more_objectives=problem.more_objectives,
         baseline=_baseline(evaluator, baseline),
@@ -304,7 +306,7 @@ def _with_verified(records: Sequence[TrialRecord], verification: Verification) -
     said = {number: f"failed when measured again: {reason}" for number, reason in verification.failed.items()}
     for v in verification.all:
         limits = ", ".join(f"{axis} {j.value}" for axis, j in v.verdict.per_limit.items() if j is not Judgement.IN)
-        said[v.record.number] = f"measured again: {limits or 'every limit holds'}"
+        said[v.record.number] = f"measured again: {limits}" if limits else HELD_AGAIN
     return [
         replace(r, stage="verify", reason=said[r.number], verified=again.get(r.number)) if r.number in said else r
         for r in records

@@ -11,6 +11,7 @@ from autopilot.profile import Measurement
 from autopilot.result import Binding, Relaxation, TrialRecord, TrialState
 from autopilot.search.outlook import past_baseline
 from autopilot.search.relax import needed
+from autopilot.words import counted, percent
 
 # Their intervals depend on the number of samples alone, not on the machine's noise.
 QUALITY_AXES = ("quality", "quality_drop")
@@ -35,8 +36,8 @@ def explain(
 
     ``nearest``: figures and verdict of the nearest miss; ``verified``: verdicts of the finalists' second measurement;
     ``relaxations``: the ways out where nothing fits; ``baseline``: why it is what it is, where there was a choice;
-    ``failed``: why finalists couldn't be measured again, by trial number; ``too_short``: why no variant was tried, where
-    the time was too short for any; the rest has nothing to say then.
+    ``failed``: why finalists couldn't be measured again, by trial number; ``too_short``: why no variant was tried,
+    where the time was too short for any; the rest has nothing to say then.
     """
     if too_short:
         return " ".join(p for p in (baseline, too_short, _left_out(left_out)) if p)
@@ -63,8 +64,7 @@ def _counts(records: Sequence[TrialRecord]) -> str:
     failures = Counter(r.failure.value for r in records if r.state is TrialState.FAILED and r.failure is not None)
     if failures:
         said.append("failed: " + ", ".join(f"{n} {name}" for name, n in failures.most_common()))
-    noun = "trial" if len(records) == 1 else "trials"
-    return f"{len(records)} {noun}, by the search's own figures: {', '.join(said)}."
+    return f"{counted(len(records), 'trial')}, by the search's own figures: {', '.join(said)}."
 
 
 def _left_out(reasons: Mapping[str, str]) -> str:
@@ -103,13 +103,7 @@ def _alone(binding: Sequence[Binding]) -> str:
 
 def _ways_out(relaxations: Sequence[Relaxation]) -> str:
     """Which limit, moved alone by how much, admits which variant."""
-    said = []
-    for r in relaxations:
-        gives = ", ".join(f"{axis} {m.value:.4g}" for axis, m in r.objective.items() if m.value is not None)
-        word, sure = ("would", "as measured again") if r.verified else ("may", "as screened, not measured again")
-        said.append(
-            f"{r.limit.axis} {r.needed.text} in place of {r.limit.text} {word} admit trial {r.number} ({gives}, {sure})"
-        )
+    said = [r.text for r in relaxations]
     return "Ways out, each by itself: " + "; ".join(said) + "." if len(said) > 1 else f"{said[0]}." if said else ""
 
 
@@ -189,7 +183,7 @@ def _miss(
             "search.measure_cap times more of them"
         )
     moved = needed(limit, measured)
-    value = f"{figures.value * 100:.3g}% of baseline" if limit.relative else f"{figures.value:.4g}"
+    value = f"{percent(figures.value)} of baseline" if limit.relative else f"{figures.value:.4g}"
     word = "misses" if judgement is Judgement.OUT else "is undecided on"
     text = f"{word} {limit.axis} {limit.text} at {value}"
     if moved is not None and past_baseline(limit, moved, own):

@@ -122,7 +122,7 @@ class Hunt:
                 return self._say(f"the machine is too unstable to measure on: {record.reason}")
         if self._exhausted and len(self._book.records) < self._trials:
             return self._say(self._exhausted)
-        return f"all {self._trials} trials were run"
+        return f"all {self._trials} trials were run" if self._trials != 1 else "its one trial was run"
 
     def _say(self, reason: str) -> str:
         self.watch.note(f"the search ends after {len(self._book.records)} of {self._trials} trials: {reason}")

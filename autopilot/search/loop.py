@@ -35,7 +35,15 @@ from autopilot.search.samples import save_samples
 from autopilot.search.shapes import first_runs
 from autopilot.search.state import RunState
 from autopilot.search.storage import logged_spec
-from autopilot.search.texts import against_budget, baseline_text, best_text, control_text, deployment_text, recipe_text
+from autopilot.search.texts import (
+    against_budget,
+    baseline_text,
+    best_text,
+    control_text,
+    deployment_text,
+    recipe_text,
+    variant_text,
+)
 from autopilot.tracking import Goal, Ruling, Tracker
 
 
@@ -108,6 +116,7 @@ class RunningStudy:
                 environment=self.setup.target.to_json(),
                 goals=[Goal(goal.axis, goal.maximize) for goal in self.ranking.goals],
                 run_id=self._state.mlflow_run,
+                naming=lambda variant: variant_text(variant, self.setup.space),
             )
             self._tracker.remember(self.book.records)
         except AutopilotError as exc:

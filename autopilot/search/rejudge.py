@@ -17,9 +17,10 @@ from autopilot.report.points import distinct, quality_rises, rises
 from autopilot.result import StudyResult, TrialRecord, TrialState
 from autopilot.search.ranking import Ranking
 from autopilot.search.samples import Samples, readings_in, samples_file, verified_name
+from autopilot.spec.source import nearest
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Rejudged:
     """Recorded figures under ``budget``.
 
@@ -35,6 +36,9 @@ class Rejudged:
     best: TrialRecord | None
     verified: bool
     unmeasured: Mapping[int, tuple[str, ...]]
+
+    def __repr__(self) -> str:
+        return f"<Rejudged: {self.text}>"
 
     @property
     def exit_code(self) -> int:
@@ -151,7 +155,7 @@ def _margin(given: Mapping[str, Any], where: str) -> float:
 def _limit(name: str, raw: Any, margin: float, *, where: str, result: StudyResult) -> Limit:
     found = plugins.find_axis(name)
     if found is None:
-        raise SpecError(f"{where}: unknown axis {name!r}.", f"There are: {', '.join(plugins.axis_names())}.")
+        raise SpecError(f"{where}: unknown axis {name!r}.", nearest(name, plugins.axis_names()))
     axis = found[1]
     if axis.name == "quality":
         axis = replace(axis, higher_is_better=quality_rises(result))

@@ -44,6 +44,17 @@ def try_report(result: StudyResult, folder: Path) -> str | None:
     return None
 
 
+def seen_from(folder: Path, file: Path) -> str:
+    """How ``file`` is named in ``folder``: relative to it where it lies in it; empty where there is no such file.
+
+    >>> seen_from(Path("/a"), Path("/a/no/such.yaml"))
+    ''
+    """
+    if not file.is_file():  # a problem that was given as a mapping
+        return ""
+    return str(file.relative_to(folder) if file.is_relative_to(folder) else file)
+
+
 def readings_of(result: StudyResult, folder: Path | None) -> Readings:
     """Latencies of the chosen variant and of the baseline beside it; without them, why there are none."""
     chosen = result.chosen

@@ -7,11 +7,12 @@ from collections.abc import Mapping, Sequence
 
 from autopilot.budget import Budget, Judgement, Limit
 from autopilot.profile import Control, Measurement
-from autopilot.recipe import Deployment, Recipe
+from autopilot.recipe import Deployment, Recipe, Variant
 from autopilot.result import TrialRecord
 from autopilot.search.finalists import line_up
 from autopilot.search.ranking import Ranking
 from autopilot.space import SearchSpace
+from autopilot.words import counted, percent
 
 # Said by the score itself, or 0 by definition.
 _OWN = ("quality", "quality_drop")
@@ -27,12 +28,20 @@ def recipe_text(recipe: Recipe, space: SearchSpace) -> str:
     return " > ".join(said) or "the model as given"
 
 
+def variant_text(variant: Variant, space: SearchSpace) -> str:
+    """Recipe and deployment of a trial as progress tells them, in one line."""
+    own = variant.deployment
+    # The baseline may be of a provider that the space doesn't have.
+    usual = space.default_deployment(own.provider) if own.provider in space.providers else own
+    return f"{recipe_text(variant.recipe, space)} on {deployment_text(own, usual)}"
+
+
 def deployment_text(deployment: Deployment, usual: Deployment) -> str:
     """Provider, threads, instances, a batch above 1 and its delay, and the options that aren't ``usual``."""
     common = dict(usual.options)
     said = [f"{k}={v}" for k, v in deployment.options if common.get(k) != v]
     batch = [f"batch {deployment.batch}"] if deployment.batch != 1 else []
-    threads = f"{deployment.threads} thread{'' if deployment.threads == 1 else 's'}"
+    threads = counted(deployment.threads, "thread")
     instances = [f"{deployment.instances} instances"] if deployment.instances != 1 else []
     delay = [f"up to {deployment.max_delay_ms:g} ms of delay"] if deployment.max_delay_ms else []
     return ", ".join([deployment.provider, *instances, threads, *batch, *delay, *said])
@@ -56,10 +65,9 @@ def baseline_text(
 
 def control_text(control: Control) -> str:
     """What the A/A reading found, in one line."""
-    return (
-        f"the same model in {control.pairs + 1} processes: medians up to {control.p50_percent:.2g}% apart, p99 up to "
-        f"{control.p99_percent:.2g}%; every interval carries that"
-    )
+    median, p99 = percent(control.p50_percent / 100, 2), percent(control.p99_percent / 100, 2)
+    processes = counted(control.pairs + 1, "process", "processes")
+    return f"the same model in {processes}: medians up to {median} apart, p99 up to {p99}; every interval carries that"
 
 
 def best_text(records: Sequence[TrialRecord], ranking: Ranking, budget: Budget, space: SearchSpace) -> str | None:
@@ -101,5 +109,5 @@ def _figure(measured: Measurement | None, limit: Limit | None) -> str:
     if math.isinf(measured.value):
         return "without end: overloaded"
     if limit is not None and limit.relative and measured.ratio is not None:
-        return f"{measured.ratio.value * 100:.3g}% of baseline"
+        return f"{percent(measured.ratio.value)} of baseline"
     return f"{measured.value:.3g}" if abs(measured.value) < 1000 else f"{measured.value:.0f}"

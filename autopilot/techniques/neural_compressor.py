@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 # Of the extra; neural-compressor alone brings neither torch nor torchao, and its torch part doesn't import then.
 _LIBRARIES = ("torch", "onnxscript", "neural_compressor", "torchao")
 # From a clone. With no constraints, pip on Linux takes a CUDA build of several GB.
-_INSTALL = "pip install -c constraints.txt '.[torch,inc]'"
+_INSTALL = "pip install -c constraints.txt -e '.[torch,inc]'"
 # Samples that the program is traced with: two, since torch takes one for a constant.
 _TRACED = 2
 # Samples on which the file is compared with what PyTorch answers.

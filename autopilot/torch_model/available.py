@@ -8,7 +8,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 INSTALL = (
-    "Install the extra, from a clone: pip install -c constraints.txt '.[torch]' (with no constraints, pip on Linux"
+    "Install the extra, from a clone: pip install -c constraints.txt -e '.[torch]' (with no constraints, pip on Linux"
     " takes a CUDA build of several GB)."
 )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from autopilot.budget import Limit
 from autopilot.profile import Measurement
 from autopilot.result import Candidate, StudyResult, recipe_text, speed_axis
+from autopilot.words import counted, percent, times
 
 _VERDICTS = {
     "in": "in budget",
@@ -24,18 +25,20 @@ def model_text(result: StudyResult) -> str:
 
 def best_why(result: StudyResult, chosen: Candidate) -> str:
     """Why the winner was chosen."""
-    text = f"the best {' and '.join(result.objectives)} of {len(result.trials)} trials"
+    text = f"the best {' and '.join(result.objectives)} of {counted(len(result.trials), 'trial')}"
     if chosen.speedup:
         s, axis = chosen.speedup, speed_axis(result.objectives)
         word = "as fast" if axis.startswith("latency_") else "as good"
-        text += f"; {axis}: {s.value:.2f} times {word} as {result.baseline_choice.text} ({s.low:.2f}..{s.high:.2f})"
+        text += f"; {axis}: {s.value:.2f} times {word} as {result.baseline_choice.text} ({times(s.low, s.high)})"
     return f"{text}. The budget: {result.rationale}" if result.rationale else f"{text}."
 
 
 def describe(result: StudyResult, chosen: Candidate, why: str) -> str:
     """A version's description, in Markdown: what, why, verdict."""
     d = chosen.deployment
-    runs = ", ".join([f"{d.provider}, {d.threads} thread(s), batch {d.batch}", *(f"{k} {v}" for k, v in d.options)])
+    runs = ", ".join(
+        [f"{d.provider}, {counted(d.threads, 'thread')}, batch {d.batch}", *(f"{k} {v}" for k, v in d.options)]
+    )
     verdict = _VERDICTS[chosen.verdict.overall.value] if chosen.verdict else "not judged"
     version = "" if result.budget_version is None else f" (budget version {result.budget_version})"
     rows = "\n".join(_row(limit, chosen) for limit in result.budget.limits)
@@ -56,7 +59,7 @@ def _figure(measured: Measurement | None, limit: Limit) -> str:
         return "not measured"
     if limit.relative and measured.ratio is not None:
         r = measured.ratio
-        return f"{r.value:.1%} of the baseline ({r.low:.1%}..{r.high:.1%})"
+        return f"{percent(r.value)} of the baseline ({percent(r.low)}..{percent(r.high)})"
     if measured.low is None or measured.high is None or measured.low == measured.high:
         return f"{measured.value:.4g}"
     return f"{measured.value:.4g} ({measured.low:.4g}..{measured.high:.4g})"

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
 from autopilot.profile import Interval, Measurement
-from autopilot.recipe import Deployment, Recipe, digest
+from autopilot.recipe import Deployment, Recipe, Variant, digest
 from autopilot.result import Candidate, StudyResult, TrialRecord, recipe_text
 
 # MLflow's limits, with room to spare: 6000 a parameter, 8000 a tag, 250 a name (3.17).
@@ -17,6 +17,8 @@ _LONGEST_NAME = 200
 
 RECORD_TAG = "autopilot.record"
 NUMBER_TAG = "number"
+# What became of the trial, as in trials.csv; set when the study is over.
+PLACE_TAG = "place"
 
 
 def cut(text: str, longest: int = _LONGEST) -> str:
@@ -24,9 +26,14 @@ def cut(text: str, longest: int = _LONGEST) -> str:
     return text if len(text) <= longest else text[: longest - 1] + "…"
 
 
-def run_name(record: TrialRecord) -> str:
-    """A trial's name in MLflow: its number and what was done."""
-    return cut(f"{record.number:03d} {recipe_text(record.variant.recipe)}", _LONGEST_NAME)
+def full_text(variant: Variant) -> str:
+    """A variant's recipe with every parameter."""
+    return recipe_text(variant.recipe)
+
+
+def run_name(record: TrialRecord, naming: Callable[[Variant], str] = full_text) -> str:
+    """A trial's name in MLflow: its number and what was done, as ``naming`` says it."""
+    return cut(f"{record.number:03d} {naming(record.variant)}", _LONGEST_NAME)
 
 
 def variant_params(recipe: Recipe, deployment: Deployment) -> dict[str, str]:

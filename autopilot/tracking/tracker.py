@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 from autopilot.budget import Budget
 from autopilot.contracts import Array
 from autopilot.errors import AutopilotError
-from autopilot.recipe import canonical
-from autopilot.result import MlflowRef, StudyResult, TrialRecord, trials_csv
+from autopilot.recipe import Variant, canonical
+from autopilot.result import MlflowRef, StudyResult, TrialRecord, places, trials_csv
 from autopilot.result.jsonable import plain
 from autopilot.temporary import temporary_folder
 from autopilot.tracking import fields
@@ -43,7 +43,7 @@ class Tracker:
     """
 
     def __init__(
-        self, client: MlflowClient, store: Store, *, name: str, experiment_id: str, run_id: str, goals: Sequence[Goal]
+        self, client: MlflowClient, store: Store, *, name: str, experiment_id: str, trials: TrialRuns, run_id: str
     ) -> None:
         self.name = name
         self.run_id = run_id
@@ -51,7 +51,7 @@ class Tracker:
         self._spec_sha256 = ""
         self._client = client
         self._experiment_id = experiment_id
-        self._trials = TrialRuns(client, experiment_id=experiment_id, run_id=run_id, goals=goals)
+        self._trials = trials
         self._retry_at = 0.0
         self._finished = False
 
@@ -66,12 +66,14 @@ class Tracker:
         goals: Sequence[Goal] = (),
         run_id: str | None = None,
         store: Store | None = None,
+        naming: Callable[[Variant], str] = fields.full_text,
     ) -> Tracker:
         """Open or make the experiment ``name`` and its parent run.
 
         ``goals`` are the objectives: the parent run's charts show how they improve, trial by trial.
         ``run_id`` is the run of an interrupted study: it is opened again, and its trials are known.
-        Where the store has no such run (any more), a new one is made.
+        Where the store has no such run (any more), a new one is made. ``naming`` says what a trial's run is called,
+        after its number: what tells it from others, at best.
 
         Raises:
             AutopilotError: the store can't be reached or opened.
@@ -88,7 +90,8 @@ class Tracker:
                     experiment_id, run_name=parent_name(name), tags=start_tags(environment, spec_sha256)
                 )
             info = run.info
-            tracker = cls(client, store, name=name, experiment_id=info.experiment_id, run_id=info.run_id, goals=goals)
+            at = {"experiment_id": info.experiment_id, "run_id": info.run_id}
+            tracker = cls(client, store, name=name, trials=TrialRuns(client, goals=goals, naming=naming, **at), **at)
             tracker._spec_sha256 = spec_sha256
             client.set_experiment_tag(info.experiment_id, VIEW_TAG, view_state(goals, budget.axes, info.run_id))
             if known:
@@ -157,6 +160,7 @@ class Tracker:
         self._trials.add(result.trials)
         self._flush()
         with translated(f"logging the study {self.name!r}"):
+            self._trials.place(places(result))
             ref = MlflowRef(self.store.shown, self.name, self.run_id)
             metrics = fields.study_metrics(result)
             model_id = None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from autopilot.result import TrialRecord, TrialState
@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from mlflow.entities import Run
     from mlflow.tracking import MlflowClient
 
+    from autopilot.recipe import Variant
+
 # MLflow takes at most 1000 metrics at once.
 _BATCH = 1000
 
@@ -25,7 +27,15 @@ class TrialRuns:
     A trial is known by its number: writing it again changes nothing, or updates its run where the record has changed.
     """
 
-    def __init__(self, client: MlflowClient, *, experiment_id: str, run_id: str, goals: Sequence[Goal]) -> None:
+    def __init__(
+        self,
+        client: MlflowClient,
+        *,
+        experiment_id: str,
+        run_id: str,
+        goals: Sequence[Goal],
+        naming: Callable[[Variant], str] = fields.full_text,
+    ) -> None:
         self.client = client
         self._experiment_id = experiment_id
         self._run_id = run_id
@@ -34,6 +44,8 @@ class TrialRuns:
         self._pointed: frozenset[int] = frozenset()  # trials whose points an earlier process logged
         self._runs: dict[int, tuple[str, str]] = {}  # trial number -> run id, digest of what it holds
         self._pending: dict[int, TrialRecord] = {}
+        self._places: dict[int, str] = {}
+        self._naming = naming
 
     def remember(self, records: Sequence[TrialRecord]) -> None:
         """Know trials that were written before: the charts go on from there."""
@@ -52,6 +64,16 @@ class TrialRuns:
             del self._pending[number]
         self._log_points()
 
+    def place(self, places: Mapping[int, str]) -> None:
+        """Tag each trial with its place in the result; a place of an earlier result that is no more is taken away."""
+        for number, (run_id, _) in self._runs.items():
+            now, before = places.get(number, ""), self._places.get(number, "")
+            if now and now != before:
+                self.client.set_tag(run_id, fields.PLACE_TAG, now)
+            elif before and not now:
+                self.client.delete_tag(run_id, fields.PLACE_TAG)
+        self._places = dict(places)
+
     def recall(self) -> None:
         """Learn which trials and points the parent run holds already, half-written ones included."""
         token: str | None = None
@@ -65,7 +87,9 @@ class TrialRuns:
             for run in found:
                 tags = run.data.tags
                 if fields.NUMBER_TAG in tags:
-                    self._runs[int(tags[fields.NUMBER_TAG])] = (run.info.run_id, _complete(run))
+                    number = int(tags[fields.NUMBER_TAG])
+                    self._runs[number] = (run.info.run_id, _complete(run))
+                    self._places[number] = tags.get(fields.PLACE_TAG, "")
             token = found.token
             if not token:
                 break
@@ -84,9 +108,8 @@ class TrialRuns:
             links = {"mlflow.parentRunId": self._run_id, **source_tags()}
             # All tags at once: each call to a database store costs two to four milliseconds. A run that is cut
             # off here is RUNNING, which tells it from a complete one.
-            run = self.client.create_run(
-                self._experiment_id, start_time=start_ms, tags=links | tags, run_name=fields.run_name(record)
-            )
+            name = fields.run_name(record, self._naming)
+            run = self.client.create_run(self._experiment_id, start_time=start_ms, tags=links | tags, run_name=name)
             run_id = run.info.run_id
             self._runs[record.number] = (run_id, "")
             logged_now: Mapping[str, str] = {}

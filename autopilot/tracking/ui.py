@@ -40,6 +40,8 @@ def start_ui(
     environment = {**ENVIRONMENT, **os.environ}
     # Background jobs (evaluations by language models) would hold several more processes in memory.
     environment.setdefault("MLFLOW_SERVER_ENABLE_JOB_EXECUTION", "false")
+    # What mlflow imports is deprecated by what it imports it from: nothing that a user could mend.
+    environment.setdefault("PYTHONWARNINGS", "ignore")
 
     def started(process: subprocess.Popen[bytes]) -> None:
         page = f"http://{HOST}:{port}" if empty else latest_runs(store, f"http://{HOST}:{port}")
@@ -65,7 +67,15 @@ def latest_runs(store: Store, address: str) -> str:
 def command(store: Store, port: int) -> list[str]:
     """The command line of the UI's server."""
     line = [sys.executable, "-m", "mlflow", "ui", "--host", HOST, "--port", str(port), "--workers", "1"]
-    line += ["--backend-store-uri", store.uri]
+    # Both stores, or it says that one was not given; a line a request would push our link off the screen.
+    line += [
+        "--backend-store-uri",
+        store.uri,
+        "--registry-store-uri",
+        store.uri,
+        "--uvicorn-opts",
+        "--log-level warning",
+    ]
     if store.artifacts is not None:
         location = store.artifacts.as_uri()
         line += ["--default-artifact-root", location, "--artifacts-destination", location]

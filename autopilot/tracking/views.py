@@ -24,7 +24,8 @@ def columns(axes: Sequence[str]) -> list[str]:
 
     ``axes``: the objectives, then the budget's.
     """
-    keys = ["tags.`verdict`", "tags.`state`", "params.`recipe`"]
+    # No recipe: a run's name says of it what tells trials apart, and stands in front of all columns.
+    keys = ["tags.`place`", "tags.`verdict`", "tags.`state`"]
     keys += [f"metrics.`{axis}`" for axis in dict.fromkeys(axes)]
     return [*keys, "params.`provider`", "params.`threads`", "tags.`failure`"]
 

@@ -21,6 +21,10 @@ from tests.models import cnn
 _DOTTED = re.compile(r"`(autopilot(?:\.[A-Za-z_]\w*)+)(?:\([^`]*\))?`")
 _FILE = re.compile(r"`((?:autopilot|tests|docs|examples|benchmarks|search_spaces)/[\w./-]+\.\w+)`")
 _TARGET = re.compile(r"`make ([a-z-]+)`")
+# What pip is told to install, over a line's end too; the clone itself is ``.`` or ``'.[extra]'``.
+_INSTALLS_CLONE = re.compile(
+    r"pip install((?:\s+-[-\w]+(?:\s+[\w./-]+\.txt)?)*)\s+['\"]?\.(?:\[[^\]]*\])?['\"]?(?=[\s`)\"]|$)"
+)
 
 
 def _load(path: Path) -> ModuleType:
@@ -197,3 +201,14 @@ def test_named_make_targets_exist(repository: Path, pages: dict[str, str]) -> No
 
     assert named
     assert named <= targets
+
+
+def test_clone_is_installed_editable_wherever_a_command_is_printed(repository: Path, pages: dict[str, str]) -> None:
+    """A plain install of the clone would put a copy in the place of ``make setup``'s, deaf to later edits."""
+    texts = pages | {str(p.relative_to(repository)): p.read_text("utf-8") for p in repository.glob("autopilot/**/*.py")}
+    found = {name: _INSTALLS_CLONE.findall(text) for name, text in texts.items()}
+    frozen = [name for name, options in found.items() if any("-e" not in o.split() for o in options)]
+
+    assert any(found.values()), "the pattern finds no command any more"
+    assert _INSTALLS_CLONE.findall("`pip install -c constraints.txt\n'.[torch,inc]'`") == [" -c constraints.txt"]
+    assert frozen == []

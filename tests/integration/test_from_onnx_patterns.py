@@ -10,7 +10,7 @@ import onnxruntime as ort
 import pytest
 from onnx import NodeProto
 
-torch = pytest.importorskip("torch", reason="the extra is missing: pip install -c constraints.txt '.[torch]'")
+torch = pytest.importorskip("torch", reason="the extra is missing: pip install -c constraints.txt -e '.[torch]'")
 
 from autopilot.torch_model import from_onnx  # noqa: E402
 from tests import models  # noqa: E402

@@ -10,8 +10,8 @@ import onnx
 import onnxruntime as ort
 import pytest
 
-pytest.importorskip("torchao", reason="the extra is missing: pip install -c constraints.txt '.[torch,inc]'")
-pytest.importorskip("torch", reason="the extra is missing: pip install -c constraints.txt '.[torch,inc]'")
+pytest.importorskip("torchao", reason="the extra is missing: pip install -c constraints.txt -e '.[torch,inc]'")
+pytest.importorskip("torch", reason="the extra is missing: pip install -c constraints.txt -e '.[torch,inc]'")
 
 from autopilot.contracts import BuildContext
 from autopilot.errors import Unsupported

@@ -14,7 +14,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-torch = pytest.importorskip("torch", reason="the extra is missing: pip install -c constraints.txt '.[torch]'")
+torch = pytest.importorskip("torch", reason="the extra is missing: pip install -c constraints.txt -e '.[torch]'")
 
 from autopilot.torch_model import Converted, from_onnx  # noqa: E402
 from autopilot.torch_model.compiled import _NO_MEMORY, _refuse, use_tf32  # noqa: E402

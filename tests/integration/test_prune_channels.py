@@ -11,7 +11,7 @@ import numpy as np
 import onnxruntime as ort
 import pytest
 
-torch = pytest.importorskip("torch", reason="the extra is missing: pip install -c constraints.txt '.[torch]'")
+torch = pytest.importorskip("torch", reason="the extra is missing: pip install -c constraints.txt -e '.[torch]'")
 pytest.importorskip("torch_pruning", reason="the extra torch lacks torch-pruning")
 
 from autopilot import plugins  # noqa: E402

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-torch = pytest.importorskip("torch", reason="the extra is missing: pip install -c constraints.txt '.[torch]'")
+torch = pytest.importorskip("torch", reason="the extra is missing: pip install -c constraints.txt -e '.[torch]'")
 pytest.importorskip("safetensors", reason="the extra torch lacks safetensors")
 
 from autopilot.bench.child import ChildLimits  # noqa: E402

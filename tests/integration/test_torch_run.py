@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import yaml
 
-torch = pytest.importorskip("torch", reason="the extra is missing: pip install -c constraints.txt '.[torch]'")
+torch = pytest.importorskip("torch", reason="the extra is missing: pip install -c constraints.txt -e '.[torch]'")
 
 from tests import torch_nets as nets  # noqa: E402
 from tests.integration.run_support import autopilot, in_process, result_of  # noqa: E402

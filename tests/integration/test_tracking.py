@@ -116,6 +116,21 @@ def test_study_is_one_parent_run_with_a_nested_run_a_trial(project: Path) -> Non
     assert (nested[2].data.tags["failure"], nested[2].info.status) == ("build_error", "FAILED")
 
 
+def test_trials_are_named_by_what_differs_and_tagged_with_their_place(project: Path) -> None:
+    """The winner is found in MLflow's table; what a later result says of a trial takes the place of what was said."""
+    result = fake_result()
+    result = replace(result, trials=tuple(replace(t, stage="profile") for t in result.trials))
+    tracker = start(result, naming=lambda variant: f"short {len(variant.recipe.steps)}")
+    tracker.finish(result, project)
+
+    first = children(tracker.run_id)
+    start(result, run_id=tracker.run_id).finish(replace(result, best=None, nearest=None), project)
+
+    assert [run.info.run_name for run in first] == ["000 short 0", "001 short 1", "002 short 1"]
+    assert [run.data.tags.get("place") for run in first] == ["baseline", "best", None]
+    assert [run.data.tags.get("place") for run in children(tracker.run_id)] == ["baseline", None, None]
+
+
 def course(run_id: str, metric: str) -> dict[int, list[float]]:
     """The points of a metric of a run, by step."""
     points: dict[int, list[float]] = {}

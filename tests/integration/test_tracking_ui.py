@@ -138,6 +138,18 @@ def test_port_outside_the_range_is_bad_input() -> None:
         start_ui(70000)
 
 
+def test_log_holds_no_line_a_request_and_no_warning_of_libraries(
+    ui: tuple[subprocess.Popen[bytes], int, Path],
+) -> None:
+    """Our link stays on the screen, however much is looked at."""
+    log = (ui[2] / "log").read_text()
+
+    assert "Deprecation" not in log
+    assert "INFO" not in log
+    assert "GET /" not in log
+    assert "not provided" not in log
+
+
 def test_server_store_has_a_ui_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     """With a tracking server there is nothing to start."""
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "https://mlflow.example.org")

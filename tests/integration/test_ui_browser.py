@@ -97,7 +97,7 @@ def test_link_opens_the_trials_with_the_budgets_columns(
     assert "shared view" in text
     assert "Error loading" not in text
     assert text.index("001 static_int8") < text.index("000 as given")
-    for column in ("quality_drop", "size_mb", "recipe"):
+    for column in ("quality_drop", "size_mb", "place", "best"):
         assert column in text
 
 

@@ -16,7 +16,7 @@ import pytest
 
 from autopilot import __version__
 from autopilot.cli import main
-from autopilot.errors import BaselineFailed, DataError, VariantFailed
+from autopilot.errors import BadInput, BaselineFailed, DataError, VariantFailed
 from autopilot.observer import Observer
 from autopilot.result import Status, StudyResult
 from autopilot.spec import Problem
@@ -311,6 +311,36 @@ def test_show_prints_a_folder_s_result_again(tmp_path: Path, capsys: pytest.Capt
     assert str(tmp_path / "nearest") in capsys.readouterr().out.replace("\n", "").replace(" ", "")
     assert main(["show", str(tmp_path / "result.json"), "--json"]) == 3
     assert capsys.readouterr().out == text
+
+
+def test_piped_tables_have_no_trailing_blanks(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """They can be pasted and compared: a table's cells are filled on a terminal alone."""
+    (tmp_path / "result.json").write_text(StudyResult.from_json(results.result()).text())
+
+    main(["show", str(tmp_path)])
+
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) > 10
+    assert [line for line in lines if line != line.rstrip()] == []
+
+
+@pytest.mark.parametrize(("name", "hint"), [("nosuch", "runs/NAME"), ("digits", "Did you mean runs/digits?")])
+def test_show_of_what_is_neither_folder_nor_run_speaks_of_both(
+    name: str, hint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Most often a folder was meant; in ``runs/`` it may be."""
+
+    def refuse(run_id: str) -> None:
+        raise BadInput(f"there is no run {run_id!r}.")
+
+    monkeypatch.setattr("autopilot.tracking.load_result", refuse)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs" / "digits").mkdir(parents=True)
+
+    assert main(["show", name]) == 2
+    said = capsys.readouterr().err
+    assert f"there is no folder {name} here" in said
+    assert hint in said
 
 
 def test_show_takes_an_mlflow_run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

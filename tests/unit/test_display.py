@@ -130,6 +130,39 @@ def test_lower_bound_of_zero_of_a_ratio_is_none() -> None:
     assert "54.4% or less" in shown(render_result(results.result(best=best)))
 
 
+def test_speedup_without_bounds_is_said_to_have_none() -> None:
+    """A bound of 0 would pretend that something is known of it."""
+    best = results.candidate("in", "best/model.onnx") | {"speedup": {"value": 0.93, "low": 0.0, "high": None}}
+
+    assert "0.93 times as fast as the baseline (no bounds)" in shown(render_result(results.result(best=best)))
+
+
+@pytest.mark.parametrize("status", ["in_budget", "no_fit"])
+def test_result_says_how_to_open_its_report_and_mlflows_page(tmp_path: Path, status: str) -> None:
+    """Nobody looks for what they aren't told of; a report that isn't there is not named."""
+    before = " ".join(shown(render_result(results.result(status), tmp_path), width=200).split())
+    (tmp_path / "report.html").write_text("")
+    text = " ".join(shown(render_result(results.result(status), tmp_path), width=200).split())
+    server = results.result(status)
+    server["mlflow"]["tracking_uri"] = "https://mlflow.here"
+
+    assert "report.html" not in before
+    assert f"report {tmp_path / 'report.html'}, a page for the browser" in text
+    assert "to be seen with: autopilot ui" in text
+    assert "to be seen at https://mlflow.here" in shown(render_result(server), width=200)
+
+
+def test_figures_and_counts_read_as_people_write_them() -> None:
+    """No exponents, and one trial is a trial."""
+    noise = {"p50_percent": 0.3, "p99_percent": 724.0, "pairs": 4}
+    whole = results.result(environment={"noise": noise}, trials=[{"number": 0}])
+
+    text = shown(render_result(whole))
+
+    assert "p99 720%, in 5 processes" in text
+    assert "1 trial in 183 s" in text
+
+
 @pytest.mark.parametrize("status", ["in_budget", "no_fit", "undecided"])
 def test_result_fits_80_columns(status: str) -> None:
     """No line is longer, and no axis or limit is cut."""
@@ -260,7 +293,7 @@ def test_plain_observer_writes_one_line_an_event() -> None:
 
     assert stream.getvalue().splitlines() == [
         "measuring the model as given",
-        "trial 3 (4 of 40, 2m5s left): static_int8(per_channel=True) on cpu, 1 thread",
+        "trial 3 (3 of 40 done, 2m5s left): static_int8(per_channel=True) on cpu, 1 thread",
         "trial 3: latency_p50_ms in, quality_drop in; best so far: latency_p50_ms 0.41, 40% of baseline",
         "note: the machine is noisy",
     ]
@@ -286,7 +319,7 @@ def test_end_of_a_trial_is_told_in_one_line(record: Ended, expected: str) -> Non
 
 
 def test_live_display_shows_trial_time_best_and_phase() -> None:
-    """Trial n of N, time left, what is being done now, the best so far."""
+    """How many of N are done, time left, what is being done now, the best so far."""
     clock = [0.0]
     observer = RichObserver(Console(file=io.StringIO(), force_terminal=True, width=80), clock=lambda: clock[0])
     observer.trial_started(3, 40, 125.0, "fuse", "cpu")
@@ -298,7 +331,7 @@ def test_live_display_shows_trial_time_best_and_phase() -> None:
     text = shown(observer.renderable())
     observer.finished()
 
-    for words in ("5 of 40", "1m left", "scoring", "static_int8 on cpu", "latency_p50_ms 0.41"):
+    for words in ("4 of 40 done", "1m left", "scoring", "static_int8 on cpu", "latency_p50_ms 0.41"):
         assert words in text
     assert "trial 3: latency_p50_ms in" in text
 

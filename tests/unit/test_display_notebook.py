@@ -52,11 +52,11 @@ def watched() -> list[Any]:
 
 
 def test_progress_in_a_notebook_is_one_output_updated_in_place() -> None:
-    """Each event replaces what was shown; while a trial runs, its number, time and what is done are told."""
+    """Each event replaces what was shown; while a trial runs: how many are done, the time, what happens now."""
     states = watched()
 
     assert "now: measuring the model as given" in repr(states[0])
-    assert "trial: 4 of 40" in repr(states[2])
+    assert "trials: 3 of 40 done" in repr(states[2])
     assert "now: building static_int8" in repr(states[2])
     assert "best: latency_p50_ms 0.41" in repr(states[3])
 

@@ -293,7 +293,7 @@ def test_result_has_the_front_and_the_winner_on_it(tmp_path: Path, monkeypatch: 
     columns, rows = trial_rows(result)
     assert {"pareto", "place"} <= set(columns)
     assert [r["pareto"] for r in rows] == [False, True, True, True, False]
-    assert rows[1]["place"] == "best"
+    assert [r["place"] for r in rows] == ["baseline", "best", "front", "front", None]
 
 
 def test_result_of_one_objective_has_a_string_and_fallbacks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,6 +12,7 @@ from autopilot.errors import BadInput
 from autopilot.profile import Interval, StageShare, StageShares
 from autopilot.report import Content, Readings, render_page, write_report
 from autopilot.result import Status, StudyResult
+from autopilot.search.reporting import seen_from
 from autopilot.testing import fake_result, unbounded
 from tests.report_support import HOSTILE, HOSTILE_NAME, Page, duplicate, hostile, readings, searched
 
@@ -29,7 +30,9 @@ def endings() -> list[StudyResult]:
     bare = replace(whole[1], best=None, nearest=None, trials=(), pareto=(), environment={}, explanation="")
     given = replace(whole[0], best=whole[0].baseline)
     unmeasured = replace(whole[1], trials=tuple(replace(t, measured={}, verdict=None) for t in whole[1].trials))
-    return [*whole, bare, given, unmeasured, unbounded(whole[0]), duplicate(whole[0]), searched(12)]
+    noise = {"p50_percent": 0.3, "p99_percent": 724.0, "pairs": 4}
+    one = replace(whole[1], trials=whole[1].trials[:1], environment={"noise": noise})
+    return [*whole, bare, given, unmeasured, one, unbounded(whole[0]), duplicate(whole[0]), searched(12)]
 
 
 @pytest.mark.parametrize("result", endings(), ids=range(len(endings())))
@@ -43,6 +46,7 @@ def test_page_is_well_formed_and_whole_whatever_is_missing(result: StudyResult, 
     ids = {attributes.get("id") for _, attributes in page.tags}
     assert {"budget", "latency", "trials", "environment", "reproduce"} <= ids
     assert not re.search(r"\b(nan|inf|None)\b", page.text)
+    assert not re.search(r"\b1 (?:trials|others|runs|limits|readings|samples|processes)\b|\de[+-]\d+%", page.text)
     assert not [a for _, attributes in page.tags for a in attributes.values() if a and re.search(r"\b(nan|inf)\b", a)]
 
 
@@ -180,3 +184,33 @@ def test_report_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="can't be written"):
         write_report(Content(fake_result()), tmp_path / "gone" / "page.html")
     assert [p.name for p in tmp_path.iterdir()] == ["page.html"]
+
+
+def test_commands_to_reproduce_name_the_spec_and_the_folder_as_they_were_given() -> None:
+    """They can be copied into a shell as they stand, whatever is in a path."""
+    result = replace(fake_result(), spec="my examples/digits/spec.yaml")
+
+    text = Page(render_page(Content(result, folder=f"runs/{result.name}"))).text
+    elsewhere = Page(render_page(Content(result, folder="out dir"))).text
+    unknown = Page(render_page(Content(fake_result()))).text
+
+    assert "autopilot run 'my examples/digits/spec.yaml' --fresh every" in text
+    assert f"autopilot check runs/{result.name}/best 'my examples/digits/spec.yaml'" in text
+    assert "autopilot run 'my examples/digits/spec.yaml' --fresh --out 'out dir'" in elsewhere
+    assert f"autopilot check runs/{result.name}/best SPEC" in unknown
+    assert "SPEC is its spec" in unknown
+    assert "spec.yaml" not in unknown
+
+
+@pytest.mark.parametrize(
+    ("given", "shown"),
+    [("examples/spec.yaml", "examples/spec.yaml"), ("../spec.yaml", "../spec.yaml"), ("no.yaml", "")],
+)
+def test_spec_is_named_as_seen_from_where_the_run_was_started(tmp_path: Path, given: str, shown: str) -> None:
+    """The path that a user typed; nothing for a spec that is no file."""
+    work = tmp_path / "work"
+    (work / "examples").mkdir(parents=True)
+    for file in (work / "examples" / "spec.yaml", tmp_path / "spec.yaml"):
+        file.write_text("name: x")
+
+    assert seen_from(work, work / given) == shown

@@ -20,9 +20,10 @@ from autopilot.report.importance import FEWEST_TRIALS, importance
 from autopilot.report.points import Mark, distinct, history, quality_rises, trade_off
 from autopilot.report.readings import CURVE_POINTS, ecdf, tail
 from autopilot.report.sections.budget import margin_left
-from autopilot.report.words import figure, percent, short_recipe, span, title, varied_parameters
+from autopilot.report.words import figure, short_recipe, span, title, varied_parameters
 from autopilot.result import StudyResult
 from autopilot.testing import fake_measured, fake_result, fake_trial, fake_variant
+from autopilot.words import percent
 from tests.report_support import Page, duplicate, searched
 
 finite = st.floats(-1e12, 1e12, allow_nan=False).filter(lambda v: v == 0 or abs(v) > 1e-9)

@@ -8,16 +8,20 @@ from pathlib import Path
 
 import pytest
 
+from autopilot.budget import Limit
 from autopilot.cli import main
 from autopilot.contracts import Stage
+from autopilot.needs import Lack, NotTried
 from autopilot.profile import LatencyReading, Profile
 from autopilot.profile.storage import save_record
-from autopilot.report import render_page
+from autopilot.report import Content, render_page
+from autopilot.report.html import escaped
+from autopilot.result import Binding, Fallback, Relaxation, StageCost, Status, StudyResult
 from autopilot.search import Study
 from autopilot.search import reporting as subject
 from autopilot.search.samples import WORK, Samples, samples_file
-from autopilot.testing import fake_result
-from tests.report_support import HOSTILE, hostile, readings, searched
+from autopilot.testing import fake_measurement, fake_result
+from tests.report_support import HOSTILE, Page, hostile, readings, searched
 
 
 def run_folder(folder: Path) -> Path:
@@ -152,20 +156,53 @@ def test_pareto_takes_any_two_axes(tmp_path: Path) -> None:
     assert sum(len(t.x) for t in figure.data if t.mode == "markers") == 40
 
 
-def test_page_takes_parts_that_a_result_may_add() -> None:
-    """Tables of whatever records are there; a result without them has none."""
-    from autopilot.report import Content
-    from autopilot.report.sections import extras
+def found_besides() -> StudyResult:
+    """A result in which nothing fits, with all that may be found besides a winner, and hostile names in it."""
+    result = fake_result(Status.NO_FIT)
+    assert result.nearest is not None
+    limits = [Limit("size_mb", 1.0), Limit("quality_drop", 0.0)]
+    needed = [Limit("size_mb", 1.25), Limit("quality_drop", 0.02)]
+    ways = tuple(
+        Relaxation(now, then, "abc", i, {"latency_p50_ms": fake_measurement("latency_p50_ms", 0.4)}, i == 1)
+        for i, (now, then) in enumerate(zip(limits, needed, strict=True), 1)
+    )
+    return replace(
+        result,
+        fallbacks=(Fallback(result.nearest, False, HOSTILE),),
+        binding=(Binding("size_mb", 5, 2, 3),),
+        relaxations=ways,
+        not_tried=(NotTried("technique", HOSTILE, Lack.LIBRARY, HOSTILE, "pip install it"),),
+        stages=(StageCost("build", 4, 8.0, 1, 2.0), StageCost("energy")),
+        explanation=f"All was out. Any one of these would do: {'; '.join(w.text for w in ways)}. Not tried: a.",
+    )
 
-    class Later:
-        fallbacks = ({"id": "abc", "speedup": {"value": 2.0, "low": 1.9, "high": 2.1}, "why": HOSTILE},)
-        stages = ({"stage": "build", "seconds": 3.5, "killed": 4},)
 
-    content = Content(fake_result())
-    assert extras.extra_sections(content) == []
-    made = "".join(extras.extra_sections(replace(content, result=Later())))  # type: ignore[arg-type]
+def test_page_tells_what_was_found_besides_in_plain_words() -> None:
+    """A table with a sentence for each, without words of the program's own; a result without them has none."""
+    page = Page(render_page(Content(found_besides())))
 
-    assert "1.9 to 2.1" in made
-    assert "killed" in made
-    assert "<script>" not in made
-    assert render_page(content)
+    for words in (
+        "If the winner is too slow",
+        "would have to be",
+        "25% higher",
+        "break it and keep all others",
+        "building the file 4 2.5 2 s of 4 trials from the cache 1 (25%)",
+        "pip install it",
+    ):
+        assert words in page.text, words
+    for word in ("kill", "sole", "price", "binding", "reading energy"):
+        assert word not in page.text.lower(), word
+    assert page.count("script") == 1
+    assert "extra-" not in render_page(Content(fake_result()))
+
+
+def test_ways_out_are_a_list_in_the_explanation() -> None:
+    """Each can be read by itself; what stands before and after them stays."""
+    result = found_besides()
+
+    text = render_page(Content(result))
+
+    items = [f"<li>{escaped(way.text)}</li>" for way in result.relaxations]
+    assert (
+        f'Any one of these would do:</p><ul class="note">{"".join(items)}</ul><p class="note">Not tried: a.</p>' in text
+    )

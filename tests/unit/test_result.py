@@ -19,12 +19,14 @@ from autopilot.errors import BadInput, Failure
 from autopilot.profile import Interval, Measurement
 from autopilot.recipe import Deployment, Recipe, Step, Variant, params_of
 from autopilot.result import (
+    HELD_AGAIN,
     Candidate,
     MlflowRef,
     Status,
     StudyResult,
     TrialRecord,
     TrialState,
+    places,
     recipe_text,
     trial_rows,
     trials_csv,
@@ -282,3 +284,27 @@ def test_empty_recipe_is_called_as_given() -> None:
 def test_registered_name_is_one_the_registry_takes(name: str, expected: str) -> None:
     """MLflow's registry refuses slashes, colons and bare dots."""
     assert fake_result(name=name).registered_name == expected
+
+
+def test_place_tells_what_became_of_a_finalist() -> None:
+    """Who held when it was measured again is told from who didn't; who never was a finalist has no place."""
+    result = fake_result()
+    baseline, winner, other = result.trials
+    held = replace(other, number=2, stage="verify", reason=HELD_AGAIN)
+    broke = replace(other, number=3, stage="verify", reason="measured again: latency_p50_ms out")
+    screened = replace(other, number=4, stage="profile", reason="")
+
+    found = places(replace(result, trials=(baseline, winner, held, broke, screened)))
+
+    assert found == {0: "baseline", 1: "best", 2: "finalist", 3: "finalist-not-held"}
+
+
+def test_records_are_short_in_a_notebook() -> None:
+    """What a cell shows fits a line; all of it is in ``to_json``."""
+    result = fake_result()
+    assert result.best is not None
+
+    for record in (*result.trials, result.best, result.baseline):
+        assert len(repr(record)) < 160
+    assert repr(result.best).startswith("<candidate, trial 1: static_int8 on cpu, 1 thread")
+    assert "; complete at verify, in>" in repr(result.trials[1])

@@ -61,7 +61,7 @@ def test_axis_that_nobody_measured_leaves_all_open(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("budget: {latncy: 1}", "unknown axis"),
+        ("budget: {latncy_p50_ms: 1}", "unknown axis .* Did you mean 'latency_p50_ms'"),
         ("budget: {size_mb: -1}", "negative"),
         ("[]", "no limits"),
         ("{", "YAML"),

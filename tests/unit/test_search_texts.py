@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from autopilot.recipe import Deployment, Recipe, Step
+from autopilot.recipe import Deployment, Recipe, Step, Variant
 from autopilot.search.ranking import Ranking
-from autopilot.search.texts import against_budget, baseline_text, best_text, deployment_text, recipe_text
+from autopilot.search.texts import against_budget, baseline_text, best_text, deployment_text, recipe_text, variant_text
 from autopilot.testing import FAKE_BUDGET, fake_measured, fake_measurement, fake_trial, fake_variant
 from tests.unit.search_support import SPACE
 
@@ -17,6 +17,15 @@ def test_recipe_names_only_what_is_not_the_default() -> None:
 
     assert recipe_text(usual, SPACE) == "slim > int8(kind=b)"
     assert recipe_text(Recipe(), SPACE) == "the model as given"
+
+
+def test_variant_is_told_in_one_line_whatever_its_provider() -> None:
+    """The baseline's may be none of the space's."""
+    recipe = Recipe((Step("int8", (("kind", "b"),)),))
+
+    assert variant_text(Variant(recipe, Deployment("elsewhere", 2, 1)), SPACE) == "int8(kind=b) on elsewhere, 2 threads"
+    usual = SPACE.default_deployment()
+    assert variant_text(Variant(Recipe(), usual), SPACE).startswith(f"the model as given on {usual.provider}, ")
 
 
 def test_deployment_names_only_what_is_unusual() -> None:

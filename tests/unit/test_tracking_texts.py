@@ -24,11 +24,11 @@ def test_description_says_what_why_and_the_verdict_of_each_limit() -> None:
     text = describe(result, result.best, best_why(result, result.best))
 
     assert "**What:** static_int8" in text
-    assert "cpu, 1 thread(s)" in text
+    assert "cpu, 1 thread, batch" in text
     assert "2.50 times as fast as the model as given" in text
     assert "The budget: a fake" in text
     assert "**Verdict:** in budget (budget version 3)" in text
-    assert "| latency_p50_ms <= 70% of baseline | 40.0% of the baseline" in text
+    assert "| latency_p50_ms <= 70% of baseline | 40% of the baseline" in text
     assert text.count("\n| ") == 1 + 1 + len(result.budget.limits)
 
 
@@ -57,7 +57,7 @@ def test_columns_are_the_objective_and_the_budget_once_each() -> None:
     keys = columns(["latency_p50_ms", "latency_p50_ms", "size_mb"])
 
     assert len(keys) == len(set(keys))
-    assert keys[:3] == ["tags.`verdict`", "tags.`state`", "params.`recipe`"]
+    assert keys[:3] == ["tags.`place`", "tags.`verdict`", "tags.`state`"]
     assert keys.index("metrics.`latency_p50_ms`") < keys.index("metrics.`size_mb`") < keys.index("params.`threads`")
 
 

@@ -71,7 +71,7 @@
       row.hidden = !wanted.every((w) => said.includes(w)) || (verdict.value !== "" && row.dataset.verdict !== verdict.value);
       if (!row.hidden) shown += 1;
     });
-    count.textContent = `${shown} of ${rows.length} trials`;
+    count.textContent = `${shown} of ${rows.length} ${rows.length === 1 ? "trial" : "trials"}`;
   };
   const keyed = rows.map((row, i) => [row, words[i]]);
   text.addEventListener("input", filter);

@@ -7,7 +7,8 @@ from collections.abc import Callable
 from autopilot.report.charts.frame import WIDE, drawn
 from autopilot.report.html import Html, el
 from autopilot.report.importance import Importance, Knob
-from autopilot.report.words import figure, percent, title
+from autopilot.report.words import figure, title
+from autopilot.words import counted, percent
 
 # More bars than this say that nothing else mattered.
 MOST_BARS = 8
@@ -30,7 +31,7 @@ def knob_chart(found: Importance) -> Html:
 
 
 def _tip(knob: Knob, say: Callable[[float], str]) -> str:
-    rows = [f"{v.value}: median {say(v.median)} ({v.trials} trials)" for v in knob.values]
+    rows = [f"{v.value}: median {say(v.median)} ({counted(v.trials, 'trial')})" for v in knob.values]
     return "\n".join([f"{knob.name}: chance explains as much in {percent(knob.by_chance, 2)} of cases", *rows])
 
 
@@ -39,7 +40,9 @@ def _bar(knob: Knob, top: float, room: float, *, tip: str, few: bool) -> Html:
     length = max(2.0, room * knob.explained)
     kind = "bar" if knob.is_clear else "bar unclear"
     said = "" if knob.is_clear else (", chance?" if few else ", may be chance")
-    name = el("text", knob.name, el("tspan", f"  {knob.trials} trials{said}", class_="faint"), x=0, y=top + _TEXT)
+    name = el(
+        "text", knob.name, el("tspan", f"  {counted(knob.trials, 'trial')}{said}", class_="faint"), x=0, y=top + _TEXT
+    )
     bar = el("rect", x=0.5, y=top + _TEXT + 7, width=length, height=9, rx=2, class_=kind)
     share = el("text", percent(knob.explained, 2), x=length + 8, y=top + _TEXT + 16, class_="value")
     return el("g", el("title", tip), name, bar, share, class_="tipped")

@@ -8,7 +8,8 @@ from autopilot.profile import Floats
 from autopilot.report.charts.frame import Frame, drawn, legend, line_sign, polyline
 from autopilot.report.html import Html, joined
 from autopilot.report.readings import Readings, ecdf, tail
-from autopilot.report.words import figure, percent
+from autopilot.report.words import figure
+from autopilot.words import percent
 
 # The distribution's picture ends where the slower of both has this share of its requests: the rest is the tail's.
 _SHOWN = 0.99

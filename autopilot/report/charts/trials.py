@@ -12,6 +12,7 @@ from autopilot.report.html import Html, el, joined
 from autopilot.report.points import Mark, Point, Step, history, rises, trade_off
 from autopilot.report.words import figure, title
 from autopilot.result import StudyResult
+from autopilot.words import counted
 
 # Bounds are drawn as far as this many times the range of the values.
 _NEAR = 3.0
@@ -52,7 +53,7 @@ def trade_off_chart(result: StudyResult) -> Html | None:
         body = [frame.grid(*titles), *_bounds(frame, limits), _front(frame, points)]
         body += [el("path", d=_bars(frame, p), class_=f"bars {p.mark.value}") for p in points if _has_bars(p)]
         body += [_trial(frame, p, (x_axis, y_axis)) for p in sorted(points, key=lambda p: (p.is_chosen, p.is_front))]
-        return frame.svg(*body, label=f"{len(points)} trials: {title(x_axis)} against {title(y_axis)}")
+        return frame.svg(*body, label=f"{counted(len(points), 'trial')}: {title(x_axis)} against {title(y_axis)}")
 
     return joined(drawn(make), legend(*shown))
 
@@ -135,7 +136,7 @@ def history_chart(result: StudyResult) -> Html | None:
             _best_line(frame, steps),
             *(_step(frame, s, result.objective) for s in steps),
         ]
-        return frame.svg(*body, label=f"{title(result.objective)} of {len(values)} trials in order")
+        return frame.svg(*body, label=f"{title(result.objective)} of {counted(len(values), 'trial')} in order")
 
     return joined(drawn(make), legend(*shown))
 

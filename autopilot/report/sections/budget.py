@@ -11,17 +11,8 @@ from autopilot.report.charts.gauge import gauge
 from autopilot.report.content import Content
 from autopilot.report.html import Html, el, joined
 from autopilot.report.sections.parts import facts, number, section, table, verdict
-from autopilot.report.words import (
-    DASH,
-    figure,
-    full_deployment,
-    full_recipe,
-    interval_of,
-    judged_on,
-    percent,
-    short_deployment,
-    span,
-)
+from autopilot.report.words import figure, full_deployment, full_recipe, interval_of, judged_on, short_deployment, span
+from autopilot.words import DASH, counted, percent
 
 # Axes that most readers ask for; the others are folded away.
 _ALWAYS = ("quality", "latency_p50_ms", "latency_p99_ms", "throughput_rps", "peak_memory_mb", "size_mb", "load_s")
@@ -56,7 +47,7 @@ def _row(limit: Limit, measured: Measurement | None) -> list[object]:
     value = say(found.value) if found is not None else DASH
     told = [figure(measured.value)] if limit.relative and measured is not None and found is not None else []
     if measured is not None and measured.n > 1:
-        told.append(f"{measured.n:,} {'samples' if limit.axis in _SCORES else 'readings'}")
+        told.append(counted(measured.n, "sample" if limit.axis in _SCORES else "reading"))
     between = span(found, relative=limit.relative)
     if measured is not None and measured.n == 1 and found is not None and found.low == found.high:
         between = "one reading"
@@ -109,7 +100,7 @@ def comparison_section(content: Content) -> Html | None:
     if content.is_baseline:  # nothing beside it
         heads = ["axis", "value"]
     body, rest = (table(heads, [rows[a][: len(heads)] for a in part], classes="compared") for part in (first, others))
-    more = el("details", el("summary", f"{len(others)} more axes"), rest, gone)
+    more = el("details", el("summary", counted(len(others), "more axis", "more axes")), rest, gone)
     parts = (body, more if others else gone, _facts(content))
     own = result.baseline_choice.text
     heading = own[0].upper() + own[1:] if content.is_baseline else f"Baseline and {name}"

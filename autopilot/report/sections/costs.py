@@ -9,8 +9,9 @@ from autopilot.report.charts.latency import distribution_chart, tail_chart
 from autopilot.report.content import Content
 from autopilot.report.html import Html, el
 from autopilot.report.sections.parts import number, section, table
-from autopilot.report.words import figure, percent
+from autopilot.report.words import figure
 from autopilot.result import Candidate
+from autopilot.words import counted, percent
 
 # The dearest rows of both sides; the others are one row, so that shares still add up.
 MOST_ROWS = 8
@@ -81,7 +82,7 @@ def _operators(tables: Mapping[str, OperatorTable]) -> Html:
     several = len({provider for _, provider, _ in keys}) > 1
     groups: list[tuple[object, list[Key]]] = [(_name(key, with_provider=several), [key]) for key in keys[:MOST_ROWS]]
     if keys[MOST_ROWS:]:
-        groups.append((f"{len(keys) - MOST_ROWS} others", keys[MOST_ROWS:]))
+        groups.append((counted(len(keys) - MOST_ROWS, "other"), keys[MOST_ROWS:]))
     rows = [
         [name, *(_together(side, group, total) for side, total in zip(sides, totals, strict=True))]
         for name, group in groups
@@ -94,7 +95,12 @@ def _together(side: Mapping[Key, OperatorCost], group: list[Key], total_s: float
     if not rows:
         return ""
     seconds = sum(row.seconds for row in rows)
-    return _share(seconds, seconds / total_s if total_s else 0.0, f"{sum(row.count for row in rows):.4g} runs")
+    return _share(seconds, seconds / total_s if total_s else 0.0, _runs(sum(row.count for row in rows)))
+
+
+def _runs(count: float) -> str:
+    """How often in a request: a fraction where not every request runs it."""
+    return counted(round(count), "run") if count == round(count) else f"{count:.4g} runs"
 
 
 def _share(seconds: float, share: float, more: str = "") -> Html:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from autopilot.report.content import Content
 from autopilot.report.html import Html, clean, el
 from autopilot.report.sections.parts import facts, section
 from autopilot.report.words import setting
+from autopilot.words import counted, percent
 
 _GIB = 2**30
 # Told in words of their own, or of no use to a reader.
@@ -57,22 +59,23 @@ def _said(value: Any) -> str:
 def _noise(noise: Mapping[str, Any]) -> str:
     """What the control found, in a sentence; the fields as they are where they aren't those of this version."""
     try:
-        median, p99, pairs = float(noise["p50_percent"]), float(noise["p99_percent"]), int(noise["pairs"])
+        median, p99, pairs = float(noise["p50_percent"]) / 100, float(noise["p99_percent"]) / 100, int(noise["pairs"])
     except (KeyError, TypeError, ValueError):
         return _said(noise)
-    apart = f"the same model in {pairs + 1} processes had medians up to {median:.2g}% apart, p99 up to {p99:.2g}%"
-    return f"{apart}; every interval carries that"
+    apart = f"medians up to {percent(median, 2)} apart, p99 up to {percent(p99, 2)}"
+    return f"the same model in {counted(pairs + 1, 'process', 'processes')} had {apart}; every interval carries that"
 
 
 def reproduce_section(content: Content) -> Html:
     """The commands that show, check and load this result again."""
-    result, folder = content.result, content.folder or "runs/NAME"
-    where = _quoted(folder)
-    lines = [("search again with the same spec", "autopilot run spec.yaml --fresh")]
+    result, folder = content.result, content.folder or f"runs/{content.result.name}"
+    where, spec = _quoted(folder), _quoted(result.spec) if result.spec else "SPEC"
+    usual = Path(folder) == Path("runs", result.name)
+    lines = [("search again with the same spec", f"autopilot run {spec} --fresh" + (f" --out {where}" * (not usual)))]
     lines.append(("every verdict again from the raw readings", f"autopilot show {where} --samples"))
     if content.chosen is not None:
         bundle = _quoted(f"{folder}/{content.chosen.artifact.rpartition('/')[0] or 'best'}")
-        lines.append((f"measure the {content.chosen_name} again", f"autopilot check {bundle} spec.yaml"))
+        lines.append((f"measure the {content.chosen_name} again", f"autopilot check {bundle} {spec}"))
         lines.append(("load it", f"python -c 'import autopilot; runner = autopilot.load({_python(bundle)})'"))
     shown = [el("li", text, el("pre", el("code", line))) for text, line in lines]
     rows: list[tuple[str, object]] = []
@@ -84,7 +87,9 @@ def reproduce_section(content: Content) -> Html:
         )
         rows.append(("MLflow", f"{model}experiment {result.mlflow.experiment}, run {result.mlflow.run_id}"))
         rows.append(("tracking store", result.mlflow.tracking_uri))
-    return section("reproduce", "How to reproduce it", el("ul", *shown, class_="steps"), facts(rows) if rows else None)
+    note = "Paths are as seen from the folder in which the run was started." + " SPEC is its spec." * (not result.spec)
+    parts = (el("ul", *shown, class_="steps"), facts(rows) if rows else None)
+    return section("reproduce", "How to reproduce it", *parts, note=note)
 
 
 def _quoted(path: str) -> str:

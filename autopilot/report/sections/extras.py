@@ -1,86 +1,121 @@
-"""What a later result may add: fallbacks, relaxations, the price of each stage. Shown where it is there."""
+"""What a search found besides: fallbacks, ways out, what turned variants away, what stages cost, what was left out."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping
 
-from autopilot.profile import Interval
+from autopilot.needs import NotTried
+from autopilot.profile import Measurement
 from autopilot.report.content import Content
 from autopilot.report.html import Html, el
-from autopilot.report.sections.parts import section, table
-from autopilot.report.words import DASH, figure, setting, span
+from autopilot.report.sections.parts import number, section, table
+from autopilot.report.words import figure, interval_of, short_recipe, span, title
+from autopilot.result import Fallback, StageCost, speed_axis
+from autopilot.words import DASH, counted, percent
 
-# Attribute of the result, heading, how it is to be read.
-_PARTS = (
-    ("fallbacks", "If the winner fails", "The next best variants that keep the budget, in order."),
-    ("relaxations", "What would fit", "By how much each limit would have to give."),
-    ("binding", "Which limits bind", ""),
-    ("not_tried", "Not tried", ""),
-    ("stages", "What each stage cost and turned away", ""),
-)
-# Long texts and nested records stand in the JSON; a table holds what can be read in one.
-_LONGEST = 120
+# Stages as trials keep their times, in words.
+_STAGES = {
+    "build": "building the file",
+    "load": "loading it in a fresh process",
+    "profile": "timing requests",
+    "energy": "reading energy",
+    "evaluate": "scoring the quality",
+}
 
 
 def extra_sections(content: Content) -> list[Html]:
-    """A table for each part that this result has, whatever its fields are called."""
-    found = []
-    for name, heading, note in _PARTS:
-        records = _records(getattr(content.result, name, None))
-        if records:
-            found.append(section(f"extra-{name}", heading, _table(records), note=note, is_wide=True))
-    return found
+    """A table for each of these that this result has something of."""
+    made = (_fallbacks(content), _ways_out(content), _turned_away(content), _not_tried(content), _stages(content))
+    return [one for one in made if one is not None]
 
 
-def _records(value: Any) -> list[dict[str, Any]]:
-    """``value`` as rows: a sequence of records, a mapping of names to records or figures, or nothing."""
-    if isinstance(value, Mapping):
-        return [{"name": k, **(_fields(v) or {"value": v})} for k, v in value.items()]
-    if isinstance(value, Sequence) and not isinstance(value, str):
-        return [_fields(item) or {"value": item} for item in value]
-    return []
+def _fallbacks(content: Content) -> Html | None:
+    """What a service may degrade to, in order."""
+    result = content.result
+    if not result.fallbacks:
+        return None
+    speed = speed_axis(result.objectives)
+    heads = ["place", "trial", "recipe", title(speed), "quality", "why"]
+    rows = [_rung(place, rung, speed, content) for place, rung in enumerate(result.fallbacks, 1)]
+    note = "What a service may degrade to under load, in this order: each is faster than the one before, and less good."
+    return section("extra-fallbacks", "If the winner is too slow", table(heads, rows), note=note, is_wide=True)
 
 
-def _fields(item: Any) -> dict[str, Any]:
-    """A record's fields; empty for what is none."""
-    as_json = getattr(item, "to_json", None)
-    found = as_json() if callable(as_json) else item
-    return {str(k): v for k, v in found.items()} if isinstance(found, Mapping) else {}
+def _rung(place: int, rung: Fallback, speed: str, content: Content) -> list[object]:
+    found = rung.candidate
+    why = rung.reason if rung.verified else f"{rung.reason} (by the search's figures alone)"
+    shown = short_recipe(found.recipe, content.varied)
+    figures = [_measured(found.measured, axis) for axis in (speed, "quality")]
+    return [str(place), str(found.number if found.number is not None else DASH), shown, *figures, why]
 
 
-def _table(records: Sequence[Mapping[str, Any]]) -> Html:
-    names = list(dict.fromkeys(name for record in records for name in record))
-    cells = [[_text(record.get(name)) for name in names] for record in records]
-    kept = [i for i in range(len(names)) if any(row[i] != DASH for row in cells)]
-    return table([names[i].replace("_", " ") for i in kept], [[row[i] for i in kept] for row in cells])
+def _measured(measured: Mapping[str, Measurement], axis: str) -> Html:
+    found = interval_of(measured.get(axis))
+    if found is None:
+        return number(DASH)
+    return number(figure(found.value), span(found) if found.low != found.high else None)
 
 
-def _text(value: Any) -> Html | str:
-    """A field in words: an interval with its bounds, settings in a line; a dash for what is too long for a table."""
-    if value is None:
-        return DASH
-    if isinstance(value, Mapping) and "value" in value:
-        return _interval(value)
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        text = _flat(value)
-        return text if text and len(text) <= _LONGEST else DASH
-    return figure(float(value))
+def _ways_out(content: Content) -> Html | None:
+    """The limits that would have to give, each alone."""
+    result = content.result
+    if not result.relaxations:
+        return None
+    rows = []
+    for r in result.relaxations:
+        gives = ", ".join(f"{title(axis)} {figure(m.value)}" for axis, m in r.objective.items() if m.value is not None)
+        sure = "" if r.verified else "by the search's figures alone"
+        moved = number(
+            r.needed.text, f"{percent(r.by)} {'higher' if r.limit.upper else 'lower'}" if r.limit.bound else ""
+        )
+        rows.append([el("code", r.limit.axis), r.limit.text, moved, f"trial {r.number}", number(gives or DASH, sure)])
+    heads = ["limit", "now", "would have to be", "then admits", "which gives"]
+    note = "Each change by itself lets a variant keep the budget, or may, where that was not measured again; the smallest first."
+    return section("extra-relaxations", "What would fit", table(heads, rows), note=note, is_wide=True)
 
 
-def _interval(value: Mapping[str, Any]) -> Html | str:
-    found = value["value"]
-    if not isinstance(found, (int, float)):
-        return DASH
-    low, high = value.get("low"), value.get("high")
-    if not isinstance(low, (int, float)) or not isinstance(high, (int, float)):
-        return figure(found)
-    return el("span", figure(found), el("small", span(Interval(found, low, high))))
+def _turned_away(content: Content) -> Html | None:
+    """How many variants each limit turned away."""
+    if not content.result.binding:
+        return None
+    heads = ["limit", "break it", "break it and keep all others", "break no other, as far as they were measured"]
+    rows = [[el("code", b.axis), str(b.out), str(b.sole), str(b.unknown)] for b in content.result.binding]
+    note = (
+        "How many variants certainly break each limit. A trial ends at the first limit that it breaks for certain, so "
+        "that the others are often not known."
+    )
+    return section("extra-binding", "What turned variants away", table(heads, rows), note=note, is_wide=True)
 
 
-def _flat(value: Any) -> str:
-    if isinstance(value, Mapping):
-        return ", ".join(f"{k} {_flat(v)}" for k, v in value.items())
-    if isinstance(value, Sequence) and not isinstance(value, str):
-        return ", ".join(_flat(v) for v in value)
-    return setting(value)
+def _stages(content: Content) -> Html | None:
+    """What each stage of a trial takes, and how many trials it ended."""
+    ran = [cost for cost in content.result.stages if cost.runs]
+    if not ran:
+        return None
+    heads = ["stage", "trials that reached it", "takes (s)", "ended there"]
+    note = (
+        "A trial goes through these stages and ends where it fails or is certain to break a limit. The seconds are the "
+        "mean of one trial, with what builds and scores from the cache took when they were made."
+    )
+    return section("extra-stages", "What each stage took", table(heads, map(_cost, ran)), note=note, is_wide=True)
+
+
+def _cost(cost: StageCost) -> list[object]:
+    ended = f"{cost.killed} ({percent(cost.kill_rate, 2)})" if cost.killed else "none"
+    saved = f"{figure(cost.saved_s, 2)} s of {counted(cost.runs, 'trial')} from the cache" if cost.saved_s else None
+    name = number(_STAGES.get(cost.stage, cost.stage))
+    return [name, str(cost.runs), number(figure(cost.price_s, 2), saved), ended]
+
+
+def _not_tried(content: Content) -> Html | None:
+    """What was left out of the space, and what would bring it."""
+    if not content.result.not_tried:
+        return None
+    rows = [_left_out(one) for one in content.result.not_tried]
+    note = "Techniques and providers of the space that could not be used here."
+    heads = ["name", "why", "what would bring it"]
+    return section("extra-not_tried", "Not tried", table(heads, rows), note=note, is_wide=True)
+
+
+def _left_out(one: NotTried) -> list[object]:
+    return [number(el("code", one.name), one.kind), one.reason, el("code", one.install) if one.install else ""]

@@ -9,7 +9,8 @@ from autopilot.report.html import Html, el
 from autopilot.report.importance import FEWEST_TRIALS, Importance, importance
 from autopilot.report.points import distinct, trade_off
 from autopilot.report.sections.parts import section, table
-from autopilot.report.words import figure, percent, title
+from autopilot.report.words import figure, title
+from autopilot.words import counted, percent
 
 
 def trade_off_section(content: Content) -> Html | None:
@@ -22,7 +23,7 @@ def trade_off_section(content: Content) -> Html | None:
     left_out = len(distinct(result)) - len(trade_off(result, *axes))
     note = "Figures of the search, with their 95% intervals; point at a trial for its recipe."
     if left_out:
-        note += f" {left_out} trials ended before both were known."
+        note += f" {counted(left_out, 'trial')} ended before both were known."
     return section("pareto", f"{title(axes[0])} against {title(axes[1])}", chart, note=note)
 
 
@@ -49,9 +50,9 @@ def _knobs(found: Importance, name: str, *, is_wide: bool) -> Html:
         why = f"it takes {FEWEST_TRIALS} trials that differ; with a figure there are {found.trials}"
         return section(name, heading, el("p", f"Not shown: {why}.", class_="note"), is_wide=is_wide)
     note = (
-        f"How much of the differences between {found.trials} trials goes with a setting, beyond what chance gives; "
-        "settings are compared between trials of the same techniques. Outlined: chance alone explains as much in more "
-        "than 5% of cases."
+        f"How much of the differences between {counted(found.trials, 'trial')} goes with a setting, beyond what chance "
+        "gives; settings are compared between trials of the same techniques. Outlined: chance alone explains as much "
+        "in more than 5% of cases."
     )
     more = el("details", el("summary", "Figures by value"), _values(found))
     return section(name, heading, knob_chart(found), more, note=note, is_wide=is_wide)

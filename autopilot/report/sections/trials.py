@@ -11,18 +11,17 @@ from autopilot.report.html import Html, el, joined
 from autopilot.report.points import Mark, mark_of
 from autopilot.report.sections.parts import section, table
 from autopilot.report.words import (
-    DASH,
     figure,
     full_deployment,
     full_recipe,
     interval_of,
-    percent,
     settings,
     short_deployment,
     span,
     title,
 )
 from autopilot.result import StudyResult, TrialRecord, TrialState
+from autopilot.words import DASH, counted, percent
 
 # Axes beside the limited ones that tell trials apart.
 _USUAL = ("quality", "size_mb")
@@ -52,7 +51,11 @@ def trials_section(content: Content) -> Html:
     )
     note = "Settings that differ between trials; point at a variant for all of them. Figures are those of the search."
     scroll = el("div", whole, class_="scroll", tabindex=0, role="region", aria_label="all trials")
-    return section("trials", f"All {len(result.trials)} trials", controls, scroll, note=note, is_wide=True)
+    return section("trials", _heading(len(result.trials)), controls, scroll, note=note, is_wide=True)
+
+
+def _heading(trials: int) -> str:
+    return f"All {counted(trials, 'trial')}" if trials != 1 else "The only trial"
 
 
 def _choice(result: StudyResult) -> Html:

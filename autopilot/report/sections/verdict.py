@@ -7,6 +7,7 @@ from autopilot.report.content import Content
 from autopilot.report.html import Html, el, joined
 from autopilot.report.words import duration, figure, interval_of, short_deployment, short_recipe, span, title
 from autopilot.result import Status
+from autopilot.words import counted, times
 
 _BANNERS = {
     Status.IN_BUDGET: ("✓", "in budget", "in"),
@@ -30,18 +31,29 @@ def header(content: Content) -> Html:
         what = joined(el("b", "Recipe: "), recipe, ". ", el("b", "Deployment: "), deployment, ".")
         parts.append(el("p", what, class_="recipe"))
     if result.explanation:
-        parts.append(el("p", result.explanation, class_="note"))
+        parts += _explained(content)
     if result.rationale:
         version = f" (version {result.budget_version})" if result.budget_version is not None else ""
         parts.append(el("p", f"Why this budget{version}: {result.rationale}", class_="note"))
     return el("header", *parts)
 
 
+def _explained(content: Content) -> list[Html]:
+    """Why it ended as it did; several ways out become a list in the place of a sentence of many lines."""
+    result = content.result
+    ways = [r.text for r in result.relaxations]
+    before, found, after = result.explanation.partition("; ".join(ways) + ".") if len(ways) > 1 else ("", "", "")
+    if not found:
+        return [el("p", result.explanation, class_="note")]
+    parts: list[Html] = [el("p", before.rstrip(), class_="note"), el("ul", *(el("li", w) for w in ways), class_="note")]
+    return [*parts, el("p", after.strip(), class_="note")] if after.strip() else parts
+
+
 def sentence(content: Content) -> str:
     """The verdict in one sentence or two."""
     result, chosen = content.result, content.chosen
     limits = len(result.budget.limits)
-    every = "its one limit" if limits == 1 else f"all {limits} limits"
+    every = "its one limit" if limits == 1 else f"all {counted(limits, 'limit')}"
     if result.is_too_short:
         return "Undecided: no variant was tried, since time was up when the baseline was measured."
     if chosen is None:
@@ -78,7 +90,7 @@ def _won(content: Content) -> str:
     if speedup is None:
         return ""
     word = "fast" if content.result.objective.startswith("latency_") else "good"
-    between = f", {speedup.low:.2f} to {speedup.high:.2f}" if speedup.low != speedup.high else ""
+    between = f", {times(speedup.low, speedup.high, ' to ')}" if speedup.low != speedup.high else ""
     return f" and is {speedup.value:.2f} times as {word} as the baseline ({content.result.objective}{between})"
 
 
@@ -89,12 +101,14 @@ def _tiles(content: Content) -> Html:
     if chosen is not None:
         speedup = chosen.speedup
         if speedup is not None:
-            shown.append(("against the baseline", f"{speedup.value:.2f}×", f"{speedup.low:.2f} to {speedup.high:.2f}"))
+            shown.append(("against the baseline", f"{speedup.value:.2f}×", times(speedup.low, speedup.high, " to ")))
         for axis in dict.fromkeys((result.objective, "quality", "size_mb")):
             found, base = interval_of(chosen.measured.get(axis)), interval_of(result.baseline.measured.get(axis))
             if found is not None:
                 beside = f"baseline {figure(base.value)}" if base is not None else span(found)
                 shown.append((title(axis), figure(found.value), beside))
-    shown.append(("trials", str(len(result.trials)), f"in {duration(result.elapsed_s)}"))
+    shown.append(
+        ("trials" if len(result.trials) != 1 else "trial", str(len(result.trials)), f"in {duration(result.elapsed_s)}")
+    )
     tiles = [el("div", el("dt", name), el("dd", value, el("small", below))) for name, value, below in shown]
     return el("dl", *tiles, class_="tiles")
