@@ -53,8 +53,7 @@ def conclude(
 
     ``ended`` says why the search did.
     """
-    setup = evaluator.setup
-    problem = setup.problem
+    setup, problem = evaluator.setup, evaluator.setup.problem
     evaluator.allowance.deadline = None
     searched_s = time.monotonic() - started
     choice = choice_of(evaluator, records)
@@ -67,11 +66,10 @@ def conclude(
     baseline, own = _take_costs(evaluator, chosen)
     members = _front(records, found.verification, ranking) if ranking.further else ()
     variants = judged(records, found.verification)
-    turned_away = binding([v.verdict for v in variants], problem.budget)
     relaxed = () if found.winner else ways_out(variants, problem.budget, ranking, held_back=setup.splits.test.n)
     too_short = "" if found.winner else too_short_text(evaluator, records, ended, searched_s)
     not_tried = (*setup.space.not_tried, *untried(setup.space, records, ended, setup.target))
-    late = overrun(problem.search.timeout_s, searched_s, time.monotonic() - started)
+    warnings = _warnings(evaluator, records, (baseline, own), _number(chosen))
     result = StudyResult(
         status=found.status,
         name=problem.name,
@@ -86,7 +84,7 @@ def conclude(
         front=members,
         fallbacks=tuple(_fallback(i, rung, ranking) for i, rung in enumerate(found.rungs, 1)),
         comparisons=found.comparisons,
-        binding=turned_away,
+        binding=(turned_away := binding([v.verdict for v in variants], problem.budget)),
         relaxations=relaxed,
         not_tried=not_tried,
         stages=stage_costs(records),
@@ -108,8 +106,8 @@ def conclude(
         ),
         budget=problem.budget,
         environment=_environment(evaluator),
-        elapsed_s=time.monotonic() - started,
-        warnings=(*_warnings(evaluator, records, (baseline, own), _number(chosen)), *late),
+        elapsed_s=(elapsed_s := time.monotonic() - started),
+        warnings=(*warnings, *overrun(problem.search.timeout_s, searched_s, elapsed_s)),
         budget_version=problem.version,
         rationale=problem.rationale or None,
     )

@@ -249,7 +249,7 @@ def test_every_test_model_gets_a_spec_that_the_parser_accepts(tmp_path: Path) ->
     [
         ((N, 8, 8, 1), "after the sample dimension it does not fit the model's input 'image'"),
         ((N, 1, 28, 28), "after the sample dimension it does not fit the model's input 'image'"),
-        ((N - 5, 1, 8, 8), f"{N - 5} samples where the file has {N}"),
+        ((N - 5, 1, 8, 8), f"in the same file has {N}."),
     ],
 )
 def test_data_that_a_run_refuses_is_remarked_on_in_its_words(

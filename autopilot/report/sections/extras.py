@@ -70,7 +70,10 @@ def _ways_out(content: Content) -> Html | None:
         )
         rows.append([el("code", r.limit.axis), r.limit.text, moved, f"trial {r.number}", number(gives or DASH, sure)])
     heads = ["limit", "now", "would have to be", "then admits", "which gives"]
-    note = "Each change by itself lets a variant keep the budget, or may, where that was not measured again; the smallest first."
+    note = (
+        "Each change by itself lets a variant keep the budget, or may, where that was not measured again; the smallest "
+        "step first."
+    )
     return section("extra-relaxations", "What would fit", table(heads, rows), note=note, is_wide=True)
 
 
