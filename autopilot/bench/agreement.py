@@ -90,7 +90,8 @@ class FirstRuns:
 
         named = dict(zip(self._names, outputs, strict=True))
         # Copies: a session whose memory is bound writes over it.
-        found = {name: np.array(v) for name, v in named.items() if v.ndim and v.shape[0] == size}
+        arrays = {name: v for name, v in named.items() if isinstance(v, np.ndarray)}  # no sequences
+        found = {name: v.copy() for name, v in arrays.items() if v.ndim and v.shape[0] == size}
         both = min(size, self._size)
         if both:
             now, before = ({name: v[:both] for name, v in answers.items()} for answers in (found, self._answers))
