@@ -13,6 +13,7 @@ from autopilot.cache.code import code_digest
 from autopilot.contracts import Axis, Meter, Metric, Provider, Technique
 from autopilot.errors import AutopilotError
 from autopilot.plugin_files import forget_file, forget_module, load_file, name_file, named_files
+from autopilot.recipe import DEPLOYMENT_KEYS, STEP_KEYS
 
 if TYPE_CHECKING:
     from autopilot.spec import Vocabulary
@@ -50,6 +51,23 @@ def _scan(kind: str, attribute: str) -> dict[str, Any]:
         if name in found:
             raise AutopilotError(f"two plug-ins in {kind} are called {name!r} ({file}).", "Rename one.")
         found[name] = declared
+    return found
+
+
+def _named_apart(found: dict[str, Any], kind: str, word: str, taken: tuple[str, ...]) -> dict[str, Any]:
+    """``found``, whose parameters have no name that a recipe or a deployment has for itself.
+
+    Raises:
+        AutopilotError: one has: in ids, records and bundles its value would stand in the other's place.
+    """
+    for name, plugin in found.items():
+        for parameter in plugin.parameters:
+            if parameter in taken:
+                raise AutopilotError(
+                    f"the {kind} {name!r} has {word} called {parameter!r}, which would be taken for the "
+                    f"{'deployment' if kind == 'provider' else 'step'}'s own.",
+                    f"Rename it; these names are taken: {', '.join(taken)}.",
+                )
     return found
 
 
@@ -94,13 +112,13 @@ def _list_anew() -> None:
 @cache
 def techniques() -> dict[str, Technique]:
     """Every technique by name."""
-    return _scan("techniques", "TECHNIQUE")
+    return _named_apart(_scan("techniques", "TECHNIQUE"), "technique", "a parameter", STEP_KEYS)
 
 
 @cache
 def providers() -> dict[str, Provider]:
     """Every provider by name."""
-    return _scan("providers", "PROVIDER")
+    return _named_apart(_scan("providers", "PROVIDER"), "provider", "an option", DEPLOYMENT_KEYS)
 
 
 @cache

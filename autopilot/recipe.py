@@ -10,6 +10,10 @@ from typing import Any
 
 from autopilot.domain import Scalar
 
+# Keys of a recipe's step and of a deployment that are their own: a parameter of that name would overwrite them.
+STEP_KEYS = ("technique",)
+DEPLOYMENT_KEYS = ("provider", "threads", "batch", "max_delay_ms", "instances")
+
 Params = tuple[tuple[str, Scalar], ...]
 
 
@@ -40,7 +44,7 @@ class Step:
 
     @classmethod
     def from_json(cls, value: Mapping[str, Scalar]) -> Step:
-        rest = {k: v for k, v in value.items() if k != "technique"}
+        rest = {k: v for k, v in value.items() if k not in STEP_KEYS}
         return cls(str(value["technique"]), params_of(rest))
 
 
@@ -107,8 +111,7 @@ class Deployment:
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Deployment:
-        own = ("provider", "threads", "batch", "max_delay_ms", "instances")
-        rest = {k: v for k, v in value.items() if k not in own}
+        rest = {k: v for k, v in value.items() if k not in DEPLOYMENT_KEYS}
         delay_ms, instances = float(value.get("max_delay_ms", 0.0)), int(value.get("instances", 1))
         return cls(
             str(value["provider"]), int(value["threads"]), int(value["batch"]), params_of(rest), delay_ms, instances

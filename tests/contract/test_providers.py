@@ -14,7 +14,7 @@ from autopilot.build.cache import complete
 from autopilot.contracts import Provider, TellsKernels, facts_of
 from autopilot.domain import Choice
 from autopilot.errors import Unsupported, VariantFailed
-from autopilot.recipe import Deployment, params_of
+from autopilot.recipe import DEPLOYMENT_KEYS, Deployment, params_of
 from autopilot.target import Target
 
 PROVIDERS = sorted(plugins.providers().items())
@@ -65,6 +65,16 @@ def test_parameters_contain_their_defaults(name: str, provider: Provider) -> Non
     """A space that names none must sample something valid."""
     for domain in provider.parameters.values():
         assert domain.contains(domain.default)
+
+
+@each_provider
+def test_deployment_comes_back_as_it_was_with_every_option(name: str, provider: Provider) -> None:
+    """No option is called like a part of the deployment, whose place it would take in ids, records and bundles."""
+    options = params_of({parameter: domain.default for parameter, domain in provider.parameters.items()})
+    deployment = Deployment(name, 3, 5, options, 2.5, 2)
+
+    assert Deployment.from_json(deployment.to_json()) == deployment
+    assert len(deployment.to_json()) == len(DEPLOYMENT_KEYS) + len(options)
 
 
 def test_the_cpu_is_always_usable() -> None:

@@ -8,7 +8,9 @@ from types import SimpleNamespace
 import pytest
 
 from autopilot import plugins
+from autopilot.domain import Choice
 from autopilot.errors import AutopilotError
+from autopilot.testing import FakeProvider
 
 
 def with_entry(monkeypatch: pytest.MonkeyPatch, entry: object) -> None:
@@ -47,3 +49,24 @@ def test_plug_in_of_another_package_is_found(monkeypatch: pytest.MonkeyPatch) ->
     with_entry(monkeypatch, EntryPoint("mine", "autopilot.meters.size", "autopilot.meters"))
 
     assert plugins._scan("meters", "METER")["mine"].name == "size"
+
+
+@pytest.mark.parametrize("option", ["provider", "threads", "batch", "max_delay_ms", "instances"])
+def test_option_called_like_a_part_of_the_deployment_is_refused(monkeypatch: pytest.MonkeyPatch, option: str) -> None:
+    """It would stand in that part's place in ids, records and bundles, and be lost when they are read."""
+    acme = FakeProvider("acme", parameters={option: Choice((8, 1))})
+    monkeypatch.setattr(plugins, "_scan", lambda kind, attribute: {"acme": acme})
+
+    with pytest.raises(AutopilotError, match=f"'acme' has an option called '{option}'") as caught:
+        plugins.providers.__wrapped__()
+
+    assert "Rename it" in caught.value.hint
+
+
+def test_parameter_called_like_a_part_of_the_step_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The technique's own name, in recipes."""
+    mine = SimpleNamespace(name="mine", parameters={"technique": Choice((1, 2))})
+    monkeypatch.setattr(plugins, "_scan", lambda kind, attribute: {"mine": mine})
+
+    with pytest.raises(AutopilotError, match="parameter called 'technique'"):
+        plugins.techniques.__wrapped__()

@@ -24,7 +24,7 @@ def space(**providers: dict[str, Domain]) -> SearchSpace:
 
 
 TWO = space(vino={"level": Choice(("a", "b"))})
-SEARCH = SearchSpec(trials=60, timeout_s=600.0)
+SEARCH = SearchSpec(trials=24, timeout_s=600.0)
 
 
 def absent(variant: Variant) -> Facts:
@@ -55,7 +55,7 @@ def test_provider_that_can_not_be_loaded_is_left_out_after_the_model_as_given(tm
 
 def test_run_with_the_provider_in_order_tries_what_another_could_not_load(tmp_path: Path) -> None:
     """A study that goes on, or is shared, must not believe one environment's trouble."""
-    storage = SearchSpec(trials=60, timeout_s=600.0, storage=f"sqlite:///{tmp_path / 'shared.db'}")
+    storage = SearchSpec(trials=24, timeout_s=600.0, storage=f"sqlite:///{tmp_path / 'shared.db'}")
     first, _ = run(tmp_path / "a", absent, space=TWO, search=replace(storage, trials=6))
     second, _ = run(tmp_path / "b", healthy, space=TWO, search=storage)
 

@@ -14,6 +14,7 @@ from autopilot.target import Target
 
 TARGET = Target.detect()
 NAME = "no_such_runtime"
+pytestmark = pytest.mark.integration
 
 
 @pytest.fixture(autouse=True)
