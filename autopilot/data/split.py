@@ -61,6 +61,15 @@ class Split:
         name = self._meta["label"]
         return self._arrays[name] if name is not None else None
 
+    def whole_numbers(self) -> dict[str, Array]:
+        """Stored input arrays of integers, shape (n, ...) each, memory-mapped: what may be indices into a table.
+
+        Pixels (bytes of three dimensions or more) are none.
+        """
+        label, used = self._meta["label"], {m.source for m in self.inputs}
+        mine = {k: a for k, a in self._arrays.items() if k != label or k in used}
+        return {k: a for k, a in mine.items() if a.dtype.kind in "iu" and (a.dtype.itemsize > 1 or a.ndim < 3)}
+
     @cached_property
     def preprocess(self) -> Hook | None:
         reference = self._meta["preprocess"]

@@ -53,7 +53,7 @@ def render_check(check: Mapping[str, Any]) -> Group:
     if check.get("failure"):
         parts.append(Text(f"it failed ({check['failure']}): {check['reason']}"))
     parts += ["", _limits({"budget": check["budget"]}, check, "model")]
-    parts += _below(check["budget"], check)
+    parts += [*_below(check["budget"], check), *_unbounded(check)]
     parts += render_costs({"model": check})
     facts = _two_columns()
     if (check.get("baseline_choice") or {}).get("reason"):
@@ -180,6 +180,25 @@ def _below(budget: Mapping[str, Any], shown: Mapping[str, Any]) -> list[Renderab
         if measured is not None and measured.get("value") is None:
             lines.append(Text(f"{axis}: not measurable: {measured.get('reason') or 'no reason recorded'}"))
     return ["", *lines] if lines else []
+
+
+# What to do about a percentile of which only a lower bound is known.
+_MORE_REQUESTS = (
+    "too few requests, since those close together are alike and count as fewer; time more of them (a larger "
+    "search.measure_cap) on a quieter machine, or limit a lower percentile"
+)
+
+
+def _unbounded(check: Mapping[str, Any]) -> list[RenderableType]:
+    """Of which percentiles too few requests tell an upper bound, and what to do; a study's explanation says it too."""
+    lines: list[RenderableType] = []
+    for axis, limit in check["budget"].items():
+        measured = check["measured"].get(axis) or {}
+        figures: Mapping[str, Any] | None = measured.get("ratio") if limit["relative"] else measured
+        undecided = (check.get("verdict") or {}).get(axis) == "undecided"
+        if undecided and axis.startswith("latency_p") and figures and figures.get("high") is None:
+            lines.append(Text(f"{axis}: no upper bound: {_MORE_REQUESTS} ({measured.get('how') or 'no details'})"))
+    return lines
 
 
 def _facts(result: Mapping[str, Any], chosen: Mapping[str, Any] | None, folder: Path | None) -> Table:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -88,7 +88,7 @@ def _failure(given: Given, split: Split, start: int, stop: int) -> VariantFailed
 
 def _error(given: Given, split: Split, at: int, failure: VariantFailed) -> DataError:
     data = given.data
-    path = data.test if split.name == "test" and data.test is not None else data.validation
+    path = {"test": data.test, "calibration": data.train}.get(split.name) or data.validation
     row = row_of(path, split, at)
     which = f"one of its samples ({split.name})" if row is None else f"sample {row} (counted from 0)"
     odd = "; ".join(unusual(split, at))
@@ -102,23 +102,50 @@ def _error(given: Given, split: Split, at: int, failure: VariantFailed) -> DataE
 def unusual(split: Split, at: int) -> list[str]:
     """Whole-number arrays of sample ``at`` with values beyond those of all other samples, in a sentence each."""
     found = []
-    for name, values in split.raw([at]).items() if split.batched else split.raw(at).items():
-        if values.dtype.kind not in "iu" or not values.size:
+    others = np.arange(split.n) != at
+    for name, array in split.whole_numbers().items():
+        rest = array[others]
+        if not rest.size:
             continue
-        others = [v for i, v in _arrays(split, name) if i != at and v.size]
-        if not others:
-            continue
-        least, most = min(int(v.min()) for v in others), max(int(v.max()) for v in others)
-        beyond = values[(values < least) | (values > most)]
+        least, most = rest.min(), rest.max()
+        beyond = np.unique(array[at][(array[at] < least) | (array[at] > most)])
         if beyond.size:
-            shown = ", ".join(str(v) for v in np.unique(beyond)[:3])
+            shown = ", ".join(str(v) for v in beyond[:3])
             found.append(f"{name!r} holds {shown}, where they hold {least} to {most}")
     return found
 
 
-def _arrays(split: Split, name: str) -> Iterator[tuple[int, Array]]:
-    for i in range(split.n):
-        yield i, (split.raw([i]) if split.batched else split.raw(i))[name]
+def check_extremes(given: Given, observer: Observer) -> None:
+    """Run samples whose whole numbers go beyond those of validation, which the model has answered.
+
+    An index beyond an embedding is among a split's extremes. Held-back samples are run last of all, and those for
+    calibration while variants are built: found there, a whole search would be lost, or every int8 variant.
+
+    Raises:
+        DataError: the model fails on one.
+    """
+    known = given.splits.validation.whole_numbers()
+    for split in (given.splits.test, given.splits.calibration):
+        for at in sorted(_beyond(split.whole_numbers(), known)):
+            observer.doing(f"trying a {split.name} sample with values beyond those of validation")
+            failure = _failure(given, split, at, at + 1)
+            if failure is not None and failure.failure is Failure.CRASH:
+                raise _error(given, split, at, failure) from failure
+
+
+def _beyond(arrays: Mapping[str, Array], known: Mapping[str, Array]) -> set[int]:
+    """The samples that hold an array's least or largest value, where that is beyond the ``known`` ones."""
+    found = set()
+    for name, array in arrays.items():
+        if not array.size or name not in known or not known[name].size:
+            continue
+        by_sample = array.reshape(len(array), -1)
+        lowest, highest = by_sample.min(axis=1), by_sample.max(axis=1)
+        if lowest.min() < known[name].min():
+            found.add(int(lowest.argmin()))
+        if highest.max() > known[name].max():
+            found.add(int(highest.argmax()))
+    return found
 
 
 def row_of(path: Path, split: Split, at: int) -> int | None:

@@ -171,14 +171,16 @@ def _failed(exc: VariantFailed, result: CheckResult) -> CheckResult:
     if exc.failure not in _MISSES:
         message = f"{result.model}: can't be run ({exc.failure.value}): {exc.message}"
         raise ModelError(message, exc.hint) from exc
-    reason = f"{exc.message} {exc.hint}" if exc.failure in _AUDITED else exc.message
-    return replace(result, failure=exc.failure, reason=reason, measured={})
+    reason = f"{exc.message} {exc.hint}" if exc.failure in (*_AUDITED, Failure.UNSTABLE) else exc.message
+    status = Status.UNDECIDED if exc.failure is Failure.UNSTABLE else result.status
+    return replace(result, status=status, failure=exc.failure, reason=reason, measured={})
 
 
 # What the audit fails: the model runs, but not as it claims to (the hint names the policy that lets it pass).
 _AUDITED = (Failure.PROVIDER_FALLBACK, Failure.FAKE_INT8)
 # A model that ends like this was loaded and has the right inputs, but can't be served so: no budget is met.
-_MISSES = (Failure.CRASH, Failure.OOM, Failure.TIMEOUT, Failure.WRONG_NUMERICS, *_AUDITED)
+# On a machine that changed its speed under every reading it may be met or not.
+_MISSES = (Failure.CRASH, Failure.OOM, Failure.TIMEOUT, Failure.WRONG_NUMERICS, *_AUDITED, Failure.UNSTABLE)
 
 _STATUS = {
     Judgement.IN: Status.IN_BUDGET,

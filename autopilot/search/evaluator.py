@@ -20,7 +20,7 @@ from autopilot.observer import Observer
 from autopilot.profile import Control, Profile, QualityReading
 from autopilot.recipe import Recipe, Variant
 from autopilot.search.allowance import Allowance
-from autopilot.search.blame import Given, blamed
+from autopilot.search.blame import Given, blamed, check_extremes
 from autopilot.search.costs import take_costs
 from autopilot.search.given import refuse_format
 from autopilot.search.outcome import BASELINE, SCREENING, VERIFYING, Effort, GiveUp, Outcome
@@ -107,11 +107,14 @@ class Evaluator:
         Raises:
             ModelError: the runtime refuses it.
             BaselineFailed: it can't be run for another reason.
+            DataError: it fails on one of the samples.
         """
         try:
-            return self._measure_baseline()
+            outcome = self._measure_baseline()
         except VariantFailed as exc:
             raise self._blamed(exc) or baseline_error(exc, self.setup.info) from exc
+        check_extremes(self._given, self.observer)
+        return outcome
 
     def adopt(self, variant: Variant, artifact: Artifact) -> Outcome:
         """Make ``variant`` the baseline, and measure it as such; losses stay those against the model as given.
@@ -233,9 +236,12 @@ class Evaluator:
 
     def _blamed(self, exc: VariantFailed) -> DataError | None:
         """The sample that the model as given fails on, where there is one."""
+        return blamed(exc, self._given, self.observer)
+
+    @property
+    def _given(self) -> Given:
         s = self.setup
-        given = Given(s.model, s.given.deployment, s.info, s.splits, s.problem.data, s.limits)
-        return blamed(exc, given, self.observer)
+        return Given(s.model, s.given.deployment, s.info, s.splits, s.problem.data, s.limits)
 
     def expected_s(self) -> Mapping[Screen, float]:
         """What stages should cost, from what they cost with the baseline."""

@@ -179,8 +179,9 @@ def _miss(
         return f"misses {limit.axis} {limit.text}: requests waited without end{how}"
     if math.isinf(unlucky) and judgement is not Judgement.OUT:
         return (
-            f"is undecided on {limit.axis} {limit.text}: too few requests were timed for a bound{how}; a larger "
-            "search.measure_cap times more of them"
+            f"is undecided on {limit.axis} {limit.text}: too few requests were timed for a bound{how}; requests "
+            "close together are alike and count as fewer: a larger search.measure_cap times more of them, a quieter "
+            "machine makes each tell more, and a lower percentile needs fewer"
         )
     moved = needed(limit, measured)
     value = f"{percent(figures.value)} of baseline" if limit.relative else f"{figures.value:.4g}"

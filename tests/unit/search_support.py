@@ -80,7 +80,7 @@ def info_of(batch: int | None = None, *, inputs: tuple[str, ...] = ("x",), path:
 def split(name: str = "validation", n: int = 600, *, batched: bool = True) -> Any:
     """What the search needs to know of a split."""
     known = {"name": name, "n": n, "digest": name, "batched": batched, "labels": np.zeros(n, int), "folder": Path(name)}
-    return SimpleNamespace(**known, preprocess=None, postprocess=None)
+    return SimpleNamespace(**known, preprocess=None, postprocess=None, whole_numbers=dict)
 
 
 def setup_of(

@@ -189,6 +189,18 @@ def test_check_shows_limits_and_verdict() -> None:
     assert next(line for line in text.splitlines() if line.startswith("latency_p99_ms")).split()[-1] == "out"
 
 
+@pytest.mark.parametrize(("verdict", "said"), [("undecided", True), ("in", False), ("out", False)])
+def test_check_says_what_to_do_about_a_percentile_without_an_upper_bound(verdict: str, said: bool) -> None:
+    """3,332 requests for the 368 that it takes look like enough: why they aren't, and what would be."""
+    check = results.candidate(verdict, "m.onnx") | {"status": "undecided", "model": "m.onnx", "budget": results.LIMITS}
+    check["measured"]["latency_p99_ms"] = results.measured(8.4, 7.3, None) | {"how": "3332 requests in 42 blocks"}
+
+    text = " ".join(shown(render_check(check)).split())
+
+    assert ("no upper bound: too few requests" in text) is said
+    assert ("search.measure_cap" in text and "3332 requests in 42 blocks" in text) is said
+
+
 def test_single_reading_is_called_so() -> None:
     """A figure read once has no interval, and none is shown."""
     best = results.candidate("in", "best/model.onnx")

@@ -17,7 +17,7 @@ from autopilot.errors import DataError, Failure, VariantFailed, WorkerDied
 from autopilot.observer import NullObserver
 from autopilot.recipe import Deployment, Recipe
 from autopilot.search import blame as module
-from autopilot.search.blame import Given, blamed
+from autopilot.search.blame import Given, blamed, check_extremes
 from autopilot.spec import DataSpec
 from tests.unit.search_support import artifact_of, info_of
 
@@ -29,7 +29,11 @@ def split_of(name: str, ids: np.ndarray) -> Any:
     """Samples with one array of whole numbers, all of them the same constant beside it."""
     shared = np.zeros((3, 5), np.float32)
     return SimpleNamespace(
-        name=name, n=len(ids), batched=True, raw=lambda at: {"ids": ids[list(at)], "weights": shared}
+        name=name,
+        n=len(ids),
+        batched=True,
+        raw=lambda at: {"ids": ids[list(at)], "weights": shared},
+        whole_numbers=lambda: {"ids": ids},
     )
 
 
@@ -100,3 +104,25 @@ def test_other_failures_are_no_samples(tmp_path: Path, monkeypatch: pytest.Monke
     found = study(tmp_path, monkeypatch, numbers(), fails_on={0})
 
     assert blamed(WorkerDied(failure, "no."), found, NullObserver()) is None
+
+
+@pytest.mark.parametrize("value", [5000, -5000])
+def test_value_beyond_those_that_were_answered_is_tried_before_the_search(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, value: int
+) -> None:
+    """Held-back samples come last of all: their index beyond an embedding would cost the whole search."""
+    ids = numbers()
+    row = int(np.random.default_rng(0).permutation(N)[-1])  # the last of the held-back half
+    ids[row, 0] = value
+    found = study(tmp_path, monkeypatch, ids, fails_on={value})
+
+    with pytest.raises(DataError, match=rf"sample {row} \(counted from 0\).*holds {value}"):
+        check_extremes(found, NullObserver())
+
+
+def test_extremes_that_the_model_answers_are_no_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A word that validation didn't have is a word all the same."""
+    ids = numbers()
+    ids[:, 0] += 100
+
+    check_extremes(study(tmp_path, monkeypatch, ids, fails_on=set()), NullObserver())

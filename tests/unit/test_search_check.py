@@ -163,6 +163,14 @@ def test_model_that_fails_while_it_runs_does_not_meet_the_budget(
     assert failure.value in text_of(render_check(told))
 
 
+def test_unstable_machine_leaves_the_check_undecided(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Exit 4: it is the machine that was in the way, neither the model nor the command line."""
+    found = checked(tmp_path / "model.onnx", monkeypatch, facts=Facts(failure_later=Failure.UNSTABLE))
+
+    assert (found.status, found.exit_code, found.failure) == (Status.UNDECIDED, 4, Failure.UNSTABLE)
+    assert "unstable" in text_of(render_check(found.to_json()))
+
+
 def test_model_that_can_not_be_loaded_is_bad_input(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The failure's class is in the message."""
     with pytest.raises(ModelError, match="unsupported"):

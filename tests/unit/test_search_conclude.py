@@ -286,6 +286,7 @@ def test_explanation_of_an_unbounded_percentile_says_what_is_missing() -> None:
     assert "inf" not in text
     assert "an upper bound needs 368" in text
     assert "search.measure_cap" in text
+    assert "lower percentile" in text
 
 
 def test_explanation_of_overload_is_no_want_of_requests() -> None:
