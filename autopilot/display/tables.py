@@ -12,7 +12,7 @@ from rich.text import Text
 
 from autopilot.display.costs import render_costs
 from autopilot.display.findings import comparison_rows, fallback_rows, objectives, render_front
-from autopilot.result import speed_axis
+from autopilot.result import is_out_of_time, speed_axis
 
 _TITLES = {
     "in_budget": ("IN BUDGET", "bold green"),
@@ -65,6 +65,8 @@ def _headline(result: Mapping[str, Any], chosen: Mapping[str, Any] | None) -> st
     """What was won on the objective, in a sentence."""
     axes = objectives(result)
     objective = f"objective{'s' if len(axes) > 1 else ''} {', '.join(axes)}"
+    if result["status"] == "undecided" and is_out_of_time(result.get("ended") or "", len(result.get("trials") or ())):
+        return f"{objective}: no variant was tried, time was up with the baseline"
     if chosen is None:
         return f"{objective}: no variant could be measured to the end"
     if result.get("front"):

@@ -57,7 +57,7 @@ def readme(
 
 def _headline(result: StudyResult, fallback: int | None) -> str:
     if fallback is None:
-        return _HEADLINE[result.status]
+        return "the baseline: no variant was tried, time was up" if result.is_too_short else _HEADLINE[result.status]
     rung = result.fallbacks[fallback - 1]
     sure = "" if rung.verified else " It was measured once, in the search; there was no time to verify it."
     return (

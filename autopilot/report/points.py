@@ -60,10 +60,11 @@ def distinct(result: StudyResult) -> list[TrialRecord]:
 
 
 def mark_of(trial: TrialRecord) -> Mark:
-    """In, out, undecided or failed; a trial without a verdict of its own is undecided."""
+    """In, out, undecided or failed, by the last measurement; a trial without a verdict of its own is undecided."""
     if trial.state is TrialState.FAILED:
         return Mark.FAILED
-    overall = trial.verdict.overall if trial.verdict is not None else Judgement.UNDECIDED
+    said = trial.last_verdict
+    overall = said.overall if said is not None else Judgement.UNDECIDED
     return {Judgement.IN: Mark.IN, Judgement.OUT: Mark.OUT}.get(overall, Mark.UNDECIDED)
 
 

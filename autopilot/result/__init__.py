@@ -1,6 +1,7 @@
 """The records of a finished study: result.json, and the rows of trials.csv."""
 
 from autopilot.result.baseline import BaselineChoice
+from autopilot.result.ending import NO_TIME_LEFT, TIME_UP, is_out_of_time
 from autopilot.result.findings import Binding, Comparison, Fallback, FrontMember, Relaxation
 from autopilot.result.rows import recipe_text, trial_rows, trials_csv
 from autopilot.result.stages import StageCost
@@ -8,8 +9,10 @@ from autopilot.result.study import RATES, SCHEMA, MlflowRef, Status, StudyResult
 from autopilot.result.trial import Candidate, TrialRecord, TrialState
 
 __all__ = [
+    "NO_TIME_LEFT",
     "RATES",
     "SCHEMA",
+    "TIME_UP",
     "BaselineChoice",
     "Binding",
     "Candidate",
@@ -23,6 +26,7 @@ __all__ = [
     "StudyResult",
     "TrialRecord",
     "TrialState",
+    "is_out_of_time",
     "recipe_text",
     "speed_axis",
     "trial_rows",

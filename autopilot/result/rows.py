@@ -34,8 +34,9 @@ def trial_rows(result: StudyResult) -> tuple[list[str], list[dict[str, Any]]]:
     """Column names in order, and one row a trial with a value (or None) in every column.
 
     Axes with a limit come first in the budget's order, then the objectives, then the others in alphabetical
-    order, so that the same spec gives the same columns whatever its trials measured. ``pareto`` is yes for
-    trials on the front, ``place`` best, nearest or fallback-1, fallback-2, … for those the result speaks about.
+    order, so that the same spec gives the same columns whatever its trials measured. ``verdict`` is the search's,
+    ``verified`` that of the second measurement of those that had one. ``pareto`` is yes for trials on the front,
+    ``place`` best, nearest or fallback-1, fallback-2, … for those the result speaks about.
     """
     axes = _axes(result)
     related = {axis for t in result.trials for axis, m in t.measured.items() if m.ratio}
@@ -49,7 +50,15 @@ def trial_rows(result: StudyResult) -> tuple[list[str], list[dict[str, Any]]]:
             columns += [f"{axis}_ratio", f"{axis}_ratio_low", f"{axis}_ratio_high"]
         if axis in result.budget.axes:
             columns.append(f"{axis}_verdict")
-    columns += ["verdict", "pareto", "place", *(f"seconds_{stage}" for stage in stages), "sha256", "warnings"]
+    columns += [
+        "verdict",
+        "verified",
+        "pareto",
+        "place",
+        *(f"seconds_{stage}" for stage in stages),
+        "sha256",
+        "warnings",
+    ]
     places = _places(result)
     rows = [{**dict.fromkeys(columns), **_row(trial)} for trial in result.trials]
     for row in rows:
@@ -107,6 +116,8 @@ def _row(trial: TrialRecord) -> dict[str, Any]:
     if trial.verdict:
         row |= {f"{axis}_verdict": j.value for axis, j in trial.verdict.per_limit.items()}
         row["verdict"] = trial.verdict.overall.value
+    if trial.verified:
+        row["verified"] = trial.verified.overall.value
     row |= {f"seconds_{stage}": s for stage, s in trial.seconds.items()}
     flat: dict[str, Any] = plain(row)
     return flat

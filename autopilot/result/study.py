@@ -13,6 +13,7 @@ from autopilot.budget import Budget
 from autopilot.errors import BadInput
 from autopilot.needs import NotTried
 from autopilot.result.baseline import BaselineChoice
+from autopilot.result.ending import is_out_of_time
 from autopilot.result.findings import Binding, Comparison, Fallback, FrontMember, Relaxation
 from autopilot.result.jsonable import plain
 from autopilot.result.stages import StageCost
@@ -140,6 +141,11 @@ class StudyResult:
     def exit_code(self) -> int:
         """0 in budget, 3 nothing fits, 4 undecided."""
         return self.status.exit_code
+
+    @property
+    def is_too_short(self) -> bool:
+        """Whether the time was up before any variant but the baseline was tried."""
+        return self.status is Status.UNDECIDED and is_out_of_time(self.ended, len(self.trials))
 
     @property
     def chosen(self) -> Candidate | None:

@@ -37,7 +37,8 @@ class TrialRecord:
     """One trial: what was tried, how far it came and what was measured.
 
     ``stage`` is the last stage reached, ``reason`` one line on why it ended there, ``seconds`` wall
-    time by stage, ``log`` the last lines of a failed child's stderr.
+    time by stage, ``log`` the last lines of a failed child's stderr. ``measured`` and ``verdict`` are the search's;
+    ``verified`` is the verdict of the second measurement, on held-back data, of those that had one.
     """
 
     id: str
@@ -53,6 +54,12 @@ class TrialRecord:
     artifact: Artifact | None = None
     warnings: tuple[str, ...] = ()
     log: str = ""
+    verified: Verdict | None = None
+
+    @property
+    def last_verdict(self) -> Verdict | None:
+        """The verdict that counts: the second measurement's where there was one."""
+        return self.verified or self.verdict
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -69,6 +76,7 @@ class TrialRecord:
             "artifact": self.artifact.to_json() if self.artifact else None,
             "warnings": list(self.warnings),
             "log": self.log,
+            "verified": verdict_to_json(self.verified) if self.verified else None,
         }
 
     @classmethod
@@ -87,6 +95,7 @@ class TrialRecord:
             artifact=Artifact.from_json(value["artifact"]) if value.get("artifact") else None,
             warnings=tuple(value.get("warnings", ())),
             log=str(value.get("log", "")),
+            verified=verdict_from_json(value["verified"]) if value.get("verified") else None,
         )
 
 

@@ -32,6 +32,7 @@ from autopilot.search.samples import beside_name, save_samples, verified_name
 from autopilot.search.stages import stage_costs
 from autopilot.search.summary import times_as_fast
 from autopilot.search.timetable import LATE_SHARE, Timetable, overrun
+from autopilot.search.too_short import too_short_text
 from autopilot.search.untried import untried
 from autopilot.search.warned import Warned, in_one_line_each
 from autopilot.spec import Problem
@@ -56,7 +57,7 @@ def conclude(
     evaluator.allowance.deadline = None
     searched_s = time.monotonic() - started
     choice = choice_of(evaluator, records)
-    found = decide(evaluator, records, ranking, timetable=_timetable(evaluator, deadline))
+    found = decide(evaluator, records, ranking, timetable=_timetable(evaluator, deadline), ended=ended)
     records = _with_verified(records, found.verification)
     if isinstance(found.miss, TrialRecord):
         found = replace(found, miss=_at_hand(evaluator, found.miss))
@@ -67,6 +68,7 @@ def conclude(
     variants = judged(records, found.verification)
     turned_away = binding([v.verdict for v in variants], problem.budget)
     relaxed = () if found.winner else ways_out(variants, problem.budget, ranking, held_back=setup.splits.test.n)
+    too_short = "" if found.winner else too_short_text(evaluator, records, ended, searched_s)
     not_tried = (*setup.space.not_tried, *untried(setup.space, records, ended, setup.target))
     late = overrun(problem.search.timeout_s, searched_s, time.monotonic() - started)
     result = StudyResult(
@@ -93,12 +95,13 @@ def conclude(
             problem.budget,
             status=found.status.value,
             ended=ended,
-            left_out={gap.name: gap.reason for gap in not_tried},
+            left_out={gap.name: gap.reason for gap in (setup.space.not_tried if too_short else not_tried)},
             nearest=(measured, verdict) if measured is not None and verdict is not None else None,
             verified=[v.verdict for v in found.verification.done],
             binding=turned_away,
             relaxations=relaxed,
             baseline=choice.reason,
+            too_short=too_short,
         ),
         budget=problem.budget,
         environment=_environment(evaluator),
@@ -107,11 +110,18 @@ def conclude(
         budget_version=problem.version,
         rationale=problem.rationale or None,
     )
+    rungs = [files for rung in found.rungs if (files := _facts(rung.found)[0]) is not None]
+    return _write(evaluator, result, out, artifact, rungs)
+
+
+def _write(
+    evaluator: Evaluator, result: StudyResult, out: Path, artifact: Artifact | None, rungs: Sequence[Artifact]
+) -> StudyResult:
+    """The run folder, with ``result`` in place of an earlier one, which is kept."""
     evaluator.observer.phase("writing the result")
     if (kept := keep_earlier(out)) is not None:
         evaluator.observer.note(f"the earlier result of this folder is kept in {kept}")
-    rungs = [files for rung in found.rungs if (files := _facts(rung.found)[0]) is not None]
-    return write_outputs(result, out, artifact, preprocessing=_preprocessing(problem), fallbacks=rungs)
+    return write_outputs(result, out, artifact, preprocessing=_preprocessing(evaluator.setup.problem), fallbacks=rungs)
 
 
 def _timetable(evaluator: Evaluator, deadline: float) -> Timetable:
@@ -288,9 +298,13 @@ def _baseline(evaluator: Evaluator, outcome: Outcome) -> Candidate:
 
 
 def _with_verified(records: Sequence[TrialRecord], verification: Verification) -> list[TrialRecord]:
-    """Finalists' records say what became of them; their screening figures stay as they were."""
+    """Finalists' records say what became of them; their screening figures and verdict stay as they were."""
+    again = {v.record.number: v.verdict for v in verification.all}
     said = {number: f"failed when measured again: {reason}" for number, reason in verification.failed.items()}
     for v in verification.all:
         limits = ", ".join(f"{axis} {j.value}" for axis, j in v.verdict.per_limit.items() if j is not Judgement.IN)
         said[v.record.number] = f"measured again: {limits or 'every limit holds'}"
-    return [replace(r, stage="verify", reason=said[r.number]) if r.number in said else r for r in records]
+    return [
+        replace(r, stage="verify", reason=said[r.number], verified=again.get(r.number)) if r.number in said else r
+        for r in records
+    ]

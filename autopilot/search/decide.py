@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from autopilot.budget import Judgement
 from autopilot.errors import Failure
-from autopilot.result import Comparison, Status, TrialRecord
+from autopilot.result import Comparison, Status, TrialRecord, is_out_of_time
 from autopilot.search.evaluator import Evaluator
 from autopilot.search.finalists import Verification, Verified, choose, nearest, verify
 from autopilot.search.ladder import Rung, climb
@@ -34,11 +34,22 @@ class Decision:
         return self.winner or self.miss
 
 
-def decide(evaluator: Evaluator, records: Sequence[TrialRecord], ranking: Ranking, *, timetable: Timetable) -> Decision:
-    """Verify the finalists and choose; then, while there is time, the ladder, or near misses where nothing fits."""
+def decide(
+    evaluator: Evaluator,
+    records: Sequence[TrialRecord],
+    ranking: Ranking,
+    *,
+    timetable: Timetable,
+    ended: str = "",
+) -> Decision:
+    """Verify the finalists and choose; then, while there is time, the ladder, or near misses where nothing fits.
+
+    ``ended`` says why the search did: where that was before any variant was tried, nothing is known of any.
+    """
     verification = verify(evaluator, records, ranking, timetable=timetable)
     winner, comparisons = settle(evaluator, verification.done, ranking, timetable=timetable)
     is_unstable = bool(records) and records[-1].failure is Failure.UNSTABLE
+    is_open = is_unstable or is_out_of_time(ended, len(records))
     if winner is None and not is_unstable:
         verification = look_closer(evaluator, records, verification, timetable=timetable)
         winner = choose(verification.all, ranking)
@@ -46,7 +57,7 @@ def decide(evaluator: Evaluator, records: Sequence[TrialRecord], ranking: Rankin
         rungs, verification = climb(evaluator, records, winner, ranking, verification, timetable=timetable)
         return Decision(Status.IN_BUDGET, verification, winner, None, comparisons, rungs)
     miss = nearest(verification.all, records, ranking, failed=verification.failed)
-    return Decision(Status.UNDECIDED if is_unstable else _status(miss), verification, None, miss, comparisons)
+    return Decision(Status.UNDECIDED if is_open else _status(miss), verification, None, miss, comparisons)
 
 
 def _status(miss: Verified | TrialRecord | None) -> Status:

@@ -28,12 +28,16 @@ def explain(
     binding: Sequence[Binding] = (),
     relaxations: Sequence[Relaxation] = (),
     baseline: str = "",
+    too_short: str = "",
 ) -> str:
     """One paragraph for people; every figure in it comes from the records.
 
     ``nearest``: figures and verdict of the nearest miss; ``verified``: verdicts of the finalists' second measurement;
     ``relaxations``: the ways out where nothing fits; ``baseline``: why it is what it is, where there was a choice.
+    ``too_short``: why no variant was tried, where the time was too short for any; the rest has nothing to say then.
     """
+    if too_short:
+        return " ".join(p for p in (baseline, too_short, _left_out(left_out)) if p)
     parts = [baseline, _counts(records), _ended(ended), _binding(records, budget), _lost(verified)]
     if status != "in_budget" and nearest is not None:
         own = records[0].measured if records else {}
@@ -43,16 +47,21 @@ def explain(
 
 
 def _counts(records: Sequence[TrialRecord]) -> str:
-    judged = [r for r in records if r.state in (TrialState.COMPLETE, TrialState.PRUNED)]
-    inside = sum(r.verdict is not None and r.verdict.overall is Judgement.IN for r in judged)
-    text = f"{len(records)} trials: {inside} in budget, {len(judged) - inside} not"
+    """What became of the trials in the search, the baseline among them; the parts add up to all."""
+    judged = [r.verdict for r in records if r.state in (TrialState.COMPLETE, TrialState.PRUNED)]
+    inside = sum(v is not None and v.overall is Judgement.IN for v in judged)
+    out = sum(v is not None and v.overall is Judgement.OUT for v in judged)
+    said = [f"{inside} in budget", f"{out} not"]
+    if len(judged) > inside + out:
+        said.append(f"{len(judged) - inside - out} undecided")
     duplicates = sum(r.state is TrialState.DUPLICATE for r in records)
     if duplicates:
-        text += f", {duplicates} repeated an earlier one"
-    failures = Counter(r.failure.value for r in records if r.failure is not None)
+        said.append(f"{duplicates} repeated an earlier one")
+    failures = Counter(r.failure.value for r in records if r.state is TrialState.FAILED and r.failure is not None)
     if failures:
-        text += ", failed: " + ", ".join(f"{n} {name}" for name, n in failures.most_common())
-    return text + "."
+        said.append("failed: " + ", ".join(f"{n} {name}" for name, n in failures.most_common()))
+    noun = "trial" if len(records) == 1 else "trials"
+    return f"{len(records)} {noun}, by the search's own figures: {', '.join(said)}."
 
 
 def _left_out(reasons: Mapping[str, str]) -> str:
@@ -102,16 +111,19 @@ def _ways_out(relaxations: Sequence[Relaxation]) -> str:
 
 
 def _lost(verified: Sequence[Verdict]) -> str:
-    """Which limits finalists that looked good did not keep, or not certainly, when they were measured again."""
+    """What finalists came to when they were measured again, and which limits it was; nothing where all held."""
+    held = sum(v.overall is Judgement.IN for v in verified)
     broke = [v for v in verified if v.overall is Judgement.OUT]
     open_ = [v for v in verified if v.overall not in (Judgement.OUT, Judgement.IN)]
-    said = [
+    said = [f"{held} held"] if held else []
+    said += [
         f"{len(group)} {word}: {_axes_of(group)}"
         for group, word in ((broke, "did not hold"), (open_, "stayed undecided"))
         if group
     ]
     noun = "finalist" if len(verified) == 1 else "finalists"
-    return f"Of {len(verified)} {noun} measured again {' and '.join(said)}." if said else ""
+    told = f"Of {len(verified)} {noun} measured again on held-back data, which decides, {' and '.join(said)}."
+    return told if broke or open_ else ""
 
 
 def _axes_of(verdicts: Sequence[Verdict]) -> str:

@@ -12,7 +12,7 @@ from autopilot.artifact import Artifact
 from autopilot.budget import Verdict
 from autopilot.errors import Failure, VariantFailed
 from autopilot.recipe import Recipe, Variant
-from autopilot.result import TrialRecord
+from autopilot.result import TIME_UP, TrialRecord
 from autopilot.search.book import Book
 from autopilot.search.outcome import RETRIED, SCREENING, Effort, GiveUp, Outcome
 from autopilot.search.proposer import Proposal
@@ -97,7 +97,7 @@ class Hunt:
             if self._left_s <= 0:
                 kept_s = self.kept_s + self._left_s  # of a study that goes on there may be nothing left
                 kept = f", but for {kept_s:.0f} s to measure the finalists again" if kept_s > 0 else ""
-                return self._say(f"time is up{kept}")
+                return self._say(f"{TIME_UP}{kept}")
             trial, variant = self._sampler.ask(self._space)
             if self._exhausted:
                 self._sampler.abandon(trial)

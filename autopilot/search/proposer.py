@@ -21,7 +21,7 @@ from autopilot.domain import Scalar
 from autopilot.errors import Failure
 from autopilot.profile import Interval
 from autopilot.recipe import Variant
-from autopilot.result import TrialRecord, TrialState
+from autopilot.result import NO_TIME_LEFT, TrialRecord, TrialState
 from autopilot.search.prices import Techniques
 from autopilot.search.ranking import Ranking
 from autopilot.search.shapes import FirstRuns
@@ -134,7 +134,7 @@ class Proposer:
         gain, worth = model.improvement(self.ranking)[rows], np.array(self._prices(records).trials_s(pool))
         in_time = worth <= left_s
         if not in_time.any():
-            return Proposal(None, "nothing that is left to try should end in the time that is left", 0.0)
+            return Proposal(None, NO_TIME_LEFT, 0.0)
         gain = np.where(in_time, gain, 0.0)
         best = int(np.argmax(gain * chance / worth))
         expected = float((gain * chance).max())

@@ -97,8 +97,18 @@ def reserve_s(setup: Setup, records: Sequence[TrialRecord], ranking: Ranking, ba
     timeout_s = setup.problem.search.timeout_s
     best: list[TrialRecord | Outcome] = [*line_up(records, ranking)[:2], baseline, baseline]
     first_s, second_s = (verifying_s(setup, seen, baseline) for seen in best[:2])
-    first_s += Seen.of(baseline, setup).score_s * _held_back(setup) + AFTER_S
+    first_s += _beside_s(setup, baseline)
     return max(min(first_s + second_s, KEPT_SHARE * timeout_s), min(first_s, FIRST_SHARE * timeout_s))
+
+
+def first_reserve_s(setup: Setup, baseline: Outcome) -> float:
+    """Seconds that the first finalist should take at the end, as long as no variant tells better than ``baseline``."""
+    return verifying_s(setup, baseline, baseline) + _beside_s(setup, baseline)
+
+
+def _beside_s(setup: Setup, baseline: Outcome) -> float:
+    """Seconds of the end that come once: the baseline's score on the held-back data, and what follows the last."""
+    return Seen.of(baseline, setup).score_s * _held_back(setup) + AFTER_S
 
 
 def _held_back(setup: Setup) -> float:

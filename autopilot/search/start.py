@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from autopilot.errors import BadInput, BaselineFailed
@@ -77,7 +78,7 @@ def _run_locked(problem: Problem, out: Path, *, fresh: bool, observer: Observer)
             if fresh:
                 _tell_removed(out, observer)
             parts[_GENERATION] = _begin_anew(out, ledger, parts, fresh=fresh)
-        state = found or asked
+        state = found or replace(asked, identity=parts)  # with the new study's generation
         state.save(work)
         _tell(ledger, observer)
         renewing = Renewing(observer, ledger)

@@ -76,6 +76,8 @@ def trial_tags(record: TrialRecord) -> dict[str, str]:
     if record.verdict:
         tags["verdict"] = record.verdict.overall.value
         tags |= {f"verdict.{axis}": j.value for axis, j in record.verdict.per_limit.items()}
+    if record.verified:
+        tags["verified"] = record.verified.overall.value
     return {name: cut(value) for name, value in tags.items() if value}
 
 

@@ -145,7 +145,7 @@ def test_explain_counts_failures_by_class() -> None:
 
     text = explain([base, failed], BUDGET, status="in_budget", left_out={}, nearest=None)
 
-    assert "2 trials: 1 in budget" in text
+    assert "2 trials, by the search's own figures: 1 in budget, 0 not, failed: 1 oom." in text
     assert "1 oom" in text
 
 

@@ -6,16 +6,25 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from rich.console import Console
 
 from autopilot.budget import Budget, Judgement, Limit, Verdict
+from autopilot.display.tables import render_result
 from autopilot.errors import Failure, VariantFailed
+from autopilot.needs import Lack
 from autopilot.profile import Interval, Measurement, OperatorCost, OperatorTable, Profile
 from autopilot.recipe import Recipe, Step, Variant, params_of
-from autopilot.result import Status, StudyResult, TrialRecord, TrialState
+from autopilot.report.content import Content
+from autopilot.report.points import Mark, mark_of
+from autopilot.report.sections.verdict import sentence
+from autopilot.result import NO_TIME_LEFT, TIME_UP, Status, StudyResult, TrialRecord, TrialState, trial_rows
 from autopilot.search import conclude as module
 from autopilot.search import decide
 from autopilot.search.conclude import speedup
@@ -23,6 +32,8 @@ from autopilot.search.explain import explain
 from autopilot.search.finalists import MOST_LATE, Verification, line_up, verify
 from autopilot.search.outcome import Outcome
 from autopilot.search.ranking import Ranking
+from autopilot.search.reserve import KEPT_SHARE
+from autopilot.search.too_short import least_timeout_s
 from tests.unit.search_support import BUDGET, Facts, FakeEvaluator, Recorder, artifact_of, figures, setup_of, timetable
 
 RANKING = Ranking("latency_p50_ms", maximize=False)
@@ -65,12 +76,13 @@ def concluded(
     *,
     pruned: tuple[int, ...] = (),
     late: bool = False,
+    ended: str = "",
 ) -> StudyResult:
     monkeypatch.setattr(module, "write_outputs", lambda result, out, artifact, **more: result)
     records = [record(i, f, TrialState.PRUNED if i in pruned else TrialState.COMPLETE) for i, f in enumerate(facts)]
     evaluator: Any = evaluator_of(folder, facts)
     deadline = time.monotonic() - 1.0 if late else math.inf
-    return module.conclude(evaluator, records, RANKING, started=0.0, deadline=deadline, out=folder)
+    return module.conclude(evaluator, records, RANKING, started=0.0, deadline=deadline, out=folder, ended=ended)
 
 
 def test_fastest_that_holds_wins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -145,6 +157,59 @@ def test_everything_certainly_out_is_no_fit_with_the_smallest_violation(
     assert result.nearest is not None
     assert result.nearest.number == 2
     assert "would admit trial 2" in result.explanation
+
+
+@pytest.mark.parametrize("ended", [f"{TIME_UP}, but for 4 s to measure the finalists again", TIME_UP, NO_TIME_LEFT])
+def test_study_whose_time_was_up_before_any_variant_is_undecided(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ended: str
+) -> None:
+    """Nothing was tried, so nothing is known not to fit; it says what took the time and how much there should be."""
+    result = concluded(tmp_path, [Facts(1.0)], monkeypatch, ended=ended)
+
+    assert result.status is Status.UNDECIDED
+    assert result.exit_code == 4
+    assert "No variant was tried: preparing the study and measuring the baseline" in result.explanation
+    assert "give search.timeout (--timeout)" in result.explanation
+    assert "turned" not in result.explanation
+    assert [gap.missing for gap in result.not_tried] == [Lack.SEARCH, Lack.SEARCH]
+    shown = StringIO()
+    Console(file=shown, width=80).print(render_result(result.to_json()))
+    assert "simulated: UNDECIDED" in shown.getvalue()
+    assert "no variant was tried" in shown.getvalue()
+    assert sentence(Content(result)).startswith("Undecided: no variant was tried")
+
+
+@pytest.mark.parametrize(
+    ("facts", "ended"),
+    [([Facts(1.0), Facts(0.9)], TIME_UP), ([Facts(1.0)], "every variant of this space was tried")],
+    ids=["a variant was tried", "there was none to try"],
+)
+def test_study_that_tried_what_it_could_has_its_verdict(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, facts: list[Facts], ended: str
+) -> None:
+    """Time that ran out later, or a space without variants, change nothing: nothing fits."""
+    result = concluded(tmp_path, facts, monkeypatch, ended=ended)
+
+    assert result.status is Status.NO_FIT
+    assert "No variant was tried" not in result.explanation
+
+
+@given(st.floats(0, 1e4), st.floats(0.1, 1e4), st.floats(0, 1e4))
+def test_timeout_that_is_named_leaves_a_trial_its_turn(used_s: float, trial_s: float, first_s: float) -> None:
+    """Whatever is then kept for the finalists: their share of it at most, or what the first takes."""
+    timeout_s = least_timeout_s(used_s, trial_s, first_s)
+
+    assert timeout_s - max(first_s, KEPT_SHARE * timeout_s) >= used_s + trial_s - 1e-6
+    assert timeout_s % 10 == 0
+
+
+def test_baseline_that_misses_is_not_called_a_way_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A limit past the baseline's own figure asks for nothing."""
+    result = concluded(tmp_path, [Facts(1.0)], monkeypatch, ended="every variant of this space was tried")
+
+    assert result.relaxations == ()
+    assert "no better than the baseline" in result.explanation
+    assert "admit" not in result.explanation
 
 
 def nearest_written(folder: Path, evaluator: Any, monkeypatch: pytest.MonkeyPatch) -> tuple[StudyResult, Any]:
@@ -251,8 +316,39 @@ def test_explanation_tells_a_broken_limit_from_an_undecided_one(
     facts = [Facts(1.0), Facts(0.3, drop_later=0.02), Facts(0.6, noise=0.05)]
     result = concluded(tmp_path, facts, monkeypatch)
 
-    said = "Of 2 finalists measured again 1 did not hold: quality_drop (1) and 1 stayed undecided: latency_p50_ms (1)."
+    said = "measured again on held-back data, which decides, 1 did not hold: quality_drop (1) and 1 stayed undecided:"
+    assert f"Of 2 finalists {said} latency_p50_ms (1)." in result.explanation
+
+
+def test_search_and_second_measurement_are_counted_apart_and_add_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Three in budget by the search, two of which the second look undid: each sentence says whose count it is."""
+    facts = [Facts(1.0), Facts(0.3, drop_later=0.02), Facts(0.35, drop_later=0.02), Facts(0.4), Facts(0.9)]
+    result = concluded(tmp_path, facts, monkeypatch)
+
+    assert "5 trials, by the search's own figures: 3 in budget, 2 not." in result.explanation
+    said = (
+        "Of 3 finalists measured again on held-back data, which decides, 1 held and 2 did not hold: quality_drop (2)."
+    )
     assert said in result.explanation
+
+
+def test_record_of_a_finalist_has_both_verdicts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The search's, with its figures, and that of the second measurement: in result.json, trials.csv and the report."""
+    result = concluded(tmp_path, [Facts(1.0), Facts(0.3, drop_later=0.02), Facts(0.4)], monkeypatch)
+    trial = result.trials[1]
+    raw = result.to_json()["trials"]
+    columns, rows = trial_rows(result)
+
+    assert trial.verdict is not None
+    assert (raw[1]["overall"], raw[1]["verified"]["overall"]) == ("in", "out")
+    assert raw[1]["verified"]["verdict"]["quality_drop"] == "out"
+    assert raw[0]["verified"] is None
+    assert columns.index("verified") == columns.index("verdict") + 1
+    assert [(row["verdict"], row["verified"]) for row in rows] == [("out", None), ("in", "out"), ("in", "in")]
+    assert mark_of(trial) is Mark.OUT
+    assert TrialRecord.from_json(raw[1]).verified == trial.verified
 
 
 def test_explanation_says_why_an_axis_has_no_figure() -> None:

@@ -42,6 +42,8 @@ def sentence(content: Content) -> str:
     result, chosen = content.result, content.chosen
     limits = len(result.budget.limits)
     every = "its one limit" if limits == 1 else f"all {limits} limits"
+    if result.is_too_short:
+        return "Undecided: no variant was tried, since time was up when the baseline was measured."
     if chosen is None:
         return "No variant could be measured to the end, so there is no verdict on any."
     baseline = result.baseline_choice.text

@@ -1,0 +1,45 @@
+"""A study whose time was up before any variant had its turn: what took it, and how much there should be."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from autopilot.result import TrialRecord, is_out_of_time
+from autopilot.search.evaluator import Evaluator
+from autopilot.search.reserve import KEPT_SHARE, first_reserve_s
+
+# Nobody sets a timeout to the second, and the next run takes a little longer or shorter.
+_STEP_S = 10.0
+
+
+def too_short_text(evaluator: Evaluator, records: Sequence[TrialRecord], ended: str, used_s: float) -> str:
+    """The sentence for the result of a study that spent ``used_s`` seconds without trying a variant; else nothing.
+
+    ``ended`` says why the search did.
+    """
+    if not is_out_of_time(ended, len(records)):
+        return ""
+    baseline = evaluator.baseline
+    trial_s = sum(evaluator.expected_s().values()) + baseline.seconds.get("load", 0.0)
+    first_s = first_reserve_s(evaluator.setup, baseline)
+    least_s = least_timeout_s(used_s, trial_s, first_s)
+    given_s = evaluator.setup.problem.search.timeout_s
+    return (
+        "No variant was tried: preparing the study and measuring the baseline, also against itself, took "
+        f"{used_s:.0f} s of its {given_s:.0f} s. A trial should take some {trial_s:.0f} s here and measuring a finalist"
+        f" again {first_s:.0f} s: for a first variant give search.timeout (--timeout) {least_s:.0f} s or more, for a"
+        " search some minutes."
+    )
+
+
+def least_timeout_s(used_s: float, trial_s: float, first_s: float) -> float:
+    """The shortest timeout in which one trial has its turn after ``used_s``, in steps that people type.
+
+    Whatever is kept for the finalists is no more than their share, or what the first of them takes.
+
+    >>> least_timeout_s(22.0, 4.0, 10.0)
+    50.0
+    """
+    begun_s = used_s + trial_s
+    return _STEP_S * math.ceil(max(begun_s / (1 - KEPT_SHARE), begun_s + first_s) / _STEP_S)
