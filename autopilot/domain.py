@@ -69,7 +69,7 @@ def nearest(domain: Domain, value: Scalar) -> Scalar:
         numbers = [v for v in domain.values if isinstance(v, (int, float)) and not isinstance(v, bool)]
         return min(numbers, key=lambda v: abs(v - value), default=domain.default)
     inside = min(max(value, domain.low), domain.high)
-    return int(inside) if isinstance(domain, Int) else float(inside)
+    return round(inside) if isinstance(domain, Int) else float(inside)
 
 
 def narrow(domain: Domain, wanted: Any, where: str) -> Domain:

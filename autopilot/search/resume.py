@@ -33,8 +33,7 @@ def to_go_on_with(work: Path, asked: RunState, ledger: Ledger, observer: Observe
     if ledger.is_shared:
         return None
     done = f"{ledger.finished} trials in {found.elapsed_s:.0f} s"
-    # By what it ended late isn't charged: a timeout raised by a minute gives a minute.
-    going_on = replace(going_on, elapsed_s=min(found.elapsed_s, found.timeout_s or found.elapsed_s))
+    going_on = replace(going_on, elapsed_s=_used_s(found))
     raised = _raised(found, asked)
     lack = _lack(found, asked, ledger.finished)
     if raised and not lack:
@@ -58,7 +57,12 @@ def _raised(before: RunState, now: RunState) -> list[str]:
 def _lack(before: RunState, now: RunState, done: int) -> str:
     """What would have to be given too so that there is something left to do; empty where there is."""
     if now.trials is not None and now.trials <= done:
-        return f"going on takes more than {done} trials (--trials)"
-    if now.timeout_s is not None and now.timeout_s <= min(before.elapsed_s, before.timeout_s or before.elapsed_s):
-        return f"going on takes a timeout of more than the {before.elapsed_s:.0f} s that were used (--timeout)"
+        return f"going on takes --trials of more than {done}"
+    if now.timeout_s is not None and now.timeout_s <= _used_s(before):
+        return f"going on takes a --timeout of more than the {_used_s(before):.0f} s that were used"
     return ""
+
+
+def _used_s(before: RunState) -> float:
+    """The seconds charged to a run that goes on: not by what it ended late, so that a minute more gives a minute."""
+    return before.elapsed_s if before.timeout_s is None else min(before.elapsed_s, before.timeout_s)

@@ -93,7 +93,7 @@ def test_more_trials_without_more_time_say_what_is_lacking(tmp_path: Path) -> No
     watcher = Recorder()
     run(tmp_path, WORLD, search=limits(9), observer=watcher)
 
-    assert any("a timeout of more than the 700 s" in note for note in watcher.notes)
+    assert any("a --timeout of more than the 600 s" in note for note in watcher.notes)
 
 
 def test_edited_spec_starts_anew_says_what_changed_and_keeps_the_result(tmp_path: Path) -> None:
