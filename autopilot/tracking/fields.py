@@ -19,6 +19,8 @@ RECORD_TAG = "autopilot.record"
 NUMBER_TAG = "number"
 # What became of the trial, as in trials.csv; set when the study is over.
 PLACE_TAG = "place"
+WINNER = "best"
+_STAR = "★ "
 
 
 def cut(text: str, longest: int = _LONGEST) -> str:
@@ -34,6 +36,16 @@ def full_text(variant: Variant) -> str:
 def run_name(record: TrialRecord, naming: Callable[[Variant], str] = full_text) -> str:
     """A trial's name in MLflow: its number and what was done, as ``naming`` says it."""
     return cut(f"{record.number:03d} {naming(record.variant)}", _LONGEST_NAME)
+
+
+def starred(name: str) -> str:
+    """A trial's name with a star after its number, or without it where it has one.
+
+    >>> starred("004 static_int8"), starred("004 ★ static_int8")
+    ('004 ★ static_int8', '004 static_int8')
+    """
+    number, _, what = name.partition(" ")
+    return f"{number} {what.removeprefix(_STAR)}" if what.startswith(_STAR) else f"{number} {_STAR}{what}"
 
 
 def variant_params(recipe: Recipe, deployment: Deployment) -> dict[str, str]:

@@ -72,7 +72,14 @@ class TrialRuns:
                 self.client.set_tag(run_id, fields.PLACE_TAG, now)
             elif before and not now:
                 self.client.delete_tag(run_id, fields.PLACE_TAG)
+            if (now == fields.WINNER) != (before == fields.WINNER):
+                self._star(run_id)
         self._places = dict(places)
+
+    def _star(self, run_id: str) -> None:
+        """Put the winner's star into a run's name, or take it out: the table shows tags far to the right."""
+        name = self.client.get_run(run_id).info.run_name
+        self.client.update_run(run_id, name=fields.starred(name))
 
     def recall(self) -> None:
         """Learn which trials and points the parent run holds already, half-written ones included."""

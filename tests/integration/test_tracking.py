@@ -126,7 +126,8 @@ def test_trials_are_named_by_what_differs_and_tagged_with_their_place(project: P
     first = children(tracker.run_id)
     start(result, run_id=tracker.run_id).finish(replace(result, best=None, nearest=None), project)
 
-    assert [run.info.run_name for run in first] == ["000 short 0", "001 short 1", "002 short 1"]
+    assert [run.info.run_name for run in first] == ["000 short 0", "001 ★ short 1", "002 short 1"]
+    assert [run.info.run_name for run in children(tracker.run_id)] == ["000 short 0", "001 short 1", "002 short 1"]
     assert [run.data.tags.get("place") for run in first] == ["baseline", "best", None]
     assert [run.data.tags.get("place") for run in children(tracker.run_id)] == ["baseline", None, None]
 

@@ -96,7 +96,7 @@ def test_link_opens_the_trials_with_the_budgets_columns(
     assert link in (project / "log").read_text()
     assert "shared view" in text
     assert "Error loading" not in text
-    assert text.index("001 static_int8") < text.index("000 as given")
+    assert text.index("001 ★ static_int8") < text.index("000 as given")
     for column in ("quality_drop", "size_mb", "place", "best"):
         assert column in text
 
