@@ -112,7 +112,7 @@ def test_nodes_on_the_host_are_told_apart_by_what_they_read(tmp_path: Path, monk
     stored = {"zero": np.array(0), "order": np.array([1, 0])}
     path = save(tmp_path / "model.onnx", nodes, [value("x", ["n", 4])], [value("y", ["n", 2])], stored)
     split = write_split(tmp_path / "split", {"x": samples(8, 4)})
-    monkeypatch.setenv("PYTHONPATH", pretending()["PYTHONPATH"])
+    monkeypatch.setenv("PYTHONPATH", pretending(tmp_path)["PYTHONPATH"])
 
     found = measure_cold(path, Deployment("cuda"), split=split, limits=LIMITS).placement
 

@@ -26,7 +26,7 @@ def killed_while_serving(study: Path, temporary: Path) -> None:
     """Start the study and kill it, and all that it started, once a serving process has written into its folder."""
     out = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     command = [sys.executable, "-m", "autopilot", "run", "spec.yaml", "--out", "out"]
-    run = subprocess.Popen(command, cwd=study, env=environment() | {"TMPDIR": str(temporary)}, **out)
+    run = subprocess.Popen(command, cwd=study, env=environment(study) | {"TMPDIR": str(temporary)}, **out)
     deadline = time.monotonic() + _BEGIN_S
     while not any(temporary.glob("autopilot-server-*/log")) and time.monotonic() < deadline and run.poll() is None:
         time.sleep(0.01)
@@ -47,7 +47,7 @@ def test_folders_of_a_killed_run_are_removed_at_the_next_start(tmp_path: Path) -
     done = subprocess.run(
         [sys.executable, "-m", "autopilot", "run", "spec.yaml", "--out", "out"],
         cwd=study,
-        env=environment() | {"TMPDIR": str(temporary)},
+        env=environment(study) | {"TMPDIR": str(temporary)},
         capture_output=True,
         text=True,
         timeout=240,

@@ -207,7 +207,7 @@ def test_overloaded_study_ends_with_a_verdict(tmp_path: Path) -> None:
         traffic={"scenario": "server", "rate_rps": 2000},
         data={"validation": "valid.npz", "preprocess": "steps.py:preprocess"},
         budget={"latency_p95_ms": 30},
-        search={"trials": 2, "timeout": "60s", "seed": 0},
+        search={"trials": 2, "timeout": "240s", "seed": 0},
     )
 
     ran = in_process("run", str(spec), cwd=tmp_path)
