@@ -62,7 +62,7 @@ def write_study(folder: Path, model: onnx.ModelProto | None = None, **changes: A
         "budget": {"latency_p50_ms": "300% of baseline", "quality_drop": 0.5},
         "target": {"providers": ["cpu"], "threads": 1},
         "space": "quick",
-        "search": {"trials": 4, "timeout": "120s", "seed": 0},
+        "search": {"trials": 4, "timeout": "300s", "seed": 0},
     }
     spec |= changes
     # Limits are far away on purpose: a second is enough to see that. Without any on a time, the clock decides nothing.

@@ -213,7 +213,7 @@ def test_second_run_takes_builds_and_scores_from_the_cache(tmp_path: Path, monke
 def test_run_without_a_usable_cache_ends_well(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A folder that can't be made costs a note; builds are the run's own."""
     monkeypatch.setenv("AUTOPILOT_CACHE_DIR", "/proc/self/autopilot")
-    spec = write_study(tmp_path, search={"trials": 2, "timeout": "60s"}, **UNTIMED)
+    spec = write_study(tmp_path, search={"trials": 2, "timeout": "300s"}, **UNTIMED)
 
     done = in_process("run", str(spec), cwd=tmp_path)
 

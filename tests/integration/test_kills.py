@@ -17,7 +17,7 @@ TRIALS = 5
 def study(folder: Path) -> None:
     """A small study whose verdict doesn't hang on the machine's mood."""
     folder.mkdir(exist_ok=True)
-    search = {"trials": TRIALS, "timeout": "200s", "seed": 0}
+    search = {"trials": TRIALS, "timeout": "300s", "seed": 0}
     write_study(folder, search=search, **UNTIMED)
 
 

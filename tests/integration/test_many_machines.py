@@ -68,7 +68,7 @@ def check_shared(folder: Path, ended: Mapping[str, tuple[int, str]]) -> None:
 
 def test_two_runs_share_one_study_on_a_server(server: str, tmp_path: Path) -> None:
     """Trials are shared, no variant is measured twice, both end with the same trials; nobody sees the password."""
-    write_study(tmp_path, search={"trials": TRIALS, "timeout": "200s", "seed": 0}, **UNTIMED)
+    write_study(tmp_path, search={"trials": TRIALS, "timeout": "300s", "seed": 0}, **UNTIMED)
     runs = {out: start(tmp_path, out, server) for out in ("a", "b")}
     said = {out: run.communicate(timeout=280) for out, run in runs.items()}
 
@@ -132,7 +132,7 @@ def test_wrong_password_is_bad_input_and_stays_hidden(server: str, tmp_path: Pat
 
 def test_run_that_joins_takes_over_what_a_killed_one_left(tmp_path: Path) -> None:
     """On one file: the second run sees the first's trials, and the one that was running is tried again."""
-    write_study(tmp_path, search={"trials": 4, "timeout": "150s", "seed": 0}, **UNTIMED)
+    write_study(tmp_path, search={"trials": 4, "timeout": "300s", "seed": 0}, **UNTIMED)
     url = f"sqlite:///{tmp_path / 'shared.db'}"
     first = start(tmp_path, "a", url)
     assert first.stderr is not None

@@ -304,7 +304,7 @@ def test_search_over_providers_tries_each_and_its_winner_loads_again(tmp_path: P
         tmp_path,
         target={"providers": providers, "threads": 1},
         space="openvino",
-        search={"trials": 6, "timeout": "200s", "seed": 0},
+        search={"trials": 6, "timeout": "300s", "seed": 0},
         **UNTIMED,
     )
 
@@ -330,7 +330,7 @@ def test_study_on_openvino_alone_needs_no_other_provider(tmp_path: Path) -> None
         tmp_path,
         target={"providers": ["openvino"], "threads": 1},
         space="openvino",
-        search={"trials": 3, "timeout": "200s", "seed": 0},
+        search={"trials": 3, "timeout": "300s", "seed": 0},
         **UNTIMED,
     )
 

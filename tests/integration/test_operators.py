@@ -130,7 +130,7 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
         budget=budget,
         objective="size_mb",
         space="space.yaml",
-        search={"trials": 2, "timeout": "90s"},
+        search={"trials": 2, "timeout": "300s"},
     )
     done = autopilot("run", "spec.yaml", cwd=folder)
     assert done.returncode == 0, done.stderr

@@ -122,7 +122,7 @@ def study(folder: Path, **changes: Any) -> Path:
         "target": {"providers": ["rivalled"], "threads": 1},
         "space": "space.yaml",
         "budget": UNTIMED["budget"],
-        "search": {"trials": 2, "timeout": "120s"},
+        "search": {"trials": 2, "timeout": "300s"},
     }
     model = changes.pop("model", None)
     spec |= changes

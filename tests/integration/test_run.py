@@ -163,7 +163,7 @@ def test_load_runs_the_winner(finished: tuple[Path, subprocess.CompletedProcess[
 
 def test_run_ends_3_with_the_nearest_miss_when_nothing_fits(tmp_path: Path) -> None:
     """An impossible budget gives nearest/, an explanation and exit 3."""
-    write_study(tmp_path, budget={"size_mb": 0.0001, "quality_drop": 0.5}, search={"trials": 3, "timeout": "60s"})
+    write_study(tmp_path, budget={"size_mb": 0.0001, "quality_drop": 0.5}, search={"trials": 3, "timeout": "300s"})
 
     done = in_process("run", "spec.yaml", "--out", "out", cwd=tmp_path)
 
@@ -182,7 +182,7 @@ def test_run_ends_4_when_an_axis_cannot_be_measured(tmp_path: Path) -> None:
 
     if Target.detect().energy_source is not None:
         pytest.skip("this machine has an energy counter")
-    write_study(tmp_path, budget={"energy_mj": 5, "quality_drop": 0.5}, search={"trials": 2, "timeout": "60s"})
+    write_study(tmp_path, budget={"energy_mj": 5, "quality_drop": 0.5}, search={"trials": 2, "timeout": "300s"})
 
     done = in_process("run", "spec.yaml", "--out", "out", "--json", cwd=tmp_path)
 
@@ -217,7 +217,7 @@ def _wait_for_trial(run: subprocess.Popen[str], number: int) -> None:
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
 def test_run_goes_on_after_it_was_ended(tmp_path: Path, how: signal.Signals) -> None:
     """No finished trial is lost or run twice, and the same command ends with a verdict."""
-    write_study(tmp_path, name=f"ended-{how}", search={"trials": 5, "timeout": "120s", "seed": 0}, **UNTIMED)
+    write_study(tmp_path, name=f"ended-{how}", search={"trials": 5, "timeout": "300s", "seed": 0}, **UNTIMED)
     first = _start(tmp_path)
     _wait_for_trial(first, 3)
     first.send_signal(how)
@@ -318,7 +318,7 @@ def test_offline_traffic_searches_batch_sizes(tmp_path: Path) -> None:
         budget={"quality_drop": 0.9},
         objective="throughput_rps",
         traffic={"scenario": "offline"},
-        search={"trials": 5, "timeout": "120s"},
+        search={"trials": 5, "timeout": "300s"},
     )
 
     done = in_process("run", "spec.yaml", "--out", "out", cwd=tmp_path)
@@ -331,7 +331,7 @@ def test_offline_traffic_searches_batch_sizes(tmp_path: Path) -> None:
 
 def test_memory_limit_ends_a_child_not_the_study(tmp_path: Path) -> None:
     """A child over its memory limit is recorded as out of memory."""
-    write_study(tmp_path, search={"trials": 2, "timeout": "60s", "memory_limit_mb": 5})
+    write_study(tmp_path, search={"trials": 2, "timeout": "300s", "memory_limit_mb": 5})
 
     done = in_process("run", "spec.yaml", "--out", "out", cwd=tmp_path)
 

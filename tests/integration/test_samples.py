@@ -36,7 +36,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess
     }
     # Limits on times: a busy machine gets the seconds that a verdict takes there; a quiet one doesn't use them. No
     # readings of a comparison of finalists that tie are kept, so that none is provoked by an objective that is a time.
-    search = {"trials": 3, "timeout": "120s", "seed": 0, "measure_cap": "5s"}
+    search = {"trials": 3, "timeout": "300s", "seed": 0, "measure_cap": "5s"}
     spec = write_study(folder, budget=budget, objective="size_mb", search=search)
     (folder / "hasty.yaml").write_text(spec.read_text().replace("measure_cap: 5s", "measure_cap: 0.2s"))
     return folder, in_process("run", "spec.yaml", cwd=folder)

@@ -40,7 +40,7 @@ def test_folders_of_a_killed_run_are_removed_at_the_next_start(tmp_path: Path) -
     """SIGKILL leaves no process time to tidy up: the next run does it, and leaves nothing of its own."""
     study, temporary = tmp_path / "study", tmp_path / "temporary"
     study.mkdir(), temporary.mkdir()
-    write_study(study, name="killed", search={"trials": 2, "timeout": "100s", "seed": 0}, **UNTIMED)
+    write_study(study, name="killed", search={"trials": 2, "timeout": "300s", "seed": 0}, **UNTIMED)
     killed_while_serving(study, temporary)
     left = folders(temporary, "server")
 

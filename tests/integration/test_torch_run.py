@@ -34,7 +34,7 @@ def write_torch_study(folder: Path, function: str = "cnn", **changes: Any) -> Pa
         "objective": "size_mb",
         "target": {"threads": 1},
         "space": "quick",
-        "search": {"trials": 2, "timeout": "120s", "measure_cap": "0.2s"},
+        "search": {"trials": 2, "timeout": "300s", "measure_cap": "0.2s"},
     }
     (folder / "spec.yaml").write_text(yaml.safe_dump(spec | changes))
     return folder / "spec.yaml"

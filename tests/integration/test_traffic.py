@@ -171,7 +171,7 @@ def test_run_and_highest_rate_in_server_traffic(tmp_path: Path) -> None:
         models.cnn(),
         traffic={"scenario": "server", "rate_rps": 200},
         budget={"latency_p50_ms": 500, "dropped_share": 0.5, "quality_drop": 0.5},
-        search={"trials": 2, "timeout": "60s", "seed": 0},
+        search={"trials": 2, "timeout": "240s", "seed": 0},
     )
 
     ran = in_process("run", str(spec), cwd=tmp_path)
