@@ -21,6 +21,8 @@ EARLIER = "earlier"
 _RESULT = "result.json"
 # The result first: removed or copied half, a folder without it is taken for none.
 _FILES = (_RESULT, "trials.csv", "report.html", "best", "nearest", "fallbacks")
+# What every version's result says of itself: another program's file of this name lacks some of it.
+_KEYS = {"schema", "status", "name", "trials", "budget"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,9 +99,30 @@ def keep_earlier(out: Path) -> Path | None:
     return place
 
 
+def holds_result(out: Path) -> bool:
+    """Whether ``out`` holds a result that a run wrote, or what is left of one: no file of these names alone is one."""
+    try:
+        raw = json.loads((out / _RESULT).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return (out / WORK / ASIDE).is_dir()
+    except (OSError, ValueError):
+        return False
+    return isinstance(raw, dict) and raw.keys() >= _KEYS
+
+
+def files_of_result(out: Path) -> list[str]:
+    """Names in ``out`` of the files and folders of a run's result; none where it holds no such result."""
+    return [name for name in _FILES if os.path.lexists(out / name)] if holds_result(out) else []
+
+
 def remove_result(out: Path) -> None:
-    """Remove the result in ``out``, its files and its readings; what is kept in ``earlier/`` stays."""
-    for path in (*(out / name for name in _FILES), out / WORK / ASIDE):
+    """Remove the result in ``out``, its files and its readings; what is kept in ``earlier/`` stays.
+
+    Where there is no result of a run, files of the same names are somebody's own, and stay too. The result goes
+    last: cut off anywhere, the same call goes on from there.
+    """
+    names = files_of_result(out)
+    for path in (*(out / name for name in reversed(names)), out / WORK / ASIDE):
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
         else:

@@ -15,7 +15,7 @@ from autopilot.outputs import check_writable
 from autopilot.recipe import digest
 from autopilot.result import StudyResult
 from autopilot.search.conclude import conclude
-from autopilot.search.earlier import check_name, remove_result, result_in, set_aside
+from autopilot.search.earlier import check_name, files_of_result, remove_result, result_in, set_aside
 from autopilot.search.evaluator import Evaluator
 from autopilot.search.leases import Renewing, lease_s
 from autopilot.search.ledger import Ledger
@@ -159,9 +159,11 @@ def _begin_anew(out: Path, ledger: Ledger, parts: Mapping[str, str], *, fresh: b
 
 def _tell_removed(out: Path, observer: Observer) -> None:
     """What ``--fresh`` takes from the folder."""
-    left = result_in(out)
-    if left is not None:
-        observer.note(f"--fresh: the result {left} in this folder is removed, with its models and its readings")
+    files = files_of_result(out)
+    if files:
+        left = result_in(out)
+        which = "what is left of a result" if left is None else f"the result {left}"
+        observer.note(f"--fresh: {which} in this folder is removed, with its readings: {', '.join(files)}")
     elif RunState.load(out / WORK) is not None:
         observer.note("--fresh: the trials of the interrupted run in this folder are removed")
 

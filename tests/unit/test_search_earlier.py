@@ -15,7 +15,7 @@ from autopilot.observer import NullObserver
 from autopilot.outputs import write_result
 from autopilot.result import StudyResult
 from autopilot.search import start
-from autopilot.search.earlier import check_name, keep_earlier, set_aside
+from autopilot.search.earlier import check_name, keep_earlier, remove_result, set_aside
 from autopilot.search.ledger import Ledger
 from autopilot.search.resume import to_go_on_with
 from autopilot.search.samples import ASIDE, WORK, readings_in
@@ -185,6 +185,40 @@ def test_fresh_says_what_it_removes_and_keeps_nothing(tmp_path: Path) -> None:
     assert any("--fresh: the result 'simulated' (" in note and "5 trials" in note for note in watcher.notes)
     assert not (out / "best").exists()
     assert not (out / "earlier").exists()
+
+
+@pytest.mark.parametrize("own", ["", "[1, 2]", '{"name": "mine", "status": "ok", "trials": []}', "no JSON"])
+def test_fresh_leaves_files_that_no_run_wrote(tmp_path: Path, own: str) -> None:
+    """A folder of the user's own called best/, beside the spec, is no result, whatever result.json lies there."""
+    out = tmp_path / "out"
+    for name in ("best", "nearest", "fallbacks"):
+        (out / name).mkdir(parents=True)
+        (out / name / "notes.txt").write_text("mine")
+    for name in ("trials.csv", "report.html"):
+        (out / name).write_text("mine")
+    if own:
+        (out / "result.json").write_text(own)
+    before = {f: f.read_bytes() for f in out.rglob("*") if f.is_file()}
+    remove_result(out)
+
+    assert {f: f.read_bytes() for f in out.rglob("*") if f.is_file()} == before
+
+
+def test_fresh_names_each_file_it_removes(tmp_path: Path) -> None:
+    """Also where a result is only half there."""
+    finished(tmp_path, limits(3))
+    out, watcher = tmp_path / "out", Recorder()
+    set_aside(out)
+    (out / "result.json").unlink()
+    with simulated(WORLD, SPACE, Clock()):
+        problem = setup_of(tmp_path, search=limits(3)).problem
+        start.run_study(problem, out, fresh=True, observer=watcher)
+
+    assert any(
+        "--fresh: what is left of a result" in note and note.endswith(": report.html, best") for note in watcher.notes
+    )
+    assert not (out / "best").exists()
+    assert not (out / WORK / ASIDE).exists()
 
 
 def test_folder_without_a_result_has_nothing_to_keep(tmp_path: Path) -> None:
