@@ -29,7 +29,7 @@ from autopilot.search.relax import binding
 from autopilot.search.reporting import seen_from
 from autopilot.search.reserve import AFTER_S, verifying_s
 from autopilot.search.rivals import choice_of
-from autopilot.search.samples import beside_name, save_samples, verified_name
+from autopilot.search.samples import beside_name, drop_waiting, place_second, save_samples, verified_name, waiting_name
 from autopilot.search.stages import stage_costs
 from autopilot.search.summary import times_as_fast
 from autopilot.search.timetable import LATE_SHARE, Timetable, overrun
@@ -55,6 +55,7 @@ def conclude(
     """
     setup, problem = evaluator.setup, evaluator.setup.problem
     evaluator.allowance.deadline = None
+    drop_waiting(setup.work)
     searched_s = time.monotonic() - started
     choice = choice_of(evaluator, records)
     found = decide(evaluator, records, ranking, timetable=_timetable(evaluator, deadline), ended=ended)
@@ -118,11 +119,17 @@ def conclude(
 def _write(
     evaluator: Evaluator, result: StudyResult, out: Path, artifact: Artifact | None, rungs: Sequence[Artifact]
 ) -> StudyResult:
-    """The run folder, with ``result`` in place of an earlier one, which is kept."""
+    """The run folder, with ``result`` in place of an earlier one, which is kept or, of the same study, gone on from.
+
+    The finalists' second readings take their places right after it: until then they are the earlier result's.
+    """
     evaluator.observer.phase("writing the result")
     if (kept := keep_earlier(out)) is not None:
         evaluator.observer.note(f"the earlier result of this folder is kept in {kept}")
-    return write_outputs(result, out, artifact, preprocessing=_preprocessing(evaluator.setup.problem), fallbacks=rungs)
+    preprocessing = _preprocessing(evaluator.setup.problem)
+    written = write_outputs(result, out, artifact, preprocessing=preprocessing, fallbacks=rungs)
+    place_second(evaluator.setup.work)
+    return written
 
 
 def _timetable(evaluator: Evaluator, deadline: float) -> Timetable:
@@ -238,7 +245,8 @@ def _take_costs(evaluator: Evaluator, chosen: Verified | TrialRecord | None) -> 
     if isinstance(chosen, Verified):  # again: with what was read since
         names = (beside_name(chosen.record.number), verified_name(chosen.record.number))
         for name, outcome in zip(names, (baseline, chosen.outcome), strict=True):
-            save_samples(evaluator.setup.work, name, outcome, evaluator.setup.problem.budget.judge(outcome.measured))
+            verdict = evaluator.setup.problem.budget.judge(outcome.measured)
+            save_samples(evaluator.setup.work, waiting_name(name), outcome, verdict)
     return baseline, own
 
 

@@ -25,6 +25,8 @@ WORK = ".autopilot"
 FOLDER = "samples"
 # In there: the readings of the folder's result, while a run that started anew takes its own.
 ASIDE = "result"
+_SECOND = ("verify", "baseline")
+_WAITING = "waiting"
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,12 +61,17 @@ class Samples:
 
 def verified_name(number: int) -> str:
     """The name under which the second measurement of trial ``number`` is kept."""
-    return f"{number}-verify"
+    return f"{number}-{_SECOND[0]}"
 
 
 def beside_name(number: int) -> str:
     """The name of the baseline's readings beside trial ``number``'s second measurement."""
-    return f"{number}-baseline"
+    return f"{number}-{_SECOND[1]}"
+
+
+def waiting_name(name: str) -> str:
+    """The name under which readings of a second measurement wait for the result that rests on them."""
+    return f"{name}-{_WAITING}"
 
 
 def unsettled_name(variant: str) -> str:
@@ -122,6 +129,24 @@ def settle_samples(work: Path, records: Sequence[TrialRecord]) -> None:
         keep_samples(work, record)
     for path in (work / FOLDER).glob(f"{unsettled_name('*')}.npz"):
         path.unlink(missing_ok=True)
+
+
+def drop_waiting(work: Path) -> None:
+    """Remove second readings of a run that was cut off before its result: they are taken again."""
+    for path in (work / FOLDER).glob(f"*-{_WAITING}.npz"):
+        path.unlink(missing_ok=True)
+
+
+def place_second(work: Path) -> None:
+    """Put the second readings that wait in their places, once their result is written; an earlier result's go."""
+    folder = work / FOLDER
+    placed = set()
+    for path in sorted(folder.glob(f"*-{_WAITING}.npz")):
+        placed.add(path.replace(samples_file(work, path.stem.removesuffix(f"-{_WAITING}"))))
+    for kind in _SECOND:
+        for path in folder.glob(f"*-{kind}.npz"):
+            if path not in placed:
+                path.unlink(missing_ok=True)
 
 
 def drop_samples(work: Path, first: int) -> None:

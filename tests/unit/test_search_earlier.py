@@ -14,7 +14,7 @@ from autopilot.errors import BadInput
 from autopilot.observer import NullObserver
 from autopilot.outputs import write_result
 from autopilot.result import StudyResult
-from autopilot.search import start
+from autopilot.search import conclude, start
 from autopilot.search.earlier import check_name, keep_earlier, remove_result, set_aside
 from autopilot.search.ledger import Ledger
 from autopilot.search.resume import to_go_on_with
@@ -185,6 +185,33 @@ def test_fresh_says_what_it_removes_and_keeps_nothing(tmp_path: Path) -> None:
     assert any("--fresh: the result 'simulated' (" in note and "5 trials" in note for note in watcher.notes)
     assert not (out / "best").exists()
     assert not (out / "earlier").exists()
+
+
+def test_run_that_goes_on_leaves_the_second_readings_until_its_result_is_written(tmp_path: Path) -> None:
+    """Cut off during its last measurements, the folder's result has its own readings; then none of them is left."""
+    finished(tmp_path, limits(5))
+    samples = tmp_path / "out" / WORK / "samples"
+    second = [*samples.glob("*-verify.npz"), *samples.glob("*-baseline.npz")]
+    assert second
+    second.append(samples / "0-verify.npz")  # a finalist of that time, which is none now
+    for path in second:
+        path.write_bytes(b"old")
+
+    def killed(*_: object) -> None:
+        raise Killed
+
+    with pytest.MonkeyPatch.context() as patch, contextlib.suppress(Killed):
+        patch.setattr(conclude, "_write", killed)
+        run(tmp_path, WORLD, search=limits(9), clock=Clock(10**6))
+    assert {path.read_bytes() for path in second} == {b"old"}
+    assert list(samples.glob("*-waiting.npz"))
+    result, _ = finished(tmp_path, limits(9))
+
+    assert {f.stem for f in samples.glob("*-verify.npz")} == {
+        f"{t.number}-verify" for t in result.trials if t.verified is not None
+    }
+    assert b"old" not in {f.read_bytes() for f in samples.iterdir()}
+    assert not list(samples.glob("*-waiting.npz"))
 
 
 @pytest.mark.parametrize("own", ["", "[1, 2]", '{"name": "mine", "status": "ok", "trials": []}', "no JSON"])
