@@ -29,7 +29,7 @@ from autopilot.search.relax import binding
 from autopilot.search.reporting import seen_from
 from autopilot.search.reserve import AFTER_S, verifying_s
 from autopilot.search.rivals import choice_of
-from autopilot.search.samples import beside_name, drop_waiting, place_second, save_samples, verified_name, waiting_name
+from autopilot.search.samples import beside_name, place_second, save_samples, verified_name, waiting_name
 from autopilot.search.stages import stage_costs
 from autopilot.search.summary import times_as_fast
 from autopilot.search.timetable import LATE_SHARE, Timetable, overrun
@@ -55,7 +55,6 @@ def conclude(
     """
     setup, problem = evaluator.setup, evaluator.setup.problem
     evaluator.allowance.deadline = None
-    drop_waiting(setup.work)
     searched_s = time.monotonic() - started
     choice = choice_of(evaluator, records)
     found = decide(evaluator, records, ranking, timetable=_timetable(evaluator, deadline), ended=ended)

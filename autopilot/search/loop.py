@@ -31,7 +31,7 @@ from autopilot.search.reporting import try_report
 from autopilot.search.reserve import KEPT_SHARE, reserve_s
 from autopilot.search.rivals import follow, rival_name, settle_baseline
 from autopilot.search.sampler import Sampler
-from autopilot.search.samples import save_samples
+from autopilot.search.samples import baseline_again_name, save_samples
 from autopilot.search.shapes import first_runs
 from autopilot.search.state import RunState
 from autopilot.search.storage import logged_spec
@@ -88,7 +88,7 @@ class RunningStudy:
             follow(self.evaluator, self.book.records[0].variant)  # another run may have been faster to choose
             baseline = self.evaluator.baseline
             # Trial 0 was measured earlier or elsewhere: ratios from here on are to these figures, not to its.
-            self.evaluator.baseline_samples = f"baseline-{len(self.book.records)}"
+            self.evaluator.baseline_samples = baseline_again_name(self.setup.work, len(self.book.records))
             save_samples(self.setup.work, self.evaluator.baseline_samples, baseline, self.evaluator.verdict(baseline))
         if baseline is not self.evaluator.reference:
             self._tell_figures(baseline)

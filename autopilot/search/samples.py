@@ -124,17 +124,15 @@ def keep_samples(work: Path, record: TrialRecord) -> None:
 
 
 def settle_samples(work: Path, records: Sequence[TrialRecord]) -> None:
-    """What a kill left between a trial's readings, its record and its number: numbered, or removed without a record."""
+    """What a kill left between a trial's readings, its record and its number: numbered, or removed without a record.
+
+    Second readings that wait for a result are removed too: they are taken again.
+    """
     for record in records:
         keep_samples(work, record)
-    for path in (work / FOLDER).glob(f"{unsettled_name('*')}.npz"):
-        path.unlink(missing_ok=True)
-
-
-def drop_waiting(work: Path) -> None:
-    """Remove second readings of a run that was cut off before its result: they are taken again."""
-    for path in (work / FOLDER).glob(f"*-{_WAITING}.npz"):
-        path.unlink(missing_ok=True)
+    for name in (unsettled_name("*"), waiting_name("*")):
+        for path in (work / FOLDER).glob(f"{name}.npz"):
+            path.unlink(missing_ok=True)
 
 
 def place_second(work: Path) -> None:
@@ -147,6 +145,26 @@ def place_second(work: Path) -> None:
         for path in folder.glob(f"*-{kind}.npz"):
             if path not in placed:
                 path.unlink(missing_ok=True)
+
+
+def settled_samples(work: Path, first: int) -> list[Path]:
+    """The readings that a result of the trials before ``first`` rests on: none that wait, none of later trials."""
+    found = []
+    for path in sorted((work / FOLDER).glob("*.npz")):
+        number, _, rest = path.stem.partition("-")
+        is_earlier = number == "baseline" or (number.isdigit() and int(number) < first)
+        if is_earlier and not rest.endswith(_WAITING):
+            found.append(path)
+    return found
+
+
+def baseline_again_name(work: Path, trials: int) -> str:
+    """A free name for the baseline's readings of a run that goes on after ``trials``: others rest on those there."""
+    name, n = f"baseline-{trials}", 1
+    while samples_file(work, name).exists():
+        n += 1
+        name = f"baseline-{trials}-{n}"
+    return name
 
 
 def drop_samples(work: Path, first: int) -> None:

@@ -15,7 +15,7 @@ from autopilot.outputs import check_writable
 from autopilot.recipe import digest
 from autopilot.result import StudyResult
 from autopilot.search.conclude import conclude
-from autopilot.search.earlier import check_name, files_of_result, remove_result, result_in, set_aside
+from autopilot.search.earlier import check_name, files_of_result, mark_rejoined, remove_result, result_in, set_aside
 from autopilot.search.evaluator import Evaluator
 from autopilot.search.leases import Renewing, lease_s
 from autopilot.search.ledger import Ledger
@@ -145,7 +145,8 @@ def _begin_anew(out: Path, ledger: Ledger, parts: Mapping[str, str], *, fresh: b
     if fresh or not ledger.is_shared:
         ledger.clear()
     elif earlier is not None and not earlier.changed(dict(parts)):
-        return ledger.generation  # this folder has finished once and joins again: its readings belong to the study
+        mark_rejoined(out)  # this folder has finished once and joins again: its readings belong to the study
+        return ledger.generation
     if fresh:
         remove_result(out)
     else:

@@ -214,6 +214,56 @@ def test_run_that_goes_on_leaves_the_second_readings_until_its_result_is_written
     assert not list(samples.glob("*-waiting.npz"))
 
 
+def joined(folder: Path, trials: int, *, watcher: Recorder | None = None, cut_off: bool = False) -> None:
+    """A run that takes part in a shared study, and writes its result unless it is cut off before."""
+    search = replace(limits(trials), storage=f"sqlite:///{folder / 'shared.db'}")
+    if not cut_off:
+        finished(folder, search, watcher=watcher)
+        return
+
+    def killed(*_: object) -> None:
+        raise Killed
+
+    with pytest.MonkeyPatch.context() as patch, contextlib.suppress(Killed):
+        patch.setattr(conclude, "_write", killed)
+        run(folder, WORLD, search=search, clock=Clock(10**6))
+
+
+@pytest.mark.parametrize("cut_off", [False, True])
+@pytest.mark.parametrize("trials", [5, 9])
+def test_result_of_a_shared_study_is_kept_when_its_folder_joins_again(
+    tmp_path: Path, trials: int, cut_off: bool
+) -> None:
+    """With its model and its own readings, also where the run that joined was cut off and went on."""
+    joined(tmp_path, 5)
+    out, watcher = tmp_path / "out", Recorder()
+    before = {f.name: f.read_bytes() for f in (out / WORK / "samples").iterdir()}
+    if cut_off:
+        joined(tmp_path, trials, cut_off=True)
+        assert trials_in(out) == 5
+        assert {name: (out / WORK / "samples" / name).read_bytes() for name in before} == before
+    joined(tmp_path, trials, watcher=watcher)
+
+    (place,) = (out / "earlier").iterdir()
+    assert trials_in(place) == 5
+    assert (place / "best" / "model.onnx").read_text() == "model of 5"
+    readings = {f.name: f.read_bytes() for f in (place / WORK / "samples").iterdir()}
+    assert {name: body for name, body in readings.items() if name in before} == before
+    assert all(name.startswith("baseline-") for name in readings.keys() - before.keys())
+    assert any("the earlier result of this folder is kept in" in note for note in watcher.notes)
+    assert trials_in(out) == trials
+
+
+def test_joining_twice_at_one_number_of_trials_leaves_the_first_baseline(tmp_path: Path) -> None:
+    """The second measurements of the result between rest on it."""
+    for _ in range(3):
+        joined(tmp_path, 5)
+
+    samples = tmp_path / "out" / WORK / "samples"
+    assert {f.stem for f in samples.glob("baseline-*.npz")} == {"baseline-5", "baseline-5-2"}
+    assert len(list((tmp_path / "out" / "earlier").iterdir())) == 2
+
+
 @pytest.mark.parametrize("own", ["", "[1, 2]", '{"name": "mine", "status": "ok", "trials": []}', "no JSON"])
 def test_fresh_leaves_files_that_no_run_wrote(tmp_path: Path, own: str) -> None:
     """A folder of the user's own called best/, beside the spec, is no result, whatever result.json lies there."""
