@@ -48,10 +48,11 @@ def conclude(
     deadline: float,
     out: Path,
     ended: str = "",
+    cut_off_s: float = 0.0,
 ) -> StudyResult:
     """Verify, choose and write the run folder; the result is on disk when this returns.
 
-    ``ended`` says why the search did.
+    ``ended`` says why the search did, ``cut_off_s`` how long the trial took that it cut off.
     """
     setup, problem = evaluator.setup, evaluator.setup.problem
     evaluator.allowance.deadline = None
@@ -67,7 +68,7 @@ def conclude(
     members = _front(records, found.verification, ranking) if ranking.further else ()
     variants = judged(records, found.verification)
     relaxed = () if found.winner else ways_out(variants, problem.budget, ranking, held_back=setup.splits.test.n)
-    too_short = "" if found.winner else too_short_text(evaluator, records, ended, searched_s)
+    too_short = "" if found.winner else too_short_text(evaluator, records, ended, (searched_s, cut_off_s))
     not_tried = (*setup.space.not_tried, *untried(setup.space, records, ended, setup.target))
     warnings = _warnings(evaluator, records, (baseline, own), _number(chosen))
     result = StudyResult(

@@ -71,6 +71,7 @@ class RunningStudy:
         self._tracker: Tracker | None = None
         self._state = state
         self.ended = ""  # why the search ended
+        self.cut_off_s = 0.0  # what the trial took that its end cut off
 
     # ---- start ---------------------------------------------------------------------------------
 
@@ -178,6 +179,7 @@ class RunningStudy:
             said = f"measuring a finalist again should take some {hunt.kept_s:.0f} s, most of the study's time"
             self.observer.note(f"{said}: give it more (search.timeout)")
         self.ended = hunt.run()
+        self.cut_off_s = hunt.cut_off[1] if hunt.cut_off is not None else 0.0
         space = setup.space
         # What turned out not to run here, for the result.
         space = replace(space, not_tried=(*space.not_tried, *hunt.absent.not_tried))

@@ -101,6 +101,7 @@ def _search(study: RunningStudy, out: Path) -> StudyResult:
             started=study.started,
             out=out,
             ended=study.ended,
+            cut_off_s=study.cut_off_s,
         )
         study.save_state()
         return study.log(result, out)
