@@ -75,9 +75,7 @@ def _run_locked(problem: Problem, out: Path, *, fresh: bool, observer: Observer)
         setup = prepare(problem, work, observer)
         loading.join()
         if found is None:
-            if fresh:
-                _tell_removed(out, observer)
-            parts[_GENERATION] = _begin_anew(out, ledger, parts, fresh=fresh)
+            parts[_GENERATION] = _begin_anew(out, ledger, parts, fresh=fresh, observer=observer)
         state = found or replace(asked, identity=parts)  # with the new study's generation
         state.save(work)
         _tell(ledger, observer)
@@ -135,7 +133,7 @@ def study_name(name: str, parts: Mapping[str, str]) -> str:
     return f"{name} {digest(dict(parts))[:12]}"
 
 
-def _begin_anew(out: Path, ledger: Ledger, parts: Mapping[str, str], *, fresh: bool) -> str:
+def _begin_anew(out: Path, ledger: Ledger, parts: Mapping[str, str], *, fresh: bool, observer: Observer) -> str:
     """Clear away earlier trials, once the new question is known to be a good one; the study's generation.
 
     Those of a shared study are others' too: they stay, unless the user wants it fresh. So does a result in ``out``
@@ -148,7 +146,8 @@ def _begin_anew(out: Path, ledger: Ledger, parts: Mapping[str, str], *, fresh: b
     elif earlier is not None and not earlier.changed(dict(parts)):
         mark_rejoined(out)  # this folder has finished once and joins again: its readings belong to the study
         return ledger.generation
-    if fresh:
+    if fresh:  # only now: the ledger of a shared study may have refused
+        _tell_removed(out, observer)
         remove_result(out)
     else:
         set_aside(out)
