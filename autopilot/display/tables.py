@@ -13,7 +13,7 @@ from rich.text import Text
 from autopilot.display.costs import render_costs
 from autopilot.display.findings import comparison_rows, fallback_rows, objectives, render_front
 from autopilot.report import FILE as REPORT
-from autopilot.result import is_out_of_time, speed_axis
+from autopilot.result import is_cut_off, is_out_of_time, nothing_text, speed_axis
 from autopilot.words import counted, percent, times
 
 _TITLES = {
@@ -67,8 +67,10 @@ def _headline(result: Mapping[str, Any], chosen: Mapping[str, Any] | None) -> st
     """What was won on the objective, in a sentence."""
     axes = objectives(result)
     objective = f"{'objective' if len(axes) == 1 else 'objectives'} {', '.join(axes)}"
-    if result["status"] == "undecided" and is_out_of_time(result.get("ended") or "", len(result.get("trials") or ())):
-        return f"{objective}: no variant was tried, time was up with the baseline"
+    ended = str(result.get("ended") or "")
+    if result["status"] == "undecided" and is_out_of_time(ended, len(result.get("trials") or ())):
+        last = "the first trial" if is_cut_off(ended) else "the baseline"
+        return f"{objective}: {nothing_text(ended)}, time was up with {last}"
     if chosen is None:
         return f"{objective}: no variant could be measured to the end"
     if result.get("front"):

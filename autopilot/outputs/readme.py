@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from autopilot.budget import Limit
 from autopilot.profile import Measurement
 from autopilot.recipe import Deployment
-from autopilot.result import Candidate, MlflowRef, Status, StudyResult, recipe_text, speed_axis
+from autopilot.result import Candidate, MlflowRef, Status, StudyResult, nothing_text, recipe_text, speed_axis
 from autopilot.words import percent, times
 
 if TYPE_CHECKING:
@@ -58,7 +58,8 @@ def readme(
 
 def _headline(result: StudyResult, fallback: int | None) -> str:
     if fallback is None:
-        return "the baseline: no variant was tried, time was up" if result.is_too_short else _HEADLINE[result.status]
+        short = f"the baseline: {nothing_text(result.ended)}, time was up"
+        return short if result.is_too_short else _HEADLINE[result.status]
     rung = result.fallbacks[fallback - 1]
     sure = "" if rung.verified else " It was measured once, in the search; there was no time to verify it."
     return (

@@ -1,7 +1,7 @@
 """The records of a finished study: result.json, and the rows of trials.csv."""
 
 from autopilot.result.baseline import BaselineChoice
-from autopilot.result.ending import NO_TIME_LEFT, TIME_UP, is_out_of_time
+from autopilot.result.ending import NO_TIME_LEFT, TIME_UP, cut_off_text, is_cut_off, is_out_of_time, nothing_text
 from autopilot.result.findings import Binding, Comparison, Fallback, FrontMember, Relaxation
 from autopilot.result.rows import places, recipe_text, trial_rows, trials_csv
 from autopilot.result.stages import StageCost
@@ -27,7 +27,10 @@ __all__ = [
     "StudyResult",
     "TrialRecord",
     "TrialState",
+    "cut_off_text",
+    "is_cut_off",
     "is_out_of_time",
+    "nothing_text",
     "places",
     "recipe_text",
     "speed_axis",

@@ -146,7 +146,7 @@ class StudyResult:
 
     @property
     def is_too_short(self) -> bool:
-        """Whether the time was up before any variant but the baseline was tried."""
+        """Whether the time was up before any variant but the baseline was measured."""
         return self.status is Status.UNDECIDED and is_out_of_time(self.ended, len(self.trials))
 
     @property

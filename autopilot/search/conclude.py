@@ -29,7 +29,7 @@ from autopilot.search.relax import binding
 from autopilot.search.reporting import seen_from
 from autopilot.search.reserve import AFTER_S, verifying_s
 from autopilot.search.rivals import choice_of
-from autopilot.search.samples import beside_name, save_samples, verified_name
+from autopilot.search.samples import beside_name, place_second, save_samples, verified_name, waiting_name
 from autopilot.search.stages import stage_costs
 from autopilot.search.summary import times_as_fast
 from autopilot.search.timetable import LATE_SHARE, Timetable, overrun
@@ -48,10 +48,11 @@ def conclude(
     deadline: float,
     out: Path,
     ended: str = "",
+    cut_off_s: float = 0.0,
 ) -> StudyResult:
     """Verify, choose and write the run folder; the result is on disk when this returns.
 
-    ``ended`` says why the search did.
+    ``ended`` says why the search did, ``cut_off_s`` how long the trial took that it cut off.
     """
     setup, problem = evaluator.setup, evaluator.setup.problem
     evaluator.allowance.deadline = None
@@ -67,7 +68,7 @@ def conclude(
     members = _front(records, found.verification, ranking) if ranking.further else ()
     variants = judged(records, found.verification)
     relaxed = () if found.winner else ways_out(variants, problem.budget, ranking, held_back=setup.splits.test.n)
-    too_short = "" if found.winner else too_short_text(evaluator, records, ended, searched_s)
+    too_short = "" if found.winner else too_short_text(evaluator, records, ended, (searched_s, cut_off_s))
     not_tried = (*setup.space.not_tried, *untried(setup.space, records, ended, setup.target))
     warnings = _warnings(evaluator, records, (baseline, own), _number(chosen))
     result = StudyResult(
@@ -118,11 +119,17 @@ def conclude(
 def _write(
     evaluator: Evaluator, result: StudyResult, out: Path, artifact: Artifact | None, rungs: Sequence[Artifact]
 ) -> StudyResult:
-    """The run folder, with ``result`` in place of an earlier one, which is kept."""
+    """The run folder, with ``result`` in place of an earlier one, which is kept or, of the same study, gone on from.
+
+    The finalists' second readings take their places right after it: until then they are the earlier result's.
+    """
     evaluator.observer.phase("writing the result")
     if (kept := keep_earlier(out)) is not None:
         evaluator.observer.note(f"the earlier result of this folder is kept in {kept}")
-    return write_outputs(result, out, artifact, preprocessing=_preprocessing(evaluator.setup.problem), fallbacks=rungs)
+    preprocessing = _preprocessing(evaluator.setup.problem)
+    written = write_outputs(result, out, artifact, preprocessing=preprocessing, fallbacks=rungs)
+    place_second(evaluator.setup.work)
+    return written
 
 
 def _timetable(evaluator: Evaluator, deadline: float) -> Timetable:
@@ -238,7 +245,8 @@ def _take_costs(evaluator: Evaluator, chosen: Verified | TrialRecord | None) -> 
     if isinstance(chosen, Verified):  # again: with what was read since
         names = (beside_name(chosen.record.number), verified_name(chosen.record.number))
         for name, outcome in zip(names, (baseline, chosen.outcome), strict=True):
-            save_samples(evaluator.setup.work, name, outcome, evaluator.setup.problem.budget.judge(outcome.measured))
+            verdict = evaluator.setup.problem.budget.judge(outcome.measured)
+            save_samples(evaluator.setup.work, waiting_name(name), outcome, verdict)
     return baseline, own
 
 

@@ -13,14 +13,18 @@ from pathlib import Path
 from typing import Any
 
 from autopilot.errors import BadInput
-from autopilot.search.samples import ASIDE, FOLDER, WORK
+from autopilot.search.samples import ASIDE, FOLDER, WORK, settled_samples
 from autopilot.search.state import RunState
 
 # Where earlier results are kept, each in a folder of its own that is a run folder: `show` and `report` take it.
 EARLIER = "earlier"
 _RESULT = "result.json"
+# In a run's own folder: a mark that its result is to be kept when the next one of the same shared study is written.
+REJOINED = "rejoined"
 # The result first: removed or copied half, a folder without it is taken for none.
 _FILES = (_RESULT, "trials.csv", "report.html", "best", "nearest", "fallbacks")
+# What every version's result says of itself: another program's file of this name lacks some of it.
+_KEYS = {"schema", "status", "name", "trials", "budget"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,14 +79,20 @@ def set_aside(out: Path) -> None:
     part.rename(work / ASIDE)
 
 
+def mark_rejoined(out: Path) -> None:
+    """Have the result in ``out`` kept though its readings stay: they belong to the shared study that goes on here."""
+    if (out / _RESULT).exists():
+        (out / WORK / REJOINED).touch()
+
+
 def keep_earlier(out: Path) -> Path | None:
-    """Move a result whose readings were set aside to ``earlier/`` in ``out``; its folder there.
+    """Move a result that was set aside, or whose study was joined again, to ``earlier/`` in ``out``; its folder there.
 
     To be called when another result is about to be written. The files are linked, so that the result in ``out`` is
     whole until it is replaced; cut off anywhere, the same call goes on from there.
     """
-    aside = out / WORK / ASIDE
-    if not aside.exists():
+    aside, rejoined = out / WORK / ASIDE, out / WORK / REJOINED
+    if not aside.exists() and not rejoined.exists():
         return None
     place = None
     if (out / _RESULT).exists():
@@ -93,13 +103,37 @@ def keep_earlier(out: Path) -> Path | None:
         if (aside / FOLDER).exists() and not readings.exists():
             readings.parent.mkdir(exist_ok=True)
             (aside / FOLDER).rename(readings)
-    shutil.rmtree(aside)
+        elif not aside.exists() and not readings.exists():
+            _link_readings(out, readings)
+    shutil.rmtree(aside, ignore_errors=True)
+    rejoined.unlink(missing_ok=True)
     return place
 
 
+def holds_result(out: Path) -> bool:
+    """Whether ``out`` holds a result that a run wrote, or what is left of one: no file of these names alone is one."""
+    try:
+        raw = json.loads((out / _RESULT).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return (out / WORK / ASIDE).is_dir()
+    except (OSError, ValueError):
+        return False
+    return isinstance(raw, dict) and raw.keys() >= _KEYS
+
+
+def files_of_result(out: Path) -> list[str]:
+    """Names in ``out`` of the files and folders of a run's result; none where it holds no such result."""
+    return [name for name in _FILES if os.path.lexists(out / name)] if holds_result(out) else []
+
+
 def remove_result(out: Path) -> None:
-    """Remove the result in ``out``, its files and its readings; what is kept in ``earlier/`` stays."""
-    for path in (*(out / name for name in _FILES), out / WORK / ASIDE):
+    """Remove the result in ``out``, its files and its readings; what is kept in ``earlier/`` stays.
+
+    Where there is no result of a run, files of the same names are somebody's own, and stay too. The result goes
+    last: cut off anywhere, the same call goes on from there.
+    """
+    names = files_of_result(out)
+    for path in (*(out / name for name in reversed(names)), out / WORK / ASIDE):
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
         else:
@@ -133,6 +167,17 @@ def _link_result(out: Path, place: Path) -> None:
         elif source.exists():
             _link(source, part / name)
     part.rename(place)
+
+
+def _link_readings(out: Path, readings: Path) -> None:
+    """One more name for what the result in ``out`` rests on; not for what its study has read since."""
+    left = result_in(out)
+    part = readings.with_name(f"{readings.name}.part")
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir(parents=True)
+    for source in settled_samples(out / WORK, first=0 if left is None else left.trials):
+        _link(source, part / source.name)
+    part.rename(readings)
 
 
 def _link(source: str | os.PathLike[str], target: str | os.PathLike[str]) -> None:

@@ -13,7 +13,7 @@ from autopilot.search.evaluator import Evaluator
 from autopilot.search.front import Placed, Point, front
 from autopilot.search.outcome import RETRIED, VERIFYING, Outcome
 from autopilot.search.ranking import Ranking
-from autopilot.search.samples import save_samples, verified_name
+from autopilot.search.samples import save_samples, verified_name, waiting_name
 from autopilot.search.timetable import Timetable
 
 # Variants whose objective can't be told apart are verified, up to this many: each takes as long as a dozen trials.
@@ -180,7 +180,7 @@ def verify_one(evaluator: Evaluator, record: TrialRecord, timetable: Timetable) 
         outcome = evaluator.measure(record.variant, artifact, VERIFYING)
     timetable.took(record, sum(s for stage, s in outcome.seconds.items() if not stage.endswith("_saved")))
     verdict = evaluator.verdict(outcome)
-    save_samples(evaluator.setup.work, verified_name(record.number), outcome, verdict)
+    save_samples(evaluator.setup.work, waiting_name(verified_name(record.number)), outcome, verdict)
     return Verified(replace(record, stage="verify"), outcome, verdict)
 
 

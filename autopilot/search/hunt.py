@@ -12,13 +12,14 @@ from autopilot.artifact import Artifact
 from autopilot.budget import Verdict
 from autopilot.errors import Failure, VariantFailed
 from autopilot.recipe import Recipe, Variant
-from autopilot.result import TIME_UP, TrialRecord
+from autopilot.result import TIME_UP, TrialRecord, cut_off_text
 from autopilot.search.absent import STARTED, Absent, plain
 from autopilot.search.book import Book
 from autopilot.search.outcome import RETRIED, SCREENING, Effort, GiveUp, Outcome
 from autopilot.search.proposer import Proposal
 from autopilot.search.sampler import Sampler
 from autopilot.search.stages import Screen, order, stage_costs
+from autopilot.search.texts import variant_text
 from autopilot.space import SearchSpace
 
 # A sampler that keeps repeating itself is helped out with a random variant after this many.
@@ -88,6 +89,7 @@ class Hunt:
         self.watch = watch or Watch()
         self._clock = clock
         self._repeats = 0
+        self.cut_off: tuple[Variant, float] | None = None  # whose trial time ended, and after how many seconds
         self._exhausted = ""  # why there is nothing left to try
         self.absent = Absent()
         self.absent.saw(book.measured_here)
@@ -100,7 +102,7 @@ class Hunt:
             if self._left_s <= 0:
                 kept_s = self.kept_s + self._left_s  # of a study that goes on there may be nothing left
                 kept = f", but for {kept_s:.0f} s to measure the finalists again" if kept_s > 0 else ""
-                return self._say(f"{TIME_UP}{kept}")
+                return self._say(f"{TIME_UP}{kept}{self._cut_off_text}")
             trial, variant = self._sampler.ask(self._space)
             if self._exhausted:
                 self._sampler.abandon(trial)
@@ -123,6 +125,14 @@ class Hunt:
         if self._exhausted and len(self._book.records) < self._trials:
             return self._say(self._exhausted)
         return f"all {self._trials} trials were run" if self._trials != 1 else "its one trial was run"
+
+    @property
+    def _cut_off_text(self) -> str:
+        """What is said of a trial that time ended, where there is no other."""
+        if self.cut_off is None or len(self._book.records) > 1:
+            return ""
+        variant, seconds = self.cut_off
+        return cut_off_text(variant_text(variant, self._space), seconds)
 
     def _say(self, reason: str) -> str:
         self.watch.note(f"the search ends after {len(self._book.records)} of {self._trials} trials: {reason}")
@@ -185,6 +195,7 @@ class Hunt:
             except VariantFailed as exc:
                 again = attempt == 1 and exc.failure in RETRIED
                 if self._left_s <= 0 and (again or exc.failure is Failure.TIMEOUT):
+                    self.cut_off = variant, self._clock() - begun
                     self._book.abandoned(trial)  # a run that goes on with the study has the time to try it
                     return
                 if again:

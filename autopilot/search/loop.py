@@ -31,7 +31,7 @@ from autopilot.search.reporting import try_report
 from autopilot.search.reserve import KEPT_SHARE, reserve_s
 from autopilot.search.rivals import follow, rival_name, settle_baseline
 from autopilot.search.sampler import Sampler
-from autopilot.search.samples import save_samples
+from autopilot.search.samples import baseline_again_name, save_samples
 from autopilot.search.shapes import first_runs
 from autopilot.search.state import RunState
 from autopilot.search.storage import logged_spec
@@ -71,6 +71,7 @@ class RunningStudy:
         self._tracker: Tracker | None = None
         self._state = state
         self.ended = ""  # why the search ended
+        self.cut_off_s = 0.0  # what the trial took that its end cut off
 
     # ---- start ---------------------------------------------------------------------------------
 
@@ -88,7 +89,7 @@ class RunningStudy:
             follow(self.evaluator, self.book.records[0].variant)  # another run may have been faster to choose
             baseline = self.evaluator.baseline
             # Trial 0 was measured earlier or elsewhere: ratios from here on are to these figures, not to its.
-            self.evaluator.baseline_samples = f"baseline-{len(self.book.records)}"
+            self.evaluator.baseline_samples = baseline_again_name(self.setup.work, len(self.book.records))
             save_samples(self.setup.work, self.evaluator.baseline_samples, baseline, self.evaluator.verdict(baseline))
         if baseline is not self.evaluator.reference:
             self._tell_figures(baseline)
@@ -178,6 +179,7 @@ class RunningStudy:
             said = f"measuring a finalist again should take some {hunt.kept_s:.0f} s, most of the study's time"
             self.observer.note(f"{said}: give it more (search.timeout)")
         self.ended = hunt.run()
+        self.cut_off_s = hunt.cut_off[1] if hunt.cut_off is not None else 0.0
         space = setup.space
         # What turned out not to run here, for the result.
         space = replace(space, not_tried=(*space.not_tried, *hunt.absent.not_tried))

@@ -64,7 +64,8 @@ def readings_of(result: StudyResult, folder: Path | None) -> Readings:
         return Readings(note="no variant was measured to the end")
     work = readings_in(folder)
     again = samples_file(work, verified_name(chosen.number))
-    is_verified = again.exists()
+    # A file alone is no proof: it may be of an earlier result, whose study went on.
+    is_verified = any(t.number == chosen.number and t.stage == "verify" for t in result.trials) and again.exists()
     try:
         samples = Samples.load(again if is_verified else samples_file(work, str(chosen.number)))
     except BadInput:

@@ -25,6 +25,8 @@ WORK = ".autopilot"
 FOLDER = "samples"
 # In there: the readings of the folder's result, while a run that started anew takes its own.
 ASIDE = "result"
+_SECOND = ("verify", "baseline")
+_WAITING = "waiting"
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,12 +61,17 @@ class Samples:
 
 def verified_name(number: int) -> str:
     """The name under which the second measurement of trial ``number`` is kept."""
-    return f"{number}-verify"
+    return f"{number}-{_SECOND[0]}"
 
 
 def beside_name(number: int) -> str:
     """The name of the baseline's readings beside trial ``number``'s second measurement."""
-    return f"{number}-baseline"
+    return f"{number}-{_SECOND[1]}"
+
+
+def waiting_name(name: str) -> str:
+    """The name under which readings of a second measurement wait for the result that rests on them."""
+    return f"{name}-{_WAITING}"
 
 
 def unsettled_name(variant: str) -> str:
@@ -117,11 +124,47 @@ def keep_samples(work: Path, record: TrialRecord) -> None:
 
 
 def settle_samples(work: Path, records: Sequence[TrialRecord]) -> None:
-    """What a kill left between a trial's readings, its record and its number: numbered, or removed without a record."""
+    """What a kill left between a trial's readings, its record and its number: numbered, or removed without a record.
+
+    Second readings that wait for a result are removed too: they are taken again.
+    """
     for record in records:
         keep_samples(work, record)
-    for path in (work / FOLDER).glob(f"{unsettled_name('*')}.npz"):
-        path.unlink(missing_ok=True)
+    for name in (unsettled_name("*"), waiting_name("*")):
+        for path in (work / FOLDER).glob(f"{name}.npz"):
+            path.unlink(missing_ok=True)
+
+
+def place_second(work: Path) -> None:
+    """Put the second readings that wait in their places, once their result is written; an earlier result's go."""
+    folder = work / FOLDER
+    placed = set()
+    for path in sorted(folder.glob(f"*-{_WAITING}.npz")):
+        placed.add(path.replace(samples_file(work, path.stem.removesuffix(f"-{_WAITING}"))))
+    for kind in _SECOND:
+        for path in folder.glob(f"*-{kind}.npz"):
+            if path not in placed:
+                path.unlink(missing_ok=True)
+
+
+def settled_samples(work: Path, first: int) -> list[Path]:
+    """The readings that a result of the trials before ``first`` rests on: none that wait, none of later trials."""
+    found = []
+    for path in sorted((work / FOLDER).glob("*.npz")):
+        number, _, rest = path.stem.partition("-")
+        is_earlier = number == "baseline" or (number.isdigit() and int(number) < first)
+        if is_earlier and not rest.endswith(_WAITING):
+            found.append(path)
+    return found
+
+
+def baseline_again_name(work: Path, trials: int) -> str:
+    """A free name for the baseline's readings of a run that goes on after ``trials``: others rest on those there."""
+    name, n = f"baseline-{trials}", 1
+    while samples_file(work, name).exists():
+        n += 1
+        name = f"baseline-{trials}-{n}"
+    return name
 
 
 def drop_samples(work: Path, first: int) -> None:

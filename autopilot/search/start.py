@@ -15,7 +15,7 @@ from autopilot.outputs import check_writable
 from autopilot.recipe import digest
 from autopilot.result import StudyResult
 from autopilot.search.conclude import conclude
-from autopilot.search.earlier import check_name, remove_result, result_in, set_aside
+from autopilot.search.earlier import check_name, files_of_result, mark_rejoined, remove_result, result_in, set_aside
 from autopilot.search.evaluator import Evaluator
 from autopilot.search.leases import Renewing, lease_s
 from autopilot.search.ledger import Ledger
@@ -75,9 +75,7 @@ def _run_locked(problem: Problem, out: Path, *, fresh: bool, observer: Observer)
         setup = prepare(problem, work, observer)
         loading.join()
         if found is None:
-            if fresh:
-                _tell_removed(out, observer)
-            parts[_GENERATION] = _begin_anew(out, ledger, parts, fresh=fresh)
+            parts[_GENERATION] = _begin_anew(out, ledger, parts, fresh=fresh, observer=observer)
         state = found or replace(asked, identity=parts)  # with the new study's generation
         state.save(work)
         _tell(ledger, observer)
@@ -101,6 +99,7 @@ def _search(study: RunningStudy, out: Path) -> StudyResult:
             started=study.started,
             out=out,
             ended=study.ended,
+            cut_off_s=study.cut_off_s,
         )
         study.save_state()
         return study.log(result, out)
@@ -134,7 +133,7 @@ def study_name(name: str, parts: Mapping[str, str]) -> str:
     return f"{name} {digest(dict(parts))[:12]}"
 
 
-def _begin_anew(out: Path, ledger: Ledger, parts: Mapping[str, str], *, fresh: bool) -> str:
+def _begin_anew(out: Path, ledger: Ledger, parts: Mapping[str, str], *, fresh: bool, observer: Observer) -> str:
     """Clear away earlier trials, once the new question is known to be a good one; the study's generation.
 
     Those of a shared study are others' too: they stay, unless the user wants it fresh. So does a result in ``out``
@@ -145,8 +144,10 @@ def _begin_anew(out: Path, ledger: Ledger, parts: Mapping[str, str], *, fresh: b
     if fresh or not ledger.is_shared:
         ledger.clear()
     elif earlier is not None and not earlier.changed(dict(parts)):
-        return ledger.generation  # this folder has finished once and joins again: its readings belong to the study
-    if fresh:
+        mark_rejoined(out)  # this folder has finished once and joins again: its readings belong to the study
+        return ledger.generation
+    if fresh:  # only now: the ledger of a shared study may have refused
+        _tell_removed(out, observer)
         remove_result(out)
     else:
         set_aside(out)
@@ -159,9 +160,11 @@ def _begin_anew(out: Path, ledger: Ledger, parts: Mapping[str, str], *, fresh: b
 
 def _tell_removed(out: Path, observer: Observer) -> None:
     """What ``--fresh`` takes from the folder."""
-    left = result_in(out)
-    if left is not None:
-        observer.note(f"--fresh: the result {left} in this folder is removed, with its models and its readings")
+    files = files_of_result(out)
+    if files:
+        left = result_in(out)
+        which = "what is left of a result" if left is None else f"the result {left}"
+        observer.note(f"--fresh: {which} in this folder is removed, with its readings: {', '.join(files)}")
     elif RunState.load(out / WORK) is not None:
         observer.note("--fresh: the trials of the interrupted run in this folder are removed")
 

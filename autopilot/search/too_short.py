@@ -5,31 +5,40 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from autopilot.result import TrialRecord, is_out_of_time
+from autopilot.result import TrialRecord, is_cut_off, is_out_of_time, nothing_text
 from autopilot.search.evaluator import Evaluator
 from autopilot.search.reserve import KEPT_SHARE, first_reserve_s
 
 # Nobody sets a timeout to the second, and the next run takes a little longer or shorter.
 _STEP_S = 10.0
+# A trial that was cut off takes longer than it did until then, nobody knows by how much: advice must not repeat it.
+_LONGER = 2.0
 
 
-def too_short_text(evaluator: Evaluator, records: Sequence[TrialRecord], ended: str, used_s: float) -> str:
-    """The sentence for the result of a study that spent ``used_s`` seconds without trying a variant; else nothing.
+def too_short_text(
+    evaluator: Evaluator, records: Sequence[TrialRecord], ended: str, spent_s: tuple[float, float]
+) -> str:
+    """The sentence for the result of a study whose time was up before any variant's end; else nothing.
 
-    ``ended`` says why the search did.
+    ``ended`` says why the search did; ``spent_s``: all seconds it took, and those of them of a trial that was cut off.
     """
     if not is_out_of_time(ended, len(records)):
         return ""
-    baseline = evaluator.baseline
+    all_s, cut_off_s = spent_s
+    baseline, used_s = evaluator.baseline, all_s - cut_off_s
     trial_s = sum(evaluator.expected_s().values()) + baseline.seconds.get("load", 0.0)
     first_s = first_reserve_s(evaluator.setup, baseline)
-    least_s = least_timeout_s(used_s, trial_s, first_s)
     given_s = evaluator.setup.problem.search.timeout_s
+    said, one = "", f"A trial should take some {trial_s:.0f} s here"
+    if is_cut_off(ended):
+        variant = ended.rpartition(" the trial of ")[2]
+        said, one = f", and the trial of {variant}", f"Such a trial takes more than {cut_off_s:.0f} s here"
+        trial_s = max(trial_s, _LONGER * cut_off_s)
+    least_s = least_timeout_s(used_s, trial_s, first_s)
     return (
-        "No variant was tried: preparing the study and measuring the baseline, also against itself, took "
-        f"{used_s:.0f} s of its {given_s:.0f} s. A trial should take some {trial_s:.0f} s here and measuring a finalist"
-        f" again {first_s:.0f} s: for a first variant give search.timeout (--timeout) {least_s:.0f} s or more, for a"
-        " search some minutes."
+        f"{nothing_text(ended).capitalize()}: preparing the study and measuring the baseline, also against itself, took"
+        f" {used_s:.0f} s of its {given_s:.0f} s{said}. {one} and measuring a finalist again {first_s:.0f} s:"
+        f" for a first variant give search.timeout (--timeout) {least_s:.0f} s or more, for a search some minutes."
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from autopilot.needs import Lack, NotTried
-from autopilot.result import TrialRecord
+from autopilot.result import TrialRecord, is_cut_off
 from autopilot.space import SearchSpace
 from autopilot.target import Target
 
@@ -18,6 +18,7 @@ def untried(space: SearchSpace, records: Sequence[TrialRecord], ended: str, targ
         if name in tried:
             continue
         advised = any(technique.prefer(target.running(provider)) for provider in space.providers)
-        why = "the search ended before its turn" if advised else "not recommended for this machine, and not come to"
+        turn = "no trial of it came to its end" if is_cut_off(ended) else "the search ended before its turn"
+        why = turn if advised else "not recommended for this machine, and not come to"
         found.append(NotTried("technique", name, Lack.SEARCH, f"{why}: {ended}" if ended else why))
     return tuple(found)

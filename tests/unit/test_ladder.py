@@ -189,4 +189,4 @@ def test_verify_one_keeps_the_readings(tmp_path: Path) -> None:
 
     verify_one(evaluator, record(2, Facts()), timetable())
 
-    assert (tmp_path / "samples" / "2-verify.npz").is_file()
+    assert (tmp_path / "samples" / "2-verify-waiting.npz").is_file()

@@ -91,6 +91,16 @@ def test_verified_readings_come_before_the_search_s(tmp_path: Path) -> None:
     assert set(verified.curves) == {"baseline", "chosen"}
 
 
+def test_readings_of_an_earlier_second_measurement_are_not_drawn(tmp_path: Path) -> None:
+    """A trial that this result didn't measure again is drawn with the readings of the search."""
+    result = fake_result()
+    result = replace(result, trials=tuple(replace(t, stage="quality") for t in result.trials))
+    keep_latency(tmp_path, "1", 1.0)
+    keep_latency(tmp_path, "1-verify", 2.0)
+
+    assert not subject.readings_of(result, tmp_path).verified
+
+
 def test_missing_or_damaged_readings_leave_a_reason(tmp_path: Path) -> None:
     """The page is drawn without them."""
     result = fake_result()

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from io import StringIO
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -24,7 +25,16 @@ from autopilot.recipe import Recipe, Step, Variant, params_of
 from autopilot.report.content import Content
 from autopilot.report.points import Mark, mark_of
 from autopilot.report.sections.verdict import sentence
-from autopilot.result import NO_TIME_LEFT, TIME_UP, Status, StudyResult, TrialRecord, TrialState, trial_rows
+from autopilot.result import (
+    NO_TIME_LEFT,
+    TIME_UP,
+    Status,
+    StudyResult,
+    TrialRecord,
+    TrialState,
+    cut_off_text,
+    trial_rows,
+)
 from autopilot.search import conclude as module
 from autopilot.search import decide
 from autopilot.search.conclude import speedup
@@ -77,12 +87,22 @@ def concluded(
     pruned: tuple[int, ...] = (),
     late: bool = False,
     ended: str = "",
+    cut_off_s: float = 0.0,
 ) -> StudyResult:
     monkeypatch.setattr(module, "write_outputs", lambda result, out, artifact, **more: result)
     records = [record(i, f, TrialState.PRUNED if i in pruned else TrialState.COMPLETE) for i, f in enumerate(facts)]
     evaluator: Any = evaluator_of(folder, facts)
     deadline = time.monotonic() - 1.0 if late else math.inf
-    return module.conclude(evaluator, records, RANKING, started=0.0, deadline=deadline, out=folder, ended=ended)
+    return module.conclude(
+        evaluator,
+        records,
+        RANKING,
+        started=0.0,
+        deadline=deadline,
+        out=folder,
+        ended=ended,
+        cut_off_s=cut_off_s,
+    )
 
 
 def test_fastest_that_holds_wins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -177,6 +197,29 @@ def test_study_whose_time_was_up_before_any_variant_is_undecided(
     assert "simulated: UNDECIDED" in shown.getvalue()
     assert "no variant was tried" in shown.getvalue()
     assert sentence(Content(result)).startswith("Undecided: no variant was tried")
+
+
+def test_trial_that_was_cut_off_is_told_apart_from_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its seconds are its own, and the timeout that is advised would not cut it off the same way."""
+    ended = f"{TIME_UP}{cut_off_text('slim on cpu, 2 threads', 400.0)}"
+    monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: 500.0))
+    result = concluded(tmp_path, [Facts(1.0)], monkeypatch, ended=ended, cut_off_s=400.0)
+
+    assert result.status is Status.UNDECIDED
+    assert "took 100 s of its 600 s, and the trial of slim on cpu, 2 threads was cut off after 400 s." in (
+        result.explanation
+    )
+    assert "Such a trial takes more than 400 s here" in result.explanation
+    assert "(--timeout) 1500 s or more" in result.explanation  # 100 s, twice 400 s, and 40% for the finalists
+    assert next(gap.reason for gap in result.not_tried).startswith("no trial of it came to its end: time is up")
+    shown = StringIO()
+    Console(file=shown, width=200).print(render_result(result.to_json()))
+    assert "no variant came to its end, time was up with the first trial" in shown.getvalue()
+    assert sentence(Content(result)) == (
+        "Undecided: no variant came to its end, since time was up during the first trial."
+    )
+    for text in (result.explanation, shown.getvalue(), sentence(Content(result))):
+        assert "o variant was tried" not in text
 
 
 @pytest.mark.parametrize(

@@ -14,8 +14,8 @@ from autopilot.errors import BadInput
 from autopilot.observer import NullObserver
 from autopilot.outputs import write_result
 from autopilot.result import StudyResult
-from autopilot.search import start
-from autopilot.search.earlier import check_name, keep_earlier, set_aside
+from autopilot.search import conclude, start
+from autopilot.search.earlier import check_name, keep_earlier, remove_result, set_aside
 from autopilot.search.ledger import Ledger
 from autopilot.search.resume import to_go_on_with
 from autopilot.search.samples import ASIDE, WORK, readings_in
@@ -185,6 +185,117 @@ def test_fresh_says_what_it_removes_and_keeps_nothing(tmp_path: Path) -> None:
     assert any("--fresh: the result 'simulated' (" in note and "5 trials" in note for note in watcher.notes)
     assert not (out / "best").exists()
     assert not (out / "earlier").exists()
+
+
+def test_run_that_goes_on_leaves_the_second_readings_until_its_result_is_written(tmp_path: Path) -> None:
+    """Cut off during its last measurements, the folder's result has its own readings; then none of them is left."""
+    finished(tmp_path, limits(5))
+    samples = tmp_path / "out" / WORK / "samples"
+    second = [*samples.glob("*-verify.npz"), *samples.glob("*-baseline.npz")]
+    assert second
+    second.append(samples / "0-verify.npz")  # a finalist of that time, which is none now
+    for path in second:
+        path.write_bytes(b"old")
+
+    def killed(*_: object) -> None:
+        raise Killed
+
+    with pytest.MonkeyPatch.context() as patch, contextlib.suppress(Killed):
+        patch.setattr(conclude, "_write", killed)
+        run(tmp_path, WORLD, search=limits(9), clock=Clock(10**6))
+    assert {path.read_bytes() for path in second} == {b"old"}
+    assert list(samples.glob("*-waiting.npz"))
+    result, _ = finished(tmp_path, limits(9))
+
+    assert {f.stem for f in samples.glob("*-verify.npz")} == {
+        f"{t.number}-verify" for t in result.trials if t.verified is not None
+    }
+    assert b"old" not in {f.read_bytes() for f in samples.iterdir()}
+    assert not list(samples.glob("*-waiting.npz"))
+
+
+def joined(folder: Path, trials: int, *, watcher: Recorder | None = None, cut_off: bool = False) -> None:
+    """A run that takes part in a shared study, and writes its result unless it is cut off before."""
+    search = replace(limits(trials), storage=f"sqlite:///{folder / 'shared.db'}")
+    if not cut_off:
+        finished(folder, search, watcher=watcher)
+        return
+
+    def killed(*_: object) -> None:
+        raise Killed
+
+    with pytest.MonkeyPatch.context() as patch, contextlib.suppress(Killed):
+        patch.setattr(conclude, "_write", killed)
+        run(folder, WORLD, search=search, clock=Clock(10**6))
+
+
+@pytest.mark.parametrize("cut_off", [False, True])
+@pytest.mark.parametrize("trials", [5, 9])
+def test_result_of_a_shared_study_is_kept_when_its_folder_joins_again(
+    tmp_path: Path, trials: int, cut_off: bool
+) -> None:
+    """With its model and its own readings, also where the run that joined was cut off and went on."""
+    joined(tmp_path, 5)
+    out, watcher = tmp_path / "out", Recorder()
+    before = {f.name: f.read_bytes() for f in (out / WORK / "samples").iterdir()}
+    if cut_off:
+        joined(tmp_path, trials, cut_off=True)
+        assert trials_in(out) == 5
+        assert {name: (out / WORK / "samples" / name).read_bytes() for name in before} == before
+    joined(tmp_path, trials, watcher=watcher)
+
+    (place,) = (out / "earlier").iterdir()
+    assert trials_in(place) == 5
+    assert (place / "best" / "model.onnx").read_text() == "model of 5"
+    readings = {f.name: f.read_bytes() for f in (place / WORK / "samples").iterdir()}
+    assert {name: body for name, body in readings.items() if name in before} == before
+    assert all(name.startswith("baseline-") for name in readings.keys() - before.keys())
+    assert any("the earlier result of this folder is kept in" in note for note in watcher.notes)
+    assert trials_in(out) == trials
+
+
+def test_joining_twice_at_one_number_of_trials_leaves_the_first_baseline(tmp_path: Path) -> None:
+    """The second measurements of the result between rest on it."""
+    for _ in range(3):
+        joined(tmp_path, 5)
+
+    samples = tmp_path / "out" / WORK / "samples"
+    assert {f.stem for f in samples.glob("baseline-*.npz")} == {"baseline-5", "baseline-5-2"}
+    assert len(list((tmp_path / "out" / "earlier").iterdir())) == 2
+
+
+@pytest.mark.parametrize("own", ["", "[1, 2]", '{"name": "mine", "status": "ok", "trials": []}', "no JSON"])
+def test_fresh_leaves_files_that_no_run_wrote(tmp_path: Path, own: str) -> None:
+    """A folder of the user's own called best/, beside the spec, is no result, whatever result.json lies there."""
+    out = tmp_path / "out"
+    for name in ("best", "nearest", "fallbacks"):
+        (out / name).mkdir(parents=True)
+        (out / name / "notes.txt").write_text("mine")
+    for name in ("trials.csv", "report.html"):
+        (out / name).write_text("mine")
+    if own:
+        (out / "result.json").write_text(own)
+    before = {f: f.read_bytes() for f in out.rglob("*") if f.is_file()}
+    remove_result(out)
+
+    assert {f: f.read_bytes() for f in out.rglob("*") if f.is_file()} == before
+
+
+def test_fresh_names_each_file_it_removes(tmp_path: Path) -> None:
+    """Also where a result is only half there."""
+    finished(tmp_path, limits(3))
+    out, watcher = tmp_path / "out", Recorder()
+    set_aside(out)
+    (out / "result.json").unlink()
+    with simulated(WORLD, SPACE, Clock()):
+        problem = setup_of(tmp_path, search=limits(3)).problem
+        start.run_study(problem, out, fresh=True, observer=watcher)
+
+    assert any(
+        "--fresh: what is left of a result" in note and note.endswith(": report.html, best") for note in watcher.notes
+    )
+    assert not (out / "best").exists()
+    assert not (out / WORK / ASIDE).exists()
 
 
 def test_folder_without_a_result_has_nothing_to_keep(tmp_path: Path) -> None:

@@ -298,6 +298,26 @@ def test_trial_that_the_studys_end_stopped_is_no_timeout_of_its_variant(
     assert all(t.failure is None for t in result.trials)
 
 
+def test_only_trial_that_the_studys_end_stopped_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A variant was tried then, and its seconds are not the baseline's: the advice is to give it more than it had."""
+    measure = FakeEvaluator.measure
+
+    def slow(self: FakeEvaluator, *args: Any, **kwargs: Any) -> Any:
+        if self.allowance.deadline is not None:
+            time.sleep(max(0.0, self.allowance.left_s))
+            raise VariantFailed(Failure.TIMEOUT, "stopped.")
+        return measure(self, *args, **kwargs)
+
+    monkeypatch.setattr(FakeEvaluator, "measure", slow)
+    result, _ = run(tmp_path, lambda v: Facts(1.0), search=SearchSpec(trials=10, timeout_s=2.0))
+
+    assert len(result.trials) == 1
+    assert result.status is Status.UNDECIDED
+    assert re.search(r"time is up.*, and the trial of .+ on cpu, .+ was cut off after \d s$", result.ended)
+    assert re.search(r"No variant came to its end: .*took 0 s of its 2 s, and the trial of", result.explanation)
+    assert "was tried" not in result.explanation
+
+
 def test_bad_input_found_late_keeps_the_trials(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A folder with trials in it is not cleared away because the held-back data turn out to be wrong."""
 

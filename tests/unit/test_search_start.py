@@ -154,7 +154,7 @@ def test_two_runs_at_once_measure_each_variant_once_and_end_alike(tmp_path: Path
 
 def test_fresh_on_a_shared_study_is_refused_while_others_work(tmp_path: Path) -> None:
     """Nobody's trials are pulled from under him; when all have ended it starts anew, for everybody."""
-    search = shared(tmp_path, 4)
+    search, watcher = shared(tmp_path, 4), Recorder()
     first, _ = run(tmp_path / "a", lambda v: Facts(0.5), search=search)
     assert search.storage is not None
     parts = {"spec": "same", "machine": start.Target.detect().fingerprint}
@@ -166,10 +166,11 @@ def test_fresh_on_a_shared_study_is_refused_while_others_work(tmp_path: Path) ->
 
     def again() -> Any:
         with simulated(lambda v: Facts(0.5), SPACE, Clock()):
-            return start.run_study(problem, tmp_path / "b", fresh=True, observer=NullObserver())
+            return start.run_study(problem, tmp_path / "a" / "out", fresh=True, observer=watcher)
 
     with pytest.raises(BadInput, match="while others work on it"):
         again()
+    assert not any("--fresh" in note for note in watcher.notes)  # nothing was removed
     ledger.release()
 
     assert len(again().trials) == 4

@@ -6,7 +6,7 @@ from autopilot.budget import Judgement
 from autopilot.report.content import Content
 from autopilot.report.html import Html, el, joined
 from autopilot.report.words import duration, figure, interval_of, short_deployment, short_recipe, span, title
-from autopilot.result import Status
+from autopilot.result import Status, is_cut_off, nothing_text
 from autopilot.words import counted, times
 
 _BANNERS = {
@@ -55,7 +55,8 @@ def sentence(content: Content) -> str:
     limits = len(result.budget.limits)
     every = "its one limit" if limits == 1 else f"all {counted(limits, 'limit')}"
     if result.is_too_short:
-        return "Undecided: no variant was tried, since time was up when the baseline was measured."
+        when = "during the first trial" if is_cut_off(result.ended) else "when the baseline was measured"
+        return f"Undecided: {nothing_text(result.ended)}, since time was up {when}."
     if chosen is None:
         return "No variant could be measured to the end, so there is no verdict on any."
     baseline = result.baseline_choice.text
