@@ -109,8 +109,12 @@ def split_outputs(named: Mapping[str, Array], batch: int, batched: bool) -> tupl
     return kept, left_out
 
 
-def compare_sizes(session: Session, split: Split, batch: int, sizes: Iterable[int], workers: int) -> None:
+def compare_sizes(
+    session: Session, split: Split, batch: int, sizes: Iterable[int], workers: int, *, scored: str | None = None
+) -> None:
     """Check that the first samples get the same answers in runs of each of ``sizes`` as in runs of ``batch``.
+
+    ``scored``: the output that counts; "" is the first, None is not known.
 
     Raises:
         VariantFailed: WRONG_NUMERICS, naming both sizes.
@@ -119,9 +123,13 @@ def compare_sizes(session: Session, split: Split, batch: int, sizes: Iterable[in
 
     from autopilot.bench.agreement import check_agreement
 
+    first = ""
+
     def answers(size: int) -> dict[str, Array]:
+        nonlocal first
         parts: dict[str, list[Array]] = {}
         for named, real in in_parallel(session, split, groups(0, min(COMPARED, split.n), size), workers):
+            first = next(iter(named))
             for name, value in split_outputs(named, size, split.batched)[0].items():
                 parts.setdefault(name, []).append(value[:real])
         same_shape = {n: found for n, found in parts.items() if len({v.shape[1:] for v in found}) == 1}
@@ -130,7 +138,7 @@ def compare_sizes(session: Session, split: Split, batch: int, sizes: Iterable[in
     wanted: dict[str, Array] | None = None
     for size in sizes:
         wanted = wanted or answers(batch)
-        check_agreement(answers(size), wanted, (size, batch))
+        check_agreement(answers(size), wanted, (size, batch), first if scored == "" else scored)
 
 
 def evaluate(request: Mapping[str, Any]) -> dict[str, Any]:
@@ -150,7 +158,7 @@ def evaluate(request: Mapping[str, Any]) -> dict[str, Any]:
     workers = max(1, len(request["cores"]))
     if isinstance(session, AnswersInTurn):
         session.answer_side_by_side(workers)
-    compare_sizes(session, split, batch, request["sizes"], workers)
+    compare_sizes(session, split, batch, request["sizes"], workers, scored=request.get("scored"))
     files: dict[str, OutputFile] = {}
     all_names: list[str] = []
     reasons: dict[str, str] = {}

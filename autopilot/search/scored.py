@@ -25,7 +25,7 @@ from autopilot.recipe import Recipe, digest
 from autopilot.scoring import can_reject, score
 from autopilot.search.kept_scores import KeptScore, KeptScores, numerics, scorer
 from autopilot.search.outcome import Outcome
-from autopilot.search.preflight import scored_name
+from autopilot.search.preflight import scored_for_sure, scored_name
 from autopilot.search.prepare import Setup
 
 # The first subset that can reject a variant; each further one is as large as all before it together. At 256 samples
@@ -161,6 +161,7 @@ class QualityPass:
             limits=limits,
             optimized=span[0] == 0 and self._audits(outcome),
             sizes=self._compared(outcome) if span[0] == 0 else (),
+            scored=scored_for_sure(self._setup.problem.metric),
         )
 
     def _baseline_outputs(self, split: Split, limits: ChildLimits) -> Evaluation:
