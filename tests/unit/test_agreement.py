@@ -129,3 +129,11 @@ def test_first_runs_are_compared_on_the_samples_of_both() -> None:
 
     with pytest.raises(VariantFailed, match="runs of 4 samples isn't what runs of 3 give"):
         runs.add(4, [LOGITS[4:8], LOGITS[5]])
+
+
+def test_first_runs_of_one_size_are_not_compared() -> None:
+    """Two instances of a model that samples answer otherwise, and so does one in its next run."""
+    runs = FirstRuns(("y",))
+
+    runs.add(1, [np.arange(64.0).reshape(1, 64)])
+    runs.add(1, [np.arange(64.0)[::-1].reshape(1, 64)])
