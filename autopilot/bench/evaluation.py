@@ -104,6 +104,30 @@ def evaluate(
     return Evaluation.of(folder, answer)
 
 
+def check_sizes(
+    artifact: Path,
+    deployment: Deployment,
+    *,
+    split: Split,
+    batch: int,
+    sizes: Sequence[int],
+    scored: str | None,
+    limits: ChildLimits,
+) -> None:
+    """What ``evaluate`` checks of ``sizes`` and ``scored``, alone: for outputs of groups of ``batch`` that are there.
+
+    Raises:
+        VariantFailed: see ``evaluate``.
+    """
+    request = _request("compare", artifact, deployment, split) | {
+        "batch": batch,
+        "sizes": list(sizes),
+        "scored": scored,
+    }
+    with temporary_folder("sizes") as folder:
+        run_child("autopilot.bench.scorer", request, limits, workdir=folder, threads=usable_cores())
+
+
 def probe_batching(
     artifact: Path, deployment: Deployment, split: Split, limits: ChildLimits, *, samples: int = 3
 ) -> bool:
