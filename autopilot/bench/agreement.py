@@ -119,8 +119,10 @@ def _reordered(name: str, pairs: Mapping[str, tuple[Array, Array]]) -> bool:
 class FirstRuns:
     """Compares each size that a server runs for the first time with the one before it, on the samples of both."""
 
-    def __init__(self, names: Sequence[str]) -> None:
+    def __init__(self, names: Sequence[str], scored: str | None = None) -> None:
+        """``scored``: the one of the outputs ``names`` that counts; "" is the first, None is not known."""
         self._names = tuple(names)
+        self._scored = self._names[0] if scored == "" else scored
         self._size = 0
         self._answers: dict[str, Array] = {}
 
@@ -142,5 +144,5 @@ class FirstRuns:
         both = min(size, self._size)
         if both and size != self._size:
             now, before = ({name: v[:both] for name, v in answers.items()} for answers in (found, self._answers))
-            check_agreement(now, before, (size, self._size))
+            check_agreement(now, before, (size, self._size), self._scored)
         self._size, self._answers = size, found

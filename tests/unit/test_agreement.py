@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -137,3 +139,13 @@ def test_first_runs_of_one_size_are_not_compared() -> None:
 
     runs.add(1, [np.arange(64.0).reshape(1, 64)])
     runs.add(1, [np.arange(64.0)[::-1].reshape(1, 64)])
+
+
+@pytest.mark.parametrize(("scored", "refused"), [("", True), ("y", True), ("state", False), (None, False)])
+def test_first_runs_are_compared_in_what_is_scored(scored: str | None, refused: bool) -> None:
+    """Garbage there isn't excused by another output that agrees."""
+    runs = FirstRuns(("y", "state"), scored)
+    runs.add(8, [LOGITS[:8], LOGITS[:8]])
+
+    with pytest.raises(VariantFailed, match="'y'") if refused else nullcontext():
+        runs.add(9, [LOGITS[:9] * 1e10, LOGITS[:9]])
