@@ -249,9 +249,10 @@ def batcher(
 ) -> Batcher:
     """The batcher of a loaded model.
 
-    ``told``: ``batch``, ``max_delay_ms``, and ``fixed`` where only whole batches run. ``every_size``: each is to be
-    run in every instance before the first window (``meet_next``), for runtimes that compile or tune for seconds when
-    they first meet one, and where memory is read; others would spend seconds for nothing, at every start.
+    ``told``: ``batch``, ``max_delay_ms``, ``fixed`` where only whole batches run, and ``scored``, the output in which
+    sizes must agree ("" for the first). ``every_size``: each is to be run in every instance before the first window
+    (``meet_next``), for runtimes that compile or tune for seconds when they first meet one, and where memory is read;
+    others would spend seconds for nothing, at every start.
     """
     batch = int(told["batch"])
     samples = Samples(split, singles, batch)
@@ -262,7 +263,7 @@ def batcher(
         return answer(sessions[instance], split, samples.request(padded))
 
     sizes = range(fill, batch + 1) if every_size else range(0)
-    first_runs = FirstRuns(sessions[0].output_names)
+    first_runs = FirstRuns(sessions[0].output_names, told.get("scored"))
     return Batcher(
         run,
         Path.cwd(),

@@ -78,12 +78,14 @@ def evaluate(
     limits: ChildLimits,
     optimized: bool = False,
     sizes: Sequence[int] = (),
+    scored: str | None = None,
 ) -> Evaluation:
     """Outputs of samples ``start..stop`` of ``split`` in files under ``folder``.
 
     Runs in groups of ``batch`` samples (the last one filled up and cut, so that fixed batch sizes
     work) on all usable cores; ``optimized`` also keeps the optimized graph as ``optimized.onnx``. The first samples
-    of the split are run in groups of each of ``sizes`` too: they must get the same answers.
+    of the split are run in groups of each of ``sizes`` too: they must get the same answers in the output ``scored``
+    ("": the first; None: it isn't known which).
 
     Raises:
         VariantFailed: the model doesn't load or run, or the child process died; WRONG_NUMERICS: answers in
@@ -96,10 +98,34 @@ def evaluate(
     folder.mkdir(parents=True, exist_ok=True)
     request = _request("evaluate", artifact, deployment, split)
     request |= {"start": start, "stop": stop, "batch": batch, "folder": str(folder.absolute()), "optimized": optimized}
-    request["sizes"] = list(sizes)
+    request |= {"sizes": list(sizes), "scored": scored}
     answer = run_child("autopilot.bench.scorer", request, limits, workdir=folder, threads=usable_cores())
     (folder / _RECORD).write_text(json.dumps(answer), encoding="utf-8")
     return Evaluation.of(folder, answer)
+
+
+def check_sizes(
+    artifact: Path,
+    deployment: Deployment,
+    *,
+    split: Split,
+    batch: int,
+    sizes: Sequence[int],
+    scored: str | None,
+    limits: ChildLimits,
+) -> None:
+    """What ``evaluate`` checks of ``sizes`` and ``scored``, alone: for outputs of groups of ``batch`` that are there.
+
+    Raises:
+        VariantFailed: see ``evaluate``.
+    """
+    request = _request("compare", artifact, deployment, split) | {
+        "batch": batch,
+        "sizes": list(sizes),
+        "scored": scored,
+    }
+    with temporary_folder("sizes") as folder:
+        run_child("autopilot.bench.scorer", request, limits, workdir=folder, threads=usable_cores())
 
 
 def probe_batching(

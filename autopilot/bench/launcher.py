@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from autopilot.bench.child import ChildLimits
-from autopilot.bench.evaluation import Evaluation, evaluate, probe_batching
+from autopilot.bench.evaluation import Evaluation, check_sizes, evaluate, probe_batching
 from autopilot.bench.gpu import gpu_memory
 from autopilot.bench.live import Block, Server
 from autopilot.model import shapes_apart
@@ -27,6 +27,7 @@ __all__ = [
     "ColdReading",
     "Evaluation",
     "Server",
+    "check_sizes",
     "evaluate",
     "measure_cold",
     "measure_empty",

@@ -149,7 +149,14 @@ class Server:
         self._cpu_total += block.cpu_s
         return block
 
-    def open_traffic(self, *, fixed: bool = False, before: BeforeRun | None = None, for_memory: bool = False) -> Path:
+    def open_traffic(
+        self,
+        *,
+        fixed: bool = False,
+        before: BeforeRun | None = None,
+        for_memory: bool = False,
+        scored: str | None = None,
+    ) -> Path:
         """Get ready for scheduled requests of one sample each; the pipe they are written to.
 
         A provider that compiles for each set of shapes runs every size of batch in every instance now, and not when it
@@ -160,6 +167,7 @@ class Server:
             before: called before each of these runs with how many were made and how many there are; gives the seconds
                 that the run may take. Without it each may take what any command may.
             for_memory: every size is run whatever the provider, and no more samples are held than before.
+            scored: the output of the session in which sizes must agree; "" is the first, None is not known.
 
         Raises:
             WorkerDied: the process ended, or one of the runs took longer.
@@ -167,7 +175,9 @@ class Server:
         d = self.deployment
         told = {"batch": d.batch, "max_delay_ms": d.max_delay_ms, "fixed": fixed, "every_size": for_memory}
         requests = 1 if for_memory else 256
-        reply = self._ask({"do": "open_traffic", "requests": requests, "limit_bytes": REQUEST_BYTES, **told})
+        reply = self._ask(
+            {"do": "open_traffic", "requests": requests, "limit_bytes": REQUEST_BYTES, "scored": scored, **told}
+        )
         for done in range(reply["unmet"]):
             self._meet_size(done, reply["unmet"], None if before is None else before(done, reply["unmet"]))
         return Path(reply["queue"])

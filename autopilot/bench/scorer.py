@@ -1,7 +1,7 @@
 """The evaluating child: a range of samples through the model, outputs to files. Not timed.
 
-Requests: ``evaluate`` (outputs of a range of samples) and ``probe`` (do several samples at once give
-what single ones give?). The parent's side is ``evaluation``.
+Requests: ``evaluate`` (outputs of a range of samples), ``compare`` (are answers in runs of other sizes the
+same?) and ``probe`` (do several samples at once give what single ones give?). The parent's side is ``evaluation``.
 """
 
 from __future__ import annotations
@@ -109,8 +109,12 @@ def split_outputs(named: Mapping[str, Array], batch: int, batched: bool) -> tupl
     return kept, left_out
 
 
-def compare_sizes(session: Session, split: Split, batch: int, sizes: Iterable[int], workers: int) -> None:
+def compare_sizes(
+    session: Session, split: Split, batch: int, sizes: Iterable[int], workers: int, *, scored: str | None = None
+) -> None:
     """Check that the first samples get the same answers in runs of each of ``sizes`` as in runs of ``batch``.
+
+    ``scored``: the output that counts; "" is the first, None is not known.
 
     Raises:
         VariantFailed: WRONG_NUMERICS, naming both sizes.
@@ -119,9 +123,13 @@ def compare_sizes(session: Session, split: Split, batch: int, sizes: Iterable[in
 
     from autopilot.bench.agreement import check_agreement
 
+    first = ""
+
     def answers(size: int) -> dict[str, Array]:
+        nonlocal first
         parts: dict[str, list[Array]] = {}
         for named, real in in_parallel(session, split, groups(0, min(COMPARED, split.n), size), workers):
+            first = next(iter(named))
             for name, value in split_outputs(named, size, split.batched)[0].items():
                 parts.setdefault(name, []).append(value[:real])
         same_shape = {n: found for n, found in parts.items() if len({v.shape[1:] for v in found}) == 1}
@@ -130,14 +138,36 @@ def compare_sizes(session: Session, split: Split, batch: int, sizes: Iterable[in
     wanted: dict[str, Array] | None = None
     for size in sizes:
         wanted = wanted or answers(batch)
-        check_agreement(answers(size), wanted, (size, batch))
+        check_agreement(answers(size), wanted, (size, batch), first if scored == "" else scored)
+
+
+def compare(request: Mapping[str, Any]) -> dict[str, Any]:
+    """``compare_sizes`` of what is asked, for a score that is there already."""
+    from autopilot.data import Split
+
+    split = Split.load(Path(request["split"]))
+    session, workers = _opened(request, None)
+    compare_sizes(session, split, int(request["batch"]), request["sizes"], workers, scored=request["scored"])
+    return {}
+
+
+def _opened(request: Mapping[str, Any], optimized: Path | None) -> tuple[Session, int]:
+    """The model, loaded, and how many of its runs go on side by side."""
+    from autopilot.bench.server import find_provider
+    from autopilot.contracts import AnswersInTurn
+
+    deployment = Deployment.from_json(request["deployment"])
+    session = find_provider(deployment.provider).open(Path(request["artifact"]), deployment, optimized_model=optimized)
+    workers = max(1, len(request["cores"]))
+    if isinstance(session, AnswersInTurn):
+        session.answer_side_by_side(workers)
+    return session, workers
 
 
 def evaluate(request: Mapping[str, Any]) -> dict[str, Any]:
     """Outputs of samples ``start..stop`` in ``folder``/{index}.npy, samples first; ``sizes`` are compared before."""
     from autopilot.bench.outputs import OutputFile
-    from autopilot.bench.server import find_provider
-    from autopilot.contracts import AnswersInTurn, TellsKernels
+    from autopilot.contracts import TellsKernels
     from autopilot.data import Split
 
     split = Split.load(Path(request["split"]))
@@ -145,12 +175,8 @@ def evaluate(request: Mapping[str, Any]) -> dict[str, Any]:
     if not split.batched and batch != 1:
         raise DataError("batched: false makes a request one sample, so the batch size is 1.", f"It was {batch}.")
     optimized = folder / "optimized.onnx" if request["optimized"] else None
-    deployment = Deployment.from_json(request["deployment"])
-    session = find_provider(deployment.provider).open(Path(request["artifact"]), deployment, optimized_model=optimized)
-    workers = max(1, len(request["cores"]))
-    if isinstance(session, AnswersInTurn):
-        session.answer_side_by_side(workers)
-    compare_sizes(session, split, batch, request["sizes"], workers)
+    session, workers = _opened(request, optimized)
+    compare_sizes(session, split, batch, request["sizes"], workers, scored=request.get("scored"))
     files: dict[str, OutputFile] = {}
     all_names: list[str] = []
     reasons: dict[str, str] = {}
@@ -229,7 +255,7 @@ def handle(request: dict[str, Any]) -> dict[str, Any]:
         from autopilot.bench.cores import pin
 
         pin(request["cores"])
-    return {"evaluate": evaluate, "probe": probe}[request["do"]](request)
+    return {"evaluate": evaluate, "compare": compare, "probe": probe}[request["do"]](request)
 
 
 if __name__ == "__main__":

@@ -43,11 +43,15 @@ _SCORING = (
 
 @dataclass(frozen=True, slots=True)
 class KeptScore:
-    """One score, whole; ``took_s``: what it cost, in seconds, when it was read."""
+    """One score, whole.
+
+    ``took_s``: what it cost, in seconds, when it was read; ``sizes``: samples a run whose answers agreed with it.
+    """
 
     reading: QualityReading
     audit: Int8Audit | None
     took_s: float
+    sizes: tuple[int, ...] = ()
 
 
 def numerics(deployment: Deployment, batch: int) -> list[Any]:

@@ -92,3 +92,8 @@ def baseline_error(exc: VariantFailed, info: ModelInfo, name: str = "the model a
     log = f"\n{exc.log}" if exc.log and "Traceback (most recent" not in exc.log else ""
     hint = exc.hint or "Run it once with onnxruntime alone to see whether it works there."
     return BaselineFailed(message + log, hint)
+
+
+def scored_for_sure(spec: MetricSpec) -> str | None:
+    """The name of the scored output before anything ran, "" for the first; None where a function chooses itself."""
+    return spec.output or (None if spec.function is not None else "")

@@ -119,8 +119,9 @@ class Setup:
         """Samples a run of serving that scoring doesn't use: answers there are compared with those that are scored.
 
         Of what a server may make of single requests, the ends; those between are compared as they are first run.
+        None where the model as given answers otherwise in runs of several, since it samples or mixes samples.
         """
-        if not self.splits.validation.batched or info.batch is not None:
+        if not self.batching or not self.splits.validation.batched or info.batch is not None:
             return ()
         ends = {1, deployment.batch} if self.problem.traffic.is_server and self.info.batch is None else set()
         return tuple(sorted((ends | {deployment.batch}) - {self.scoring_batch(deployment, info)}))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -13,7 +14,7 @@ import numpy as np
 from autopilot import plugins
 from autopilot.artifact import Artifact
 from autopilot.bench.child import ChildLimits
-from autopilot.bench.launcher import Evaluation, evaluate
+from autopilot.bench.launcher import Evaluation, check_sizes, evaluate
 from autopilot.cache import SharedCache
 from autopilot.contracts import Array
 from autopilot.data import Split
@@ -25,7 +26,7 @@ from autopilot.recipe import Recipe, digest
 from autopilot.scoring import can_reject, score
 from autopilot.search.kept_scores import KeptScore, KeptScores, numerics, scorer
 from autopilot.search.outcome import Outcome
-from autopilot.search.preflight import scored_name
+from autopilot.search.preflight import scored_for_sure, scored_name
 from autopilot.search.prepare import Setup
 
 # The first subset that can reject a variant; each further one is as large as all before it together. At 256 samples
@@ -40,7 +41,9 @@ Scored = tuple[QualityReading, Int8Audit | None]
 
 
 class QualityPass:
-    """Scores variants; an artifact that was scored under the same numerics isn't run again.
+    """Scores variants; an artifact that was scored under the same numerics isn't scored again.
+
+    Where another deployment of it serves other sizes, a few samples are run in those and compared.
 
     Scores are kept in ``cache`` for later runs, unless code of the user's takes part.
     """
@@ -62,7 +65,7 @@ class QualityPass:
         """
         batch = self._batch(outcome)
         key = self._key(outcome, split, batch)
-        known = self._done.get(key) or (self._kept.get(key) if self._kept is not None else None)
+        known = self._known(key)
         if known is None:
             if outcome is not self._baseline:
                 self._baseline_outputs(split, limits)  # not this variant's to pay for
@@ -70,19 +73,42 @@ class QualityPass:
             scored = self._measure(outcome, split, batch, limits, early=early)
             if scored[0].n < split.n:
                 return scored
-            known = KeptScore(*scored, time.perf_counter() - started)
-            if self._kept is not None:
-                self._kept.put(key, known, outcome.artifact, split)
+            new = KeptScore(*scored, time.perf_counter() - started, self._compared(outcome))
         else:
+            new = self._with_sizes(known, outcome, split, batch, limits)
             outcome.seconds["evaluate_saved"] = outcome.seconds.get("evaluate_saved", 0.0) + known.took_s
-        self._done[key] = known
-        return known.reading, known.audit
+        if new is not known and self._kept is not None:
+            self._kept.put(key, new, outcome.artifact, split)
+        self._done[key] = new
+        return new.reading, new.audit
 
     def knows(self, outcome: Outcome, split: Split) -> bool:
         """Whether ``run`` would answer at once."""
         if outcome.artifact.sha256 not in self._infos:
             return False
-        return self._key(outcome, split, self._batch(outcome)) in self._done
+        known = self._done.get(self._key(outcome, split, self._batch(outcome)))
+        return known is not None and set(self._compared(outcome)) <= set(known.sizes)
+
+    def _known(self, key: str) -> KeptScore | None:
+        return self._done.get(key) or (self._kept.get(key) if self._kept is not None else None)
+
+    def _with_sizes(
+        self, known: KeptScore, outcome: Outcome, split: Split, batch: int, limits: ChildLimits
+    ) -> KeptScore:
+        """``known`` after its answers were compared with those of the sizes that ``outcome`` serves, a few samples."""
+        new = tuple(size for size in self._compared(outcome) if size not in known.sizes)
+        if not new:
+            return known
+        check_sizes(
+            outcome.artifact.path,
+            outcome.variant.deployment,
+            split=split,
+            batch=batch,
+            sizes=new,
+            scored=scored_for_sure(self._setup.problem.metric),
+            limits=limits,
+        )
+        return replace(known, sizes=(*known.sizes, *new))
 
     def _batch(self, outcome: Outcome) -> int:
         return self._setup.scoring_batch(outcome.variant.deployment, self._info(outcome.artifact))
@@ -106,7 +132,7 @@ class QualityPass:
 
     def _key(self, outcome: Outcome, split: Split, batch: int) -> str:
         base = self._baseline
-        mine = [outcome.artifact.sha256, numerics(outcome.variant.deployment, batch), self._compared(outcome)]
+        mine = [outcome.artifact.sha256, numerics(outcome.variant.deployment, batch)]
         theirs = [base.artifact.sha256, numerics(base.variant.deployment, self._batch(base))]
         roles = [outcome is base, self._audits(outcome)]
         return digest([self._scorer, mine, theirs, roles, split.digest, split.name])
@@ -161,6 +187,7 @@ class QualityPass:
             limits=limits,
             optimized=span[0] == 0 and self._audits(outcome),
             sizes=self._compared(outcome) if span[0] == 0 else (),
+            scored=scored_for_sure(self._setup.problem.metric),
         )
 
     def _baseline_outputs(self, split: Split, limits: ChildLimits) -> Evaluation:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 from autopilot import plugins
 from autopilot.bench.live import BeforeRun, Server
@@ -19,6 +20,7 @@ from autopilot.recipe import Deployment
 from autopilot.result import TrialRecord
 from autopilot.search.allowance import Allowance
 from autopilot.search.outcome import Outcome
+from autopilot.search.preflight import scored_for_sure
 from autopilot.search.prepare import Setup
 from autopilot.search.stages import SHAPES
 
@@ -48,12 +50,17 @@ def open_traffic(
     """
     if server.request_s is None:
         server.warm_up()
-    before, fixed = _before(allowance, observer), setup.fixed_batch is not None
+    opened = partial(
+        server.open_traffic,
+        fixed=setup.fixed_batch is not None,
+        before=_before(allowance, observer),
+        scored=_scored(setup),
+    )
     if outcome is None or not first_runs(setup, server.deployment):
-        server.open_traffic(fixed=fixed, before=before)
+        opened()
         return
     with outcome.timed(SHAPES, out_of="profile"):
-        server.open_traffic(fixed=fixed, before=before)
+        opened()
 
 
 def meet_sizes(server: Server, setup: Setup, *, allowance: Allowance, observer: Observer) -> None:
@@ -67,7 +74,13 @@ def meet_sizes(server: Server, setup: Setup, *, allowance: Allowance, observer: 
     """
     if setup.problem.traffic.is_server:
         fixed = setup.fixed_batch is not None
-        server.open_traffic(fixed=fixed, before=_before(allowance, observer), for_memory=True)
+        before = _before(allowance, observer)
+        server.open_traffic(fixed=fixed, before=before, for_memory=True, scored=_scored(setup))
+
+
+def _scored(setup: Setup) -> str | None:
+    """The session's output that is scored; None where a hook makes others of them."""
+    return None if setup.problem.data.postprocess else scored_for_sure(setup.problem.metric)
 
 
 def _before(allowance: Allowance, observer: Observer) -> BeforeRun:

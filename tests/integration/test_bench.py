@@ -19,6 +19,7 @@ from autopilot.bench.launcher import (
     MIN_BLOCKS,
     Evaluation,
     Server,
+    check_sizes,
     evaluate,
     measure_cold,
     measure_empty,
@@ -434,3 +435,13 @@ def test_answers_that_change_with_the_size_of_a_run_are_refused(tmp_path: Path) 
         evaluate(times_batch(tmp_path / "wrong.onnx"), ONE_THREAD, folder=tmp_path / "wrong", **asked)
 
     assert failed.value.failure is Failure.WRONG_NUMERICS
+
+
+def test_sizes_are_compared_without_scoring_again(tmp_path: Path) -> None:
+    """For a deployment of what is scored already."""
+    split = write_split(tmp_path / "split", {"x": samples(50, 4)})
+    asked: dict[str, Any] = {"split": split, "batch": 4, "limits": LIMITS, "sizes": (1, 3), "scored": ""}
+
+    check_sizes(dense(tmp_path / "right.onnx", width=4), ONE_THREAD, **asked)
+    with pytest.raises(VariantFailed, match="runs of 1 samples isn't what runs of 4 give"):
+        check_sizes(times_batch(tmp_path / "wrong.onnx"), ONE_THREAD, **asked)

@@ -13,6 +13,7 @@ import pytest
 
 from autopilot.bench.child import ChildLimits
 from autopilot.cache import CacheFolder, SharedCache
+from autopilot.errors import Failure, VariantFailed
 from autopilot.plugins import metrics
 from autopilot.profile import Int8Audit, QualityReading, RawScores
 from autopilot.recipe import Deployment, Recipe, Step, Variant, params_of
@@ -149,15 +150,53 @@ def test_shapes_that_openvino_compiles_for_are_numerics() -> None:
     assert numerics(fixed, 4) != numerics(dynamic, 4)
 
 
-def test_sizes_that_are_compared_are_part_of_a_score(tmp_path: Path, runs: list[str]) -> None:
-    """A score whose answers were never compared with those of single samples isn't one for serving those."""
-    setups = [setup_of(tmp_path, scenario=scenario) for scenario in ("offline", "server")]
-    baseline, _ = outcomes(setups[0])
-    four = Outcome(Variant(Recipe(), replace(baseline.variant.deployment, batch=4)), baseline.artifact)
-    passes = [QualityPass(setup, four) for setup in setups]
+@pytest.mark.parametrize("scenario", ["offline", "server"])
+def test_deployments_of_one_artifact_share_a_score_and_only_new_sizes_are_compared(
+    tmp_path: Path, runs: list[str], monkeypatch: pytest.MonkeyPatch, scenario: str
+) -> None:
+    """Batches of 1, 2 and 4 are all scored 4 at a time; that answers agree holds for later runs too."""
+    asked: list[tuple[int, ...]] = []
+    monkeypatch.setattr(scored, "check_sizes", lambda *_, sizes, batch, **__: asked.append((batch, *sizes)))
 
-    assert [p._compared(four) for p in passes] == [(), (1,)]
-    assert len({p._key(four, data_of(), 4) for p in passes}) == 2
+    def score_all(work: Path) -> list[bool]:
+        setup = replace(setup_of(work, scenario=scenario), metric=metrics()["accuracy"])
+        baseline, outcome = outcomes(setup)
+        quality, known = QualityPass(setup, baseline, SharedCache(CacheFolder(tmp_path / "cache"))), []
+        for batch in (1, 2, 4, 2):
+            deployment = replace(outcome.variant.deployment, batch=batch)
+            served = Outcome(replace(outcome.variant, deployment=deployment), outcome.artifact)
+            known.append(quality.knows(served, data_of()))
+            quality.run(served, data_of(), limits=ChildLimits(10.0), early=False)
+        return known
+
+    for work in ("a", "b"):
+        (tmp_path / work).mkdir()
+
+    assert score_all(tmp_path / "a") == [False, False, True, True]
+    assert (runs.count("0"), asked) == (1, [(4, 2)])  # 1 was compared as the score was taken
+    assert score_all(tmp_path / "b") == [False, True, True, True]
+    assert (runs.count("0"), asked) == (1, [(4, 2)])
+
+
+def test_size_with_other_answers_is_refused_each_time(
+    tmp_path: Path, runs: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A score that is known says nothing of it, and goes on being one for the other sizes."""
+
+    def differ(*_: object, **__: object) -> None:
+        raise VariantFailed(Failure.WRONG_NUMERICS, "other answers")
+
+    monkeypatch.setattr(scored, "check_sizes", differ)
+    setup = new_setup(tmp_path / "a")
+    baseline, one = outcomes(setup)
+    two = Outcome(replace(one.variant, deployment=replace(one.variant.deployment, batch=2)), one.artifact)
+    quality = QualityPass(setup, baseline)
+    quality.run(one, data_of(), limits=ChildLimits(10.0), early=False)
+
+    for _ in range(2):
+        with pytest.raises(VariantFailed, match="other answers"):
+            quality.run(two, data_of(), limits=ChildLimits(10.0), early=False)
+    assert quality.knows(one, data_of())
 
 
 def test_other_library_version_scores_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -10,7 +11,10 @@ import numpy as np
 import pytest
 
 from autopilot.bench import scorer, server
+from autopilot.errors import VariantFailed
 from autopilot.recipe import Deployment
+from autopilot.search.preflight import scored_for_sure
+from autopilot.spec import MetricSpec
 from autopilot.testing import FakeSession
 from tests.integration.bench_support import samples, write_split
 
@@ -40,3 +44,19 @@ def test_session_that_answers_in_turn_is_told_of_all_workers_first(
 
     assert session.told == ["3 at a time", 4, 4]
     np.testing.assert_array_equal(np.load(tmp_path / "0.npy"), samples(8, 3))
+
+
+@pytest.mark.parametrize(("scored", "refused"), [("", False), ("good", False), ("bad", True)])
+def test_sizes_are_compared_in_the_output_that_is_scored(tmp_path: Path, scored: str, refused: bool) -> None:
+    """What no metric looks at may depend on the batch as it likes; "" is the first output."""
+    session = FakeSession(lambda feed: [feed["x"], feed["x"] * 10.0 ** len(feed["x"])], ("good", "bad"))
+    split = write_split(tmp_path / "split", {"x": samples(40, 3)})
+
+    with pytest.raises(VariantFailed, match="'bad'") if refused else nullcontext():
+        scorer.compare_sizes(session, split, 4, [1], 1, scored=scored)
+
+
+@pytest.mark.parametrize(("spec", "name"), [({}, ""), ({"output": "y"}, "y"), ({"function": "m.py:f"}, None)])
+def test_scored_output_is_known_unless_a_function_chooses(spec: dict[str, str], name: str | None) -> None:
+    """Before anything ran."""
+    assert scored_for_sure(MetricSpec("m", **spec)) == name  # type: ignore[arg-type]

@@ -135,6 +135,17 @@ def test_sizes_that_are_served_but_not_scored_are_compared(
     assert setup.compared_sizes(Deployment("cpu", 1, batch), info) == expected
 
 
+@pytest.mark.parametrize("scenario", ["offline", "server"])
+def test_nothing_is_compared_where_the_model_as_given_answers_otherwise_in_batches(
+    tmp_path: Path, scenario: str
+) -> None:
+    """A model that samples never gives the same twice; a server runs it one by one, so that it has one size."""
+    setup = replace(setup_of(tmp_path, scenario=scenario), batching=False)
+
+    assert setup.compared_sizes(Deployment("cpu", 1, 8), info_of(None)) == ()
+    assert setup.batches == ((1,) if scenario == "server" else None)
+
+
 def test_scoring_takes_single_samples_where_batching_changes_answers(tmp_path: Path) -> None:
     """A recurrent state that leaks between samples must not be scored in batches."""
     setup = replace(setup_of(tmp_path), batching=False)

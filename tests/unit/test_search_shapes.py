@@ -52,7 +52,9 @@ class SlowServer:
     def warm_up(self) -> None:
         self.request_s = 0.001
 
-    def open_traffic(self, *, fixed: bool, before: Callable[[int, int], float], for_memory: bool = False) -> Path:
+    def open_traffic(
+        self, *, fixed: bool, before: Callable[[int, int], float], scored: str | None, for_memory: bool = False
+    ) -> Path:
         self.for_memory.append(for_memory)
         total = self.deployment.batch * self.deployment.instances
         for done in range(total):
