@@ -186,7 +186,9 @@ def test_sizes_met_for_memory_are_first_runs_too(
     assert server.for_memory == [True]
 
 
-def asking(answer: Callable[[int], dict[str, Any]], wall_s: float = 60.0) -> tuple[Server, list[tuple[str, float]]]:
+def asking(
+    answer: Callable[[int], dict[str, Any]], wall_s: float = 60.0, *, per_shape: bool = True
+) -> tuple[Server, list[tuple[str, float]]]:
     """The parent's side of a server that has 3 sizes to meet; what it was asked, and how long it was waited for."""
     asked: list[tuple[str, float]] = []
     server = object.__new__(Server)
@@ -194,7 +196,8 @@ def asking(answer: Callable[[int], dict[str, Any]], wall_s: float = 60.0) -> tup
 
     def ask(command: dict[str, Any], limit_s: float | None = None) -> dict[str, Any]:
         asked.append((command["do"], wall_s if limit_s is None else limit_s))
-        return {"queue": "q", "unmet": 3} if command["do"] == "open_traffic" else answer(len(asked) - 1)
+        opened = {"queue": "q", "unmet": 3, "per_shape": per_shape}
+        return opened if command["do"] == "open_traffic" else answer(len(asked) - 1)
 
     server._ask = ask  # type: ignore[method-assign, assignment]
     return server, asked
@@ -226,6 +229,10 @@ def test_size_that_takes_too_long_is_named() -> None:
 
     assert (caught.value.failure, caught.value.log) == (Failure.TIMEOUT, "compiling")
     assert "step_timeout" in caught.value.hint
+
+    server, _ = asking(hangs, per_shape=False)
+    with pytest.raises(WorkerDied, match=r"^running each size of batch once .* to read memory: 1 of 3 .* 60 s"):
+        server.open_traffic(for_memory=True)
 
 
 # ---- what a trial should cost ----------------------------------------------------------------------
