@@ -131,7 +131,7 @@ class Serving:
             singles = make_requests(self._split, 1, int(told["requests"]), int(told["limit_bytes"]))
             every_size = self._per_shape or bool(told.get("every_size"))
             self._batcher = batcher(self._sessions, self._split, singles, told, every_size=every_size)
-        return {"queue": str(self._batcher.path), "unmet": self._batcher.unmet}
+        return {"queue": str(self._batcher.path), "unmet": self._batcher.unmet, "per_shape": self._per_shape}
 
     def meet_size(self) -> dict[str, Any]:
         """Run one size of batch that the runtime has not met yet."""

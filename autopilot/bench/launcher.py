@@ -55,9 +55,9 @@ class ColdReading:
 
     load_s: float64, shape (repeats,), seconds from process start to first answer.
     peak_memory_bytes: the highest of the processes' high-water marks, each in ``starts_bytes``; None where the
-        system tells none.
-    resident_memory_bytes: of the last process after its requests; None where the system doesn't tell.
-    gpu_memory_bytes: of the last process, all its devices; None with ``gpu_memory_reason``.
+        system tells none. Processes that were not made ready to serve, where others were, are not among these.
+    resident_memory_bytes: of the last of these processes after its requests; None where the system doesn't tell.
+    gpu_memory_bytes: of the same one, all its devices; None with ``gpu_memory_reason``.
     """
 
     load_s: Floats
@@ -179,26 +179,41 @@ def measure_cold(
     split: Split,
     limits: ChildLimits,
     repeats: int = 1,
-    ready: Callable[[Server], None] = lambda server: None,
+    ready: Callable[[Server], None] | None = None,
 ) -> ColdReading:
     """Start time and peak memory of fresh processes that load ``artifact`` and answer a few requests.
 
-    ``ready``: called with each server after these and before its memory is read, to have it answer what else it will
-    be asked when it serves.
+    ``ready``: called with the first server after these and before its memory is read, to have it answer what else it
+    will be asked when it serves. This may take minutes: the others tell how long a start takes, and memory is the
+    first one's alone.
 
     Raises:
         VariantFailed: it doesn't load or answer.
     """
-    starts = [_one_start(artifact, deployment, split, limits, ready=ready) for _ in range(repeats)]
-    return reduce(ColdReading.with_more, starts)
+    first = _one_start(artifact, deployment, split, limits, ready=ready)
+    others = [_one_start(artifact, deployment, split, limits) for _ in range(repeats - 1)]
+    if ready is None:
+        return reduce(ColdReading.with_more, others, first)
+    starts = (first, *others)
+    return replace(
+        first,
+        load_s=np.concatenate([start.load_s for start in starts]),
+        warnings=tuple(dict.fromkeys(text for start in starts for text in start.warnings)),
+    )
 
 
 def _one_start(
-    artifact: Path, deployment: Deployment, split: Split, limits: ChildLimits, *, ready: Callable[[Server], None]
+    artifact: Path,
+    deployment: Deployment,
+    split: Split,
+    limits: ChildLimits,
+    *,
+    ready: Callable[[Server], None] | None = None,
 ) -> ColdReading:
     with Server.start(artifact, deployment, split=split, limits=limits, requests=_COLD_REQUESTS) as server:
         server.block(_COLD_REQUESTS)
-        ready(server)
+        if ready is not None:
+            ready(server)
         gpu_bytes, reason = gpu_memory(server.pid, server.placement)
         peak = server.peak_memory_bytes()
         return ColdReading(

@@ -178,20 +178,24 @@ class Server:
         reply = self._ask(
             {"do": "open_traffic", "requests": requests, "limit_bytes": REQUEST_BYTES, "scored": scored, **told}
         )
-        for done in range(reply["unmet"]):
-            self._meet_size(done, reply["unmet"], None if before is None else before(done, reply["unmet"]))
+        if reply["per_shape"]:
+            doing = f"provider {d.provider} compiles for each size of batch in each instance"
+        else:
+            doing = "running each size of batch once in each instance, to read memory"
+        total = reply["unmet"]
+        for done in range(total):
+            wall_s = None if before is None else before(done, total)
+            self._meet_size(f"{doing}: {done} of {total} were ready", wall_s)
         return Path(reply["queue"])
 
-    def _meet_size(self, done: int, total: int, wall_s: float | None) -> None:
+    def _meet_size(self, state: str, wall_s: float | None) -> None:
+        """``state``: what is done and how far it is, for the message where this size takes too long."""
         try:
             self._ask({"do": "meet_size"}, wall_s)
         except WorkerDied as exc:
             if exc.failure is not Failure.TIMEOUT:
                 raise
-            text = (
-                f"provider {self.deployment.provider} compiles for each size of batch in each instance: {done} of "
-                f"{total} were ready, and the next took longer than it may: {exc.message}"
-            )
+            text = f"{state}, and the next took longer than it may: {exc.message}"
             raise WorkerDied(Failure.TIMEOUT, text, "Raise search.step_timeout.", exc.log) from exc
 
     def window(self, number: int, *, count_ns: int, stop_ns: int, drain_ns: int) -> Mapping[str, Any]:

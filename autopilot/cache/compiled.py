@@ -25,6 +25,11 @@ def instead_of(root: Path, own: Path) -> None:
     os.environ[_VARIABLE] = f"{root}{os.pathsep}{own}"
 
 
+def back_in_use() -> None:
+    """Have this process and those that it starts keep in the cache what an earlier run of this process could not."""
+    os.environ.pop(_VARIABLE, None)
+
+
 def compiled(kind: str) -> Path:
     """A folder that can be written, with a folder in it for each thing of ``kind`` that was compiled.
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from autopilot.cache.compiled import instead_of
+from autopilot.cache.compiled import back_in_use, instead_of
 from autopilot.cache.eviction import trim
 from autopilot.cache.folder import DIR_VARIABLE, CacheFolder, cache_folder, make_folder, size_limit
 from autopilot.cache.lease import Lease
@@ -42,6 +42,7 @@ class SharedCache:
             )
             instead_of(root, own.absolute())
             return cls(CacheFolder(own.absolute()))
+        back_in_use()
         found = cls(folder, lease, limit)
         found.tidy()
         return found

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from autopilot.contracts import Stage
 from autopilot.domain import Scalar
 from autopilot.errors import Failure
 from autopilot.needs import NotTried, refused
@@ -57,6 +58,10 @@ class Absent:
         """``variant`` could not start, and it isn't known yet whether anything can in its place."""
         self._doubted.add(variant.id)
 
+    def doubts(self, variant: Variant) -> bool:
+        """Whether this run saw that ``variant`` could not start, and nothing that could in its place since."""
+        return variant.id in self._doubted
+
     def drop(self, variant: Variant, reason: str) -> str:
         """Nothing starts in the place of ``variant``; what the user is told."""
         place = place_of(variant.deployment)
@@ -65,7 +70,7 @@ class Absent:
 
     def bars(self, variant: Variant) -> bool:
         """Whether ``variant`` isn't worth trying now."""
-        return place_of(variant.deployment) in self._gone or variant.id in self._doubted
+        return place_of(variant.deployment) in self._gone or self.doubts(variant)
 
     @property
     def not_tried(self) -> tuple[NotTried, ...]:
@@ -78,6 +83,13 @@ def plain(variant: Variant, usual: Deployment) -> Variant:
     device = dict(variant.deployment.options).get(_DEVICE)
     options = tuple((k, device if k == _DEVICE else v) for k, v in usual.options)
     return Variant(Recipe(), usual.with_(options=options))
+
+
+def started(record: TrialRecord | None) -> bool:
+    """Whether a trial, of whichever run of a study, got as far as being run where its provider is."""
+    if record is None or record.stage == Stage.BUILD.value:
+        return False
+    return bool(record.measured) or record.failure in STARTED
 
 
 def _text(place: Place) -> str:

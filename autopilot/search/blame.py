@@ -122,15 +122,24 @@ def check_extremes(given: Given, observer: Observer) -> None:
     calibration while variants are built: found there, a whole search would be lost, or every int8 variant.
 
     Raises:
-        DataError: the model fails on one.
+        DataError: the model crashes on one, and does so again.
     """
     known = given.splits.validation.whole_numbers()
     for split in (given.splits.test, given.splits.calibration):
         for at in sorted(_beyond(split.whole_numbers(), known)):
             observer.doing(f"trying a {split.name} sample with values beyond those of validation")
-            failure = _failure(given, split, at, at + 1)
-            if failure is not None and failure.failure is Failure.CRASH:
+            failure = _crash(given, split, at)
+            if failure is not None:
                 raise _error(given, split, at, failure) from failure
+
+
+def _crash(given: Given, split: Split, at: int) -> VariantFailed | None:
+    """How the model crashes on sample ``at``, twice: one crash may be bad luck, here as in a trial."""
+    for _ in range(2):
+        failure = _failure(given, split, at, at + 1)
+        if failure is None or failure.failure is not Failure.CRASH:
+            return None
+    return failure
 
 
 def _beyond(arrays: Mapping[str, Array], known: Mapping[str, Array]) -> set[int]:

@@ -16,6 +16,8 @@ from autopilot.search.prepare import Setup
 from autopilot.search.summary import environment, summarise
 from autopilot.spec import Problem
 
+Ready = Callable[[Server], None]
+
 # The fewest starts whose spread gives an interval of start time worth having.
 COLD_STARTS = 5
 # A memory limit this near to the first start's figure, as a share of it, is judged on the spread of several starts.
@@ -28,7 +30,7 @@ def first_starts(problem: Problem) -> int:
 
 
 def more_starts(problem: Problem, measured: Mapping[str, Measurement], done: int) -> int:
-    """How many processes to start beside the ``done`` ones: some where a memory limit is near, else none."""
+    """How many processes to start beside the ``done`` ones that memory was read of: some where its limit is near."""
     for axis in (PEAK.name, MODEL.name):
         limit = problem.budget.limit(axis)
         figures = None if limit is None else limit.interval(measured.get(axis))
@@ -40,10 +42,11 @@ def more_starts(problem: Problem, measured: Mapping[str, Measurement], done: int
 class ColdPass:
     """Starts, loads, asks and ends fresh processes; the ones with no model only once a deployment's shape.
 
-    ``ready``: has a server answer what it will be asked under the spec's traffic, before its memory is read.
+    ``ready``: what has a variant's server answer all that it will be asked under the spec's traffic, before its memory
+    is read; None for a variant where that is nothing more, or nobody asks.
     """
 
-    def __init__(self, setup: Setup, ready: Callable[[Server], None] = lambda server: None) -> None:
+    def __init__(self, setup: Setup, ready: Callable[[Outcome], Ready | None] = lambda outcome: None) -> None:
         self._setup = setup
         self._ready = ready
         self._empty_bytes: dict[tuple[str, int, int], int | None] = {}
@@ -62,9 +65,10 @@ class ColdPass:
         empty_bytes = self._empty(outcome.variant.deployment, limits)
         cold = self._start(outcome, limits, first_starts(problem))
         profile = self._profile(outcome, cold, empty_bytes)
-        more = more_starts(problem, summarise(problem, profile, Stage.SMOKE, baseline), cold.load_s.size)
+        more = more_starts(problem, summarise(problem, profile, Stage.SMOKE, baseline), len(cold.starts_bytes))
+        for _ in range(more):  # each by itself, so that each is made ready: their spread is that of serving processes
+            cold = cold.with_more(self._start(outcome, limits, 1))
         if more:
-            cold = cold.with_more(self._start(outcome, limits, more))
             profile = self._profile(outcome, cold, empty_bytes)
         return profile, cold.warnings
 
@@ -72,7 +76,7 @@ class ColdPass:
         split = self._setup.splits.validation
         deployment = outcome.variant.deployment
         path = outcome.artifact.path
-        return measure_cold(path, deployment, split=split, limits=limits, repeats=repeats, ready=self._ready)
+        return measure_cold(path, deployment, split=split, limits=limits, repeats=repeats, ready=self._ready(outcome))
 
     def _empty(self, deployment: Deployment, limits: ChildLimits) -> int | None:
         """Peak memory of the process with no model; what it holds follows threads and batch."""

@@ -13,7 +13,7 @@ from autopilot.budget import Verdict
 from autopilot.errors import Failure, VariantFailed
 from autopilot.recipe import Recipe, Variant
 from autopilot.result import TIME_UP, TrialRecord, cut_off_text
-from autopilot.search.absent import STARTED, Absent, plain
+from autopilot.search.absent import STARTED, Absent, plain, started
 from autopilot.search.book import Book
 from autopilot.search.outcome import RETRIED, SCREENING, Effort, GiveUp, Outcome
 from autopilot.search.proposer import Proposal
@@ -201,7 +201,7 @@ class Hunt:
                 if again:
                     self.watch.note(f"{exc.failure.value}: {exc.message} Trying once more.")
                     continue
-                if exc.failure is Failure.PROVIDER_MISSING and not self.absent.is_ours(variant):
+                if exc.failure is Failure.PROVIDER_MISSING and not self._is_own(variant):
                     self._missing(trial, variant, exc)
                     return
                 if exc.failure in STARTED:
@@ -215,14 +215,31 @@ class Hunt:
             self._book.measured(trial, outcome, self._evaluator.verdict(outcome))
             return
 
+    def _given_there(self, variant: Variant) -> Variant:
+        return plain(variant, self._space.default_deployment(variant.deployment.provider))
+
+    def _is_own(self, variant: Variant) -> bool:
+        """Whether a failure to start says something of ``variant`` itself.
+
+        In this run something started in its place, or in another run of the study the model as given did.
+        """
+        if self.absent.is_ours(variant):
+            return True
+        given = self._given_there(variant)
+        return not self.absent.doubts(given) and started(self._book.same_variant(given))
+
     def _missing(self, trial: Trial, variant: Variant, exc: VariantFailed) -> None:
         """A provider that never answered in this run: no verdict on ``variant``; the model as given decides."""
         self._book.abandoned(trial)
-        given = plain(variant, self._space.default_deployment(variant.deployment.provider))
+        given = self._given_there(variant)
         self.absent.doubt(variant)
         if self.is_new(given):
             self.watch.note(f"{exc.failure.value}: {exc.message} Trying the model as given there.")
             self._sampler.enqueue(self._space, given)
+        elif self._book.is_barred(given) and not self.absent.doubts(given):
+            self.watch.note(
+                f"{exc.failure.value}: {exc.message} Another run of the study has the model as given there."
+            )
         else:
             self.watch.note(self.absent.drop(variant, exc.message))
 

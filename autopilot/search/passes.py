@@ -17,12 +17,12 @@ from autopilot.profile import Control, Measurement, Profile, QualityReading
 from autopilot.search import energy as energy_pass
 from autopilot.search.allowance import Allowance
 from autopilot.search.audit import fake_int8, fallen, hold
-from autopilot.search.cold import ColdPass
+from autopilot.search.cold import ColdPass, Ready
 from autopilot.search.costs import take_costs
 from autopilot.search.outcome import Effort, GiveUp, Outcome
 from autopilot.search.prepare import Setup
 from autopilot.search.scored import QualityPass
-from autopilot.search.shapes import meet_sizes
+from autopilot.search.shapes import meet_sizes, meets_sizes
 from autopilot.search.steadiness import Reading
 from autopilot.search.summary import measurement, summarise
 from autopilot.search.timing import LatencyPass
@@ -43,7 +43,13 @@ class Passes:
         self._allowance = allowance
         self._quality = QualityPass(setup, reference, cache)
         self._timing = LatencyPass(setup, observer, reference, allowance)
-        self._cold_pass = ColdPass(setup, partial(meet_sizes, setup=setup, allowance=allowance, observer=observer))
+        self._cold_pass = ColdPass(setup, self._ready)
+
+    def _ready(self, outcome: Outcome) -> Ready | None:
+        if not meets_sizes(self._setup, outcome.variant.deployment):
+            return None
+        allowance, observer = self._allowance, self._observer
+        return partial(meet_sizes, setup=self._setup, outcome=outcome, allowance=allowance, observer=observer)
 
     @property
     def control(self) -> Control | None:

@@ -21,7 +21,7 @@ from autopilot.search.finalists import line_up
 from autopilot.search.outcome import VERIFYING, Outcome, needed_s
 from autopilot.search.prepare import Setup
 from autopilot.search.ranking import Ranking
-from autopilot.search.stages import SHAPES
+from autopilot.search.stages import MEETINGS, SHAPES
 from autopilot.search.timing import plan_of
 from autopilot.search.traffic import highest_rate_s, request_pair_s
 
@@ -69,7 +69,12 @@ class Seen:
     def start_s(self) -> float:
         """Seconds until a fresh process of it is warm, and ready for scheduled requests."""
         block_s = max(_WARM_BLOCK_S, _WARM_BLOCK_REQUESTS * self.request_s)
-        return self._value("load_s") + min(WARM_UP_CAP_S, _WARM_BLOCKS * block_s) + self.seconds.get(SHAPES, 0.0)
+        return self._value("load_s") + min(WARM_UP_CAP_S, _WARM_BLOCKS * block_s) + self.shapes_s
+
+    @property
+    def shapes_s(self) -> float:
+        """Seconds of first runs in one process."""
+        return self.seconds.get(SHAPES, 0.0) / MEETINGS
 
     @property
     def score_s(self) -> float:
@@ -85,7 +90,7 @@ class Seen:
 def verifying_s(setup: Setup, seen: TrialRecord | Outcome, baseline: Outcome) -> float:
     """Seconds that measuring a variant again beside the baseline should take, on the held-back data."""
     mine, beside = Seen.of(seen, setup), Seen.of(baseline, setup)
-    load_s, score_s = mine.seconds.get("load", 0.0), mine.score_s * _held_back(setup)
+    load_s, score_s = mine.seconds.get("load", 0.0) + mine.shapes_s, mine.score_s * _held_back(setup)
     return load_s + _latency_s(setup, mine, beside) + energy.expected_s(setup.target) + score_s
 
 

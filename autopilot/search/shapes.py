@@ -1,13 +1,15 @@
 """First runs under scheduled traffic: some runtimes compile for each size of batch, before the first timed window.
 
-They can take longer than all the rest of a trial: a minute for each of 16 sizes in two instances is half an hour. So
-their time is kept apart from the pass's own (``seconds["shapes"]`` of a trial), foreseen in what a trial should cost,
-and ended by the study's time.
+A trial meets all sizes twice: in the process whose memory is read, and in the one that is timed. They can take longer
+than all the rest of a trial: a minute for each of 16 sizes in two instances is half an hour. So their time is kept
+apart from the passes' own (``seconds["shapes"]`` of a trial), foreseen in what a trial should cost, and ended by the
+study's time.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -15,6 +17,7 @@ from autopilot import plugins
 from autopilot.bench.live import BeforeRun, Server
 from autopilot.contracts import meets_each_shape
 from autopilot.errors import Failure, VariantFailed
+from autopilot.meters.memory import MemoryMeter
 from autopilot.observer import Observer
 from autopilot.recipe import Deployment
 from autopilot.result import TrialRecord
@@ -22,7 +25,7 @@ from autopilot.search.allowance import Allowance
 from autopilot.search.outcome import Outcome
 from autopilot.search.preflight import scored_for_sure
 from autopilot.search.prepare import Setup
-from autopilot.search.stages import SHAPES
+from autopilot.search.stages import SHAPES, Screen
 
 # How many first runs a deployment makes before it is timed.
 FirstRuns = Callable[[Deployment], int]
@@ -63,18 +66,30 @@ def open_traffic(
         opened()
 
 
-def meet_sizes(server: Server, setup: Setup, *, allowance: Allowance, observer: Observer) -> None:
-    """Have a server that is watched for its memory hold what it will under scheduled requests.
+def meets_sizes(setup: Setup, deployment: Deployment) -> bool:
+    """Whether every size is to be met before memory is read.
 
-    Whatever its provider: each instance has buffers of its own, for the sizes that it has met. Without such traffic
-    there is one size alone.
+    Under scheduled requests each instance has buffers of its own for the sizes that it has met, whatever the provider.
+    Where none is compiled for, running them all is worth it only if somebody asks for memory.
+    """
+    if first_runs(setup, deployment):
+        return True
+    asked = {*setup.problem.budget.axes, *setup.problem.objectives}
+    return setup.problem.traffic.is_server and not asked.isdisjoint(axis.name for axis in MemoryMeter.axes)
+
+
+def meet_sizes(server: Server, *, setup: Setup, outcome: Outcome, allowance: Allowance, observer: Observer) -> None:
+    """Have a server of ``outcome`` that is watched for its memory hold what it will under scheduled requests.
+
+    What compiling took is put into ``outcome`` beside what the latency pass will take for the same sizes: the first
+    to meet them pays most, where what was compiled is kept on disk.
 
     Raises:
         VariantFailed: as ``open_traffic``.
     """
-    if setup.problem.traffic.is_server:
-        fixed = setup.fixed_batch is not None
-        before = _before(allowance, observer)
+    before, fixed = _before(allowance, observer), setup.fixed_batch is not None
+    is_compiled = first_runs(setup, server.deployment) > 0
+    with outcome.timed(SHAPES, out_of="load") if is_compiled else nullcontext():
         server.open_traffic(fixed=fixed, before=before, for_memory=True, scored=_scored(setup))
 
 
@@ -96,6 +111,11 @@ def _before(allowance: Allowance, observer: Observer) -> BeforeRun:
     return before
 
 
+def _is_whole(record: TrialRecord) -> bool:
+    """Whether the first runs of a trial are those of both its passes, or took all the time that they might."""
+    return record.failure is Failure.TIMEOUT or Screen.LATENCY in record.seconds
+
+
 @dataclass(slots=True)
 class ShapePrices:
     """Seconds of a first run, provider by provider, from the finished trials."""
@@ -105,13 +125,18 @@ class ShapePrices:
 
     @classmethod
     def learn(cls, records: Sequence[TrialRecord], runs: FirstRuns) -> ShapePrices:
-        """What first runs took where trials made them, or at least took, where they were more than the time allowed."""
+        """What the first runs of a trial took, or at least took, where they were more than the time allowed.
+
+        A trial that ended before its latency pass met the sizes once, of twice: it counts where no other tells.
+        """
         prices = cls(runs)
-        for record in records:
-            count = runs(record.variant.deployment) if record.failure in (None, Failure.TIMEOUT) else 0
-            if count and SHAPES in record.seconds:
-                seconds, counted = prices._spent.get(record.variant.deployment.provider, (0.0, 0))
-                prices._spent[record.variant.deployment.provider] = (seconds + record.seconds[SHAPES], counted + count)
+        told = [r for r in records if SHAPES in r.seconds and r.failure in (None, Failure.TIMEOUT)]
+        whole = {r.variant.deployment.provider for r in told if _is_whole(r)}
+        for record in told:
+            provider, count = record.variant.deployment.provider, runs(record.variant.deployment)
+            if count and (_is_whole(record) or provider not in whole):
+                seconds, counted = prices._spent.get(provider, (0.0, 0))
+                prices._spent[provider] = (seconds + record.seconds[SHAPES], counted + count)
         return prices
 
     def seconds(self, deployment: Deployment) -> float:

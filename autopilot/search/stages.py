@@ -28,7 +28,8 @@ def stage_costs(records: Iterable[TrialRecord], *, first_runs: bool = True) -> t
     """One a stage, in the order of ``Screen``; the baseline and trials that repeat others count for nothing.
 
     A trial was ended by the last stage that it has seconds of: stages are timed in the order they are run.
-    ``first_runs``: whether the latency pass's seconds are with those of the first runs that come before it.
+    ``first_runs``: whether the latency pass's seconds are with those of the first runs that come before it, in its
+    process and in the one whose memory was read; where a trial had no such pass its load has them.
     """
     runs = dict.fromkeys(Screen, 0)
     seconds = dict.fromkeys(Screen, 0.0)
@@ -41,9 +42,9 @@ def stage_costs(records: Iterable[TrialRecord], *, first_runs: bool = True) -> t
         for screen in seen:
             runs[screen] += 1
             seconds[screen] += record.seconds[screen.value]
-            if first_runs and screen is Screen.LATENCY:
-                seconds[screen] += record.seconds.get(SHAPES, 0.0)
             saved_s[screen] += record.seconds.get(f"{screen}_saved", 0.0)
+        if first_runs and SHAPES in record.seconds and seen:
+            seconds[Screen.LATENCY if Screen.LATENCY in seen else Screen.LOAD] += record.seconds[SHAPES]
         if record.state is not TrialState.COMPLETE and seen:
             killed[seen[-1]] += 1
     return tuple(StageCost(s.value, runs[s], seconds[s], killed[s], saved_s[s]) for s in Screen)
@@ -51,6 +52,8 @@ def stage_costs(records: Iterable[TrialRecord], *, first_runs: bool = True) -> t
 
 # The name under which a trial's ``seconds`` have the first runs before the latency pass: see shapes.
 SHAPES = "shapes"
+# How many processes make them in a trial: the one whose memory is read, and the one that is timed.
+MEETINGS = 2
 _SCREENS = {screen.value: screen for screen in Screen}
 
 

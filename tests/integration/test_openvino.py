@@ -118,7 +118,7 @@ def test_memory_of_scheduled_traffic_is_that_of_all_sizes_in_all_instances(tmp_p
 
     one, every = (
         measure_cold(path, deployment, split=split, limits=LIMITS, ready=ready).peak_memory_bytes or 0
-        for ready in (lambda server: None, lambda server: server.open_traffic(for_memory=True))
+        for ready in (None, lambda server: server.open_traffic(for_memory=True))
     )
     with Server.start(path, deployment, split=split, limits=LIMITS) as server:
         server.open_traffic()

@@ -101,6 +101,26 @@ def test_without_a_usable_cache_a_run_compiles_in_its_own_folder(
     assert compiled("inductor") == tmp_path / "mended" / "compiled" / "inductor"
 
 
+def test_later_run_of_a_process_compiles_in_the_cache_that_works_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the first run kept in its own folder would be lost with that, and unknown to all others."""
+    monkeypatch.setenv("AUTOPILOT_CACHE_INSTEAD", "")  # so that it is put back
+    cache = tmp_path / "disk" / "cache"
+    monkeypatch.setenv("AUTOPILOT_CACHE_DIR", str(cache))
+    cache.parent.write_bytes(b"a file where a folder should be")
+    notes: list[str] = []
+    SharedCache.open(tmp_path / "own", notes.append)
+    assert len(notes) == 1
+    assert compiled("inductor").is_relative_to(tmp_path / "own")
+
+    cache.parent.unlink()
+    SharedCache.open(tmp_path / "later", notes.append).close()
+
+    assert len(notes) == 1
+    assert compiled("inductor") == cache / "compiled" / "inductor"
+
+
 @unwritable
 def test_without_a_usable_cache_a_process_of_no_run_compiles_in_a_temporary_folder(
     monkeypatch: pytest.MonkeyPatch,

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from autopilot.contracts import Slot
 from autopilot.domain import Choice, Domain
-from autopilot.errors import Failure
-from autopilot.recipe import Deployment, Variant, params_of
+from autopilot.errors import Failure, VariantFailed
+from autopilot.recipe import Deployment, Recipe, Variant, params_of
+from autopilot.result import TrialRecord
 from autopilot.search.absent import Absent, plain
+from autopilot.search.hunt import Hunt
 from autopilot.space import SearchSpace
 from autopilot.spec import SearchSpec
 from tests.unit.search_support import SPACE, Facts, Recorder, space_of, technique
@@ -25,6 +28,7 @@ def space(**providers: dict[str, Domain]) -> SearchSpace:
 
 TWO = space(vino={"level": Choice(("a", "b"))})
 SEARCH = SearchSpec(trials=24, timeout_s=600.0)
+GIVEN_THERE = Variant(Recipe(), TWO.default_deployment("vino"))
 
 
 def absent(variant: Variant) -> Facts:
@@ -63,6 +67,52 @@ def test_run_with_the_provider_in_order_tries_what_another_could_not_load(tmp_pa
     tried = [r for r in second.trials if r.variant.deployment.provider == "vino"]
     assert tried
     assert all(r.failure is None for r in tried)
+
+
+def test_failure_to_start_is_the_variants_own_where_another_run_had_the_model_as_given(tmp_path: Path) -> None:
+    """It was tried there, and started: nothing is left out for a few engines that this run can't build."""
+    storage = replace(SEARCH, storage=f"sqlite:///{tmp_path / 'shared.db'}")
+    first, _ = run(tmp_path / "a", healthy, space=TWO, search=replace(storage, trials=10))
+    assert GIVEN_THERE.id in {r.id for r in first.trials}
+    watcher = Recorder()
+    second, _ = run(tmp_path / "b", absent, space=TWO, search=storage, observer=watcher)
+
+    later = [r for r in second.trials[10:] if r.variant.deployment.provider == "vino"]
+    assert {r.failure for r in later} == {Failure.PROVIDER_MISSING}
+    assert not [note for note in watcher.notes if "left out" in note]
+
+
+class ManyRuns:
+    """The book of a study in which another run has claimed variants."""
+
+    measured_here: tuple[TrialRecord, ...] = ()
+
+    def __init__(self, *claimed: Variant) -> None:
+        self._claimed = claimed
+        self.abandoned: Any = lambda trial: None
+        self.same_variant: Any = lambda variant: None
+        self.dead_end: Any = lambda recipe: None
+
+    def is_barred(self, variant: Variant) -> bool:
+        return variant in self._claimed
+
+
+def test_provider_is_not_left_out_while_another_run_has_the_model_as_given() -> None:
+    """How that ends decides; the variant itself is tried no more here until something starts there."""
+    book: Any = ManyRuns(GIVEN_THERE)
+    watcher: Any = Recorder()
+    hunt = Hunt(TWO, None, book, None, trials=9, deadline=0.0)  # type: ignore[arg-type]
+    hunt.watch.note = watcher.note  # type: ignore[method-assign]
+    other = replace(GIVEN_THERE, deployment=GIVEN_THERE.deployment.with_(options=params_of({"level": "b"})))
+    failed = VariantFailed(Failure.PROVIDER_MISSING, "no library.")
+
+    hunt._missing(None, other, failed)  # type: ignore[arg-type]
+
+    assert hunt.absent.bars(other)
+    assert not hunt.absent.not_tried
+    assert "Another run" in watcher.notes[-1]
+    hunt._missing(None, GIVEN_THERE, failed)  # type: ignore[arg-type]
+    assert [gap.name for gap in hunt.absent.not_tried] == ["vino"]
 
 
 def test_failure_to_start_is_the_variants_own_where_its_provider_answered(tmp_path: Path) -> None:

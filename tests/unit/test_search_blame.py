@@ -126,3 +126,28 @@ def test_extremes_that_the_model_answers_are_no_error(tmp_path: Path, monkeypatc
     ids[:, 0] += 100
 
     check_extremes(study(tmp_path, monkeypatch, ids, fails_on=set()), NullObserver())
+
+
+@pytest.mark.parametrize("then", [None, VariantFailed(Failure.OOM, "no memory.")])
+def test_sample_that_crashes_once_is_not_accused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, then: VariantFailed | None
+) -> None:
+    """A process may crash by bad luck: a trial is tried again for it, and a study isn't ended."""
+    ids = numbers()
+    ids[:, 0] += 100
+    found = study(tmp_path, monkeypatch, ids, fails_on=set())
+    ran: list[int] = []
+
+    def evaluate(path: Path, deployment: Deployment, *, start: int, **_: Any) -> None:
+        ran.append(start)
+        if ran.count(start) == 1:
+            raise CRASH
+        if then is not None:
+            raise then
+
+    monkeypatch.setattr(module, "evaluate", evaluate)
+    monkeypatch.setattr(module, "_beyond", lambda arrays, known: {1})
+
+    check_extremes(found, NullObserver())
+
+    assert ran.count(1) >= 2

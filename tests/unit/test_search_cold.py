@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from autopilot.bench import launcher
 from autopilot.bench.launcher import ColdReading
 from autopilot.budget import Budget, Limit
 from autopilot.profile import Measurement, Placement
@@ -71,6 +72,63 @@ def test_empty_process_is_started_once_a_shape(tmp_path: Path) -> None:
     assert [(d.threads, d.batch) for d in fake.empties] == [(1, 1), (2, 1), (1, 8)]
 
 
+def test_one_start_of_several_is_made_ready(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Five starts tell how long one takes; that each size was met is of the one whose memory is read."""
+    servers = [Started(n) for n in range(3)]
+    waiting = iter([*servers, *servers])
+    monkeypatch.setattr(launcher.Server, "start", lambda *a, **k: next(waiting))
+    monkeypatch.setattr(launcher, "gpu_memory", lambda pid, placement: (pid, ""))
+    monkeypatch.setattr(launcher, "shapes_apart", lambda placement, path: placement)
+    asked: list[int] = []
+
+    def start(ready: Any = None) -> ColdReading:
+        wanted: dict[str, Any] = {"split": None, "limits": None, "repeats": 3, "ready": ready}
+        return launcher.measure_cold(tmp_path, Deployment("cpu"), **wanted)
+
+    served = start(lambda server: asked.append(server.pid))
+    plain = start()
+
+    assert asked == [0]
+    assert served.load_s.tolist() == plain.load_s.tolist() == [0.0, 1.0, 2.0]
+    assert served.warnings == plain.warnings == ("odd 0", "odd 1", "odd 2")
+    assert (served.starts_bytes, served.peak_memory_bytes) == ((100,), 100)
+    assert (served.resident_memory_bytes, served.gpu_memory_bytes) == (10, 0)
+    assert (plain.starts_bytes, plain.peak_memory_bytes) == ((100, 101, 102), 102)
+    assert (plain.resident_memory_bytes, plain.gpu_memory_bytes) == (12, 2)
+
+
+def test_each_start_that_memory_is_read_of_near_its_limit_is_made_ready(tmp_path: Path) -> None:
+    """Of processes that were asked for one size alone the spread is another one."""
+    fake = Fake([95, 96, 97])
+    ready: Any = object()
+
+    run_pass(ColdPass(setup_of(tmp_path, budget=LIMIT), lambda outcome: ready), fake)
+
+    assert fake.ready == [(1, ready)] * 3
+
+
+class Started:
+    """A server that has answered its first requests."""
+
+    def __init__(self, number: int) -> None:
+        self.pid, self.load_s, self.placement, self.warnings = number, float(number), Placement(), (f"odd {number}",)
+
+    def __enter__(self) -> Started:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def block(self, n: int) -> None:
+        pass
+
+    def peak_memory_bytes(self) -> int:
+        return 100 + self.pid
+
+    def resident_memory_bytes(self) -> int:
+        return 10 + self.pid
+
+
 def run_pass(cold: ColdPass, fake: Fake, baseline: Any = None, deployment: Deployment | None = None) -> Any:
     """The profile of a variant whose starts ``fake`` makes up."""
     with pytest.MonkeyPatch.context() as patch:
@@ -86,8 +144,12 @@ class Fake:
     def __init__(self, peaks_mb: list[int]) -> None:
         self._peaks = [p * 1_000_000 for p in peaks_mb]
         self.empties: list[Deployment] = []
+        self.ready: list[tuple[int, Any]] = []
 
-    def measure_cold(self, path: Path, deployment: Deployment, *, repeats: int, **_: Any) -> ColdReading:
+    def measure_cold(
+        self, path: Path, deployment: Deployment, *, repeats: int, ready: Any = None, **_: Any
+    ) -> ColdReading:
+        self.ready.append((repeats, ready))
         starts = tuple(self._peaks.pop(0) for _ in range(repeats))
         return ColdReading(np.full(repeats, 0.2), max(starts), Placement({"CPUExecutionProvider": 1}), (), starts)
 

@@ -165,16 +165,18 @@ def test_every_size_is_met_in_the_cold_pass_of_server_traffic(
 ) -> None:
     """Its memory is that of the process which serves, not of one that was asked for one size alone."""
     opened: list[dict[str, Any]] = []
-    server: Any = SimpleNamespace(open_traffic=lambda **told: opened.append(told))
+    server: Any = SimpleNamespace(deployment=WANTED.deployment, open_traffic=lambda **told: opened.append(told))
     usual = bench.measure_cold
 
     def measure_cold(path: Path, deployment: Deployment, *, ready: Any, **more: Any) -> ColdReading:
-        ready(server)
+        if ready is not None:
+            ready(server)
         return usual(path, deployment, **more)
 
     monkeypatch.setattr(cold, "measure_cold", measure_cold)
+    limit = Budget((Limit("peak_memory_mb", 100.0),))
     for scenario, expected in (("single_stream", []), ("server", [True])):
-        setup = setup_of(tmp_path, scenario=scenario)
+        setup = setup_of(tmp_path, scenario=scenario, budget=limit)
         passes = Evaluator(setup, NullObserver())._passes
         passes.cold(Outcome(WANTED, artifact_of(WANTED.recipe)))
         assert [told["for_memory"] for told in opened] == expected

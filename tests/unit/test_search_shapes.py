@@ -12,6 +12,7 @@ import pytest
 from autopilot import plugins
 from autopilot.bench.child import ChildLimits
 from autopilot.bench.live import Server
+from autopilot.budget import Budget, Limit
 from autopilot.errors import Failure, VariantFailed, WorkerDied
 from autopilot.observer import NullObserver
 from autopilot.recipe import Deployment, Recipe, Step, Variant, params_of
@@ -20,12 +21,13 @@ from autopilot.search.allowance import GRACE_S, Allowance
 from autopilot.search.outcome import Outcome
 from autopilot.search.proposer import Proposer
 from autopilot.search.ranking import Ranking
-from autopilot.search.shapes import ShapePrices, first_runs, meet_sizes, open_traffic
+from autopilot.search.shapes import ShapePrices, first_runs, meet_sizes, meets_sizes, open_traffic
 from autopilot.search.stages import SHAPES, Screen, stage_costs
 from tests.unit.search_support import BUDGET, artifact_of, info_of, setup_of
 
 COMPILED = Deployment("torch_compile", batch=4, instances=2)
 VARIANT = Variant(Recipe(), COMPILED)
+CPU = Deployment("cpu", batch=4)
 
 
 class Clock:
@@ -147,21 +149,48 @@ def test_provider_without_first_runs_has_no_such_seconds(tmp_path: Path) -> None
     assert outcome.seconds == {}
 
 
-@pytest.mark.parametrize(("scenario", "met"), [("server", [True]), ("single_stream", []), ("offline", [])])
-def test_sizes_are_met_before_memory_is_read_where_requests_are_scheduled(
-    tmp_path: Path, scenario: str, met: list[bool]
-) -> None:
+MEMORY = Budget((Limit("model_memory_mb", 100.0),))
+
+
+@pytest.mark.parametrize("scenario", ["server", "single_stream", "offline"])
+def test_sizes_are_met_before_memory_is_read_where_requests_are_scheduled(tmp_path: Path, scenario: str) -> None:
     """Whatever the provider: a serving process holds the buffers of all sizes in all instances. Else there is one."""
+    setup = setup_of(tmp_path, scenario=scenario, budget=MEMORY)
+
+    assert meets_sizes(setup, Deployment("cpu", batch=4, instances=2)) is (scenario == "server")
+    assert meets_sizes(setup, COMPILED) is (scenario == "server")
+
+
+def test_sizes_that_nobody_compiles_for_are_met_only_where_memory_is_asked_for(tmp_path: Path) -> None:
+    """A slow model would spend minutes at every start, for a figure that decides nothing."""
+    server = setup_of(tmp_path, scenario="server")
+
+    assert not meets_sizes(server, Deployment("cpu", batch=4))
+    assert meets_sizes(server, COMPILED)
+    assert meets_sizes(replace(server, problem=replace(server.problem, more_objectives=("gpu_memory_mb",))), CPU)
+
+
+@pytest.mark.parametrize(("deployment", "seconds"), [(COMPILED, {SHAPES: 160.0, "load": 5.0}), (CPU, {"load": 85.0})])
+def test_sizes_met_for_memory_are_first_runs_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, deployment: Deployment, seconds: dict[str, float]
+) -> None:
+    """The first to meet them pays most, where what was compiled is kept on disk: it is no part of loading."""
     clock = Clock()
-    server: Any = SlowServer(clock, Deployment("cpu", batch=4, instances=2))
-    allowance = Allowance(ChildLimits(60.0), clock)
+    monkeypatch.setattr("autopilot.search.outcome.time.perf_counter", clock)
+    outcome = Outcome(Variant(Recipe(), deployment), artifact_of(Recipe()))
+    server: Any = SlowServer(clock, deployment)
+    setup, allowance = setup_of(tmp_path, scenario="server", budget=MEMORY), Allowance(ChildLimits(600.0), clock)
+    with outcome.timed("load"):
+        meet_sizes(server, setup=setup, outcome=outcome, allowance=allowance, observer=NullObserver())
+        clock.now_s += 5.0
 
-    meet_sizes(server, setup_of(tmp_path, scenario=scenario), allowance=allowance, observer=NullObserver())
+    assert outcome.seconds == seconds
+    assert server.for_memory == [True]
 
-    assert server.for_memory == met
 
-
-def asking(answer: Callable[[int], dict[str, Any]], wall_s: float = 60.0) -> tuple[Server, list[tuple[str, float]]]:
+def asking(
+    answer: Callable[[int], dict[str, Any]], wall_s: float = 60.0, *, per_shape: bool = True
+) -> tuple[Server, list[tuple[str, float]]]:
     """The parent's side of a server that has 3 sizes to meet; what it was asked, and how long it was waited for."""
     asked: list[tuple[str, float]] = []
     server = object.__new__(Server)
@@ -169,7 +198,8 @@ def asking(answer: Callable[[int], dict[str, Any]], wall_s: float = 60.0) -> tup
 
     def ask(command: dict[str, Any], limit_s: float | None = None) -> dict[str, Any]:
         asked.append((command["do"], wall_s if limit_s is None else limit_s))
-        return {"queue": "q", "unmet": 3} if command["do"] == "open_traffic" else answer(len(asked) - 1)
+        opened = {"queue": "q", "unmet": 3, "per_shape": per_shape}
+        return opened if command["do"] == "open_traffic" else answer(len(asked) - 1)
 
     server._ask = ask  # type: ignore[method-assign, assignment]
     return server, asked
@@ -202,6 +232,10 @@ def test_size_that_takes_too_long_is_named() -> None:
     assert (caught.value.failure, caught.value.log) == (Failure.TIMEOUT, "compiling")
     assert "step_timeout" in caught.value.hint
 
+    server, _ = asking(hangs, per_shape=False)
+    with pytest.raises(WorkerDied, match=r"^running each size of batch once .* to read memory: 1 of 3 .* 60 s"):
+        server.open_traffic(for_memory=True)
+
 
 # ---- what a trial should cost ----------------------------------------------------------------------
 
@@ -231,6 +265,15 @@ def test_price_of_first_runs_is_learned_for_each_provider() -> None:
     assert prices.seconds(Deployment("new", batch=2)) == 2 * 168.0 / 16
     assert prices.seconds(Deployment("cpu", batch=16)) == 0.0
     assert ShapePrices.learn([], runs).seconds(Deployment("slow")) == 0.0
+
+
+def test_trial_that_met_its_sizes_once_tells_only_where_no_other_does() -> None:
+    """A whole trial meets them twice: the one that ended over its memory limit paid for the first time alone."""
+    half = trial(1, Deployment("slow", batch=8), shapes=160.0)
+    whole = trial(2, Deployment("slow", batch=8), shapes=176.0, profile=5.0)
+
+    assert ShapePrices.learn([half], runs).seconds(Deployment("slow", batch=4)) == 80.0
+    assert ShapePrices.learn([half, whole], runs).seconds(Deployment("slow", batch=4)) == 88.0
 
 
 def test_first_runs_that_took_more_than_the_time_allowed_are_a_price_too() -> None:
@@ -263,6 +306,8 @@ def test_stages_of_the_result_tell_the_whole_pass_and_proposals_go_by_the_pass_a
     alone = {c.stage: c.seconds for c in stage_costs(records, first_runs=False)}
 
     assert (told[Screen.LATENCY], alone[Screen.LATENCY]) == (170.0, 10.0)
+    over = {c.stage: c.seconds for c in stage_costs([trial(1, Deployment("slow", batch=8), shapes=80.0)])}
+    assert (over[Screen.LOAD], over[Screen.LATENCY]) == (81.0, 0.0)
 
 
 class Offered:
