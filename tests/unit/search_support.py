@@ -26,6 +26,8 @@ from autopilot.model.inspect import TensorInfo
 from autopilot.observer import NullObserver
 from autopilot.profile import Control, Interval, LatencyReading, Measurement, Profile
 from autopilot.recipe import Recipe, Variant
+from autopilot.result import TrialRecord
+from autopilot.result import TrialState as RecordState
 from autopilot.search.allowance import Allowance
 from autopilot.search.outcome import SCREENING, VERIFYING, Effort, Outcome
 from autopilot.search.prepare import Setup
@@ -301,3 +303,22 @@ class Recorder(NullObserver):
 
     def note(self, text: str) -> None:
         self.notes.append(text)
+
+
+def finished(
+    number: int, variant: Variant, measured: Mapping[str, Measurement], verdict: Verdict, **more: Any
+) -> TrialRecord:
+    """The record of a trial that was measured to the end."""
+    return TrialRecord(
+        variant.id,
+        number,
+        RecordState.COMPLETE,
+        None,
+        "",
+        "quality",
+        variant,
+        measured=measured,
+        verdict=verdict,
+        artifact=artifact_of(variant.recipe),
+        **more,
+    )

@@ -24,7 +24,7 @@ from autopilot.search.stages import Screen
 from autopilot.search.untried import untried
 from autopilot.space import SearchSpace
 from autopilot.space_walk import walk
-from tests.unit.search_support import BUDGET, SPACE, TARGET, Facts, artifact_of, figures, space_of, technique
+from tests.unit.search_support import BUDGET, SPACE, TARGET, Facts, figures, finished, space_of, technique
 
 RANKING = Ranking("latency_p50_ms", maximize=False)
 Facts_of = Callable[[Variant], Facts]
@@ -32,19 +32,8 @@ Facts_of = Callable[[Variant], Facts]
 
 def record(number: int, variant: Variant, facts: Facts) -> TrialRecord:
     measured = figures(facts, later=False)
-    return TrialRecord(
-        variant.id,
-        number,
-        TrialState.COMPLETE,
-        None,
-        "",
-        "quality",
-        variant,
-        measured=measured,
-        verdict=BUDGET.judge(measured),
-        seconds={"build": 0.5, "load": 0.2, "profile": 1.0, "evaluate": 1.0},
-        artifact=artifact_of(variant.recipe),
-    )
+    seconds = {"build": 0.5, "load": 0.2, "profile": 1.0, "evaluate": 1.0}
+    return finished(number, variant, measured, BUDGET.judge(measured), seconds=seconds)
 
 
 def proposer(space: SearchSpace = SPACE, seed: int = 0) -> Proposer:

@@ -27,7 +27,7 @@ from autopilot.search.reserve import FIRST_SHARE, KEPT_SHARE, Seen, reserve_s, v
 from autopilot.search.timetable import LATE_SHARE, Timetable, overrun
 from autopilot.search.timing import plan_of
 from autopilot.spec import SearchSpec
-from tests.unit.search_support import Facts, FakeEvaluator, Recorder, artifact_of, setup_of
+from tests.unit.search_support import Facts, FakeEvaluator, Recorder, artifact_of, finished, setup_of
 
 RANKING = Ranking("latency_p50_ms", maximize=False)
 P99 = Budget((Limit("latency_p99_ms", 70.0),))
@@ -238,21 +238,7 @@ def ended(
     for number in range(len(facts)):
         variant = Variant(Recipe((Step("slim", params_of({"n": number})),)), evaluator.setup.given.deployment)
         outcome = FakeEvaluator.measure(evaluator, variant, artifact_of(variant.recipe))
-        verdict = evaluator.verdict(outcome)
-        records.append(
-            TrialRecord(
-                variant.id,
-                number,
-                TrialState.COMPLETE,
-                None,
-                "",
-                "quality",
-                variant,
-                outcome.measured,
-                verdict,
-                artifact=outcome.artifact,
-            )
-        )
+        records.append(finished(number, variant, outcome.measured, evaluator.verdict(outcome)))
     timetable = Timetable(lambda r: expected_s, left_s, LATE_SHARE * timeout_s, clock)
     found = verify(evaluator, records, RANKING, timetable=timetable)
     return clock() - left_s, found, said
