@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from autopilot.bench.child import ChildLimits, run_child
@@ -39,6 +40,12 @@ def is_alive(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except (FileNotFoundError, ProcessLookupError):
         return False
+
+
+def data_bytes(pid: int) -> int:
+    """What a limit on data counts of a process: heap and private writable mappings."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    return 1024 * int(status.partition("VmData:")[2].split()[0])
 
 
 def wait_until(condition: Callable[[], bool], timeout_s: float = 10.0) -> bool:
@@ -200,16 +207,29 @@ def test_server_beyond_its_memory_is_out_of_memory(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="memory is limited on Linux only")
-@pytest.mark.parametrize("megabytes", [20, 40, 52, 56, 58, 60, 62, 64, 66])
-def test_limit_below_what_the_runtime_itself_takes_is_out_of_memory(tmp_path: Path, megabytes: int) -> None:
-    """At some of these the runtime's library crashed while it loaded, since it doesn't look whether it got memory."""
-    split = write_split(tmp_path / "split", {"x": samples(40, 16)})
+def test_limit_near_what_the_runtime_itself_takes_is_never_a_crash(tmp_path: Path) -> None:
+    """At some of these the runtime's library crashed while it loaded, since it doesn't look whether it got memory.
 
-    with pytest.raises(VariantFailed) as caught:
-        Server.start(
-            dense(tmp_path / "model.onnx"), ONE_THREAD, split=split, limits=ChildLimits(60.0, megabytes * 10**6)
-        )
-    assert caught.value.failure is Failure.OOM
+    How much it takes differs by machine and is read first. A limit just below may do: some of it is not insisted on.
+    """
+    split = write_split(tmp_path / "split", {"x": samples(40, 16)})
+    model = dense(tmp_path / "model.onnx")
+    with Server.start(model, ONE_THREAD, split=split, limits=LIMITS) as server:
+        assert server.block(4).latency_s.size == 4
+        taken = data_bytes(server.pid)
+
+    def failure_under(share: float) -> Failure | None:
+        limits = ChildLimits(60.0, int(taken * share))
+        try:
+            with Server.start(model, ONE_THREAD, split=split, limits=limits) as server:
+                server.block(4)
+        except VariantFailed as failed:
+            return failed.failure
+        return None
+
+    assert {failure_under(share) for share in (0.3, 0.5)} == {Failure.OOM}
+    assert {failure_under(share) for share in np.arange(0.65, 1.0, 0.05)} <= {Failure.OOM, None}
+    assert failure_under(1.5) is None
 
 
 def test_model_that_does_not_load_is_a_build_error_with_the_log(tmp_path: Path) -> None:
