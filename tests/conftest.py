@@ -24,6 +24,8 @@ os.environ.setdefault("DO_NOT_TRACK", "true")
 _CACHE = temporary_folder("test-cache")
 os.environ["AUTOPILOT_CACHE_DIR"] = str(_CACHE.path / "cache")
 os.environ.pop("AUTOPILOT_CACHE_SIZE", None)
+# Nor their own MLflow server.
+os.environ.pop("MLFLOW_TRACKING_URI", None)
 # Tests start processes by the hundred: without it each of them would compile the package anew.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
@@ -71,6 +73,17 @@ def a_core_each(request: pytest.FixtureRequest) -> Iterator[None]:
         for module in (evaluation, live, operators):
             patch.setattr(module, "server_cores", lambda threads: sorted(os.sched_getaffinity(0))[:threads])
         yield
+
+
+@pytest.fixture(autouse=True)
+def _store_of_one_test() -> Iterator[None]:
+    """MLflow writes the store that is chosen in this process into its environment: the next test has its own."""
+    before = os.environ.get("MLFLOW_TRACKING_URI")
+    yield
+    if before is None:
+        os.environ.pop("MLFLOW_TRACKING_URI", None)
+    else:
+        os.environ["MLFLOW_TRACKING_URI"] = before
 
 
 @pytest.fixture(scope="session")

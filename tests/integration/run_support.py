@@ -113,6 +113,7 @@ def environment(cwd: Path, *, own_store: bool = False) -> dict[str, str]:
     """The environment of a child in ``cwd``: this package importable, plain output, a store unless it makes its own."""
     root = str(Path(__file__).resolve().parents[2])
     out = {**os.environ, "PYTHONPATH": root, "NO_COLOR": "1", "COLUMNS": "100"}
+    out.pop("MLFLOW_TRACKING_URI", None)
     return out if own_store else out | {"MLFLOW_TRACKING_URI": store_of(cwd)}
 
 
