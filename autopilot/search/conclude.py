@@ -22,6 +22,7 @@ from autopilot.search.explain import explain
 from autopilot.search.finalists import Verification, Verified, front_of, pareto
 from autopilot.search.ladder import Rung
 from autopilot.search.misses import judged
+from autopilot.search.older import removal_text, remove_older
 from autopilot.search.outcome import Outcome
 from autopilot.search.outlook import ways_out
 from autopilot.search.ranking import Ranking
@@ -129,6 +130,8 @@ def _write(
     preprocessing = _preprocessing(evaluator.setup.problem)
     written = write_outputs(result, out, artifact, preprocessing=preprocessing, fallbacks=rungs)
     place_second(evaluator.setup.work)
+    if gone := remove_older(out):
+        evaluator.observer.note(removal_text(gone))
     return written
 
 
