@@ -13,7 +13,7 @@ from autopilot.artifact import Artifact, sha256_file
 from autopilot.bench.arrivals import Load
 from autopilot.bench.child import ChildLimits
 from autopilot.bench.launcher import probe_batching
-from autopilot.build.torch_export import EXAMPLE_SAMPLES, export_note, export_torch
+from autopilot.build.torch_export import EXAMPLE_SAMPLES, export_note, export_torch, sweep_exports
 from autopilot.build.training import Training
 from autopilot.contracts import Metric
 from autopilot.data import Splits
@@ -220,7 +220,11 @@ def _batching(info: ModelInfo, splits: Splits, model: Artifact, space: SearchSpa
 
 
 def resolve_model(problem: Problem, work: Path) -> Path:
-    """The ONNX file behind ``model:``: given, exported from PyTorch, or fetched from MLflow."""
+    """The ONNX file behind ``model:``: given, exported from PyTorch, or fetched from MLflow.
+
+    What killed exports left in ``work`` is removed first.
+    """
+    sweep_exports(work / "model")
     if isinstance(problem.model, Path):
         return problem.model
     if isinstance(problem.model, TorchSource):
