@@ -15,11 +15,11 @@ import numpy as np
 
 from autopilot.artifact import sha256_file
 from autopilot.bench.child import ChildLimits, run_child
-from autopilot.data.hooks import parse_hook
 from autopilot.errors import ModelError, VariantFailed
 from autopilot.recipe import digest
 from autopilot.temporary import sweep, temporary_folder
 from autopilot.torch_model import INSTALL, missing
+from autopilot.torch_model.load import code_digest
 
 if TYPE_CHECKING:
     from autopilot.data.example import Example
@@ -50,20 +50,16 @@ def sweep_exports(folder: Path) -> None:
 
 
 def source_digest(source: TorchSource) -> str:
-    """Hex sha256 of a PyTorch model's files; of its code, every Python file of the folder, which it may import."""
+    """Hex sha256 of a PyTorch model's files; of its code, every Python file of the folder and what it imports."""
     if source.program is not None:
         return sha256_file(source.program)
     assert source.code is not None
     assert source.weights is not None
-    path, function = parse_hook(source.code)
-    code = {file.name: sha256_file(file) for file in sorted(path.parent.glob("*.py"))}
-    return digest([code, path.name, function, sha256_file(source.weights)])
+    return digest([code_digest(source.code), sha256_file(source.weights)])
 
 
 def student_digest(source: TorchSource) -> str | None:
     """Of the user's own student, its code likewise; None where there is none."""
-    from autopilot.torch_model.load import code_digest
-
     return code_digest(source.student) if source.student is not None else None
 
 

@@ -19,6 +19,7 @@ from autopilot.contracts import Metric
 from autopilot.data import Splits
 from autopilot.data import prepare as prepare_data
 from autopilot.data.example import take_example
+from autopilot.data.hook_code import hook_code
 from autopilot.errors import SpecError, VariantFailed
 from autopilot.model import ModelInfo, inspect
 from autopilot.needs import Lack
@@ -250,7 +251,10 @@ def child_limits(problem: Problem) -> ChildLimits:
 def identity(problem: Problem, files: Sequence[Path]) -> dict[str, str]:
     """Digests of what a resume must find unchanged, by the word a user would use for it.
 
-    ``files``: the model's files, external data included.
+    ``files``: the model's files, external data included. Of the user's functions the code that they import counts too.
+
+    Raises:
+        DataError: the file of a function can't be read.
     """
     model = digest([sha256_file(f) for f in files])
     out = {"spec": problem.digest, "model": model, "space file": sha256_file(problem.space)}
@@ -261,5 +265,7 @@ def identity(problem: Problem, files: Sequence[Path]) -> dict[str, str]:
         out["trace"] = sha256_file(Path(problem.traffic.arrivals))
     hooks = {"preprocess": problem.data.preprocess, "postprocess": problem.data.postprocess}
     for key, hook in (hooks | {"metric": problem.metric.function}).items():
-        out[f"{key} function"] = sha256_file(Path(hook.rpartition(":")[0])) if hook else ""
+        code = hook_code(hook) if hook else None
+        out[f"{key} function"] = digest(code.files) if code else ""
+        out |= {f"library {name}": version for name, version in (code.libraries if code else {}).items()}
     return out | made_with(problem, Target.detect())
