@@ -79,11 +79,12 @@ def _build(
     cache: Cache, key: str, source: Artifact, technique: Technique, step: Step, context: BuildContext, folder: Path
 ) -> None:
     """Apply one step into ``folder`` and try the result; a failure that would repeat is remembered."""
-    from autopilot.techniques._smoke import check_built
+    from autopilot.techniques._smoke import check_built, refuse_unchanged
 
     try:
         _apply(technique, source.path, folder, step, context)
         check_built(source.path, folder / "model.onnx", context)
+        refuse_unchanged(source.path, folder / "model.onnx")
     except VariantFailed as error:
         error.message = f"{technique.name}: {error.message}"
         wrong_on_data = error.failure is Failure.WRONG_NUMERICS and technique.needs_calibration

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import weakref
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -85,12 +86,14 @@ class Runner:
 def load(folder: Path | str, *, verify: bool = True) -> Runner:
     """The model of a ``best/`` or ``nearest/`` folder, loaded in the deployment it was measured in.
 
-    ``verify`` compares the files with the digests in variant.json first.
+    ``verify`` compares the files with the digests in variant.json first. What the provider compiled and keeps in the
+    cache stays there while the runner lives.
 
     Raises:
         BadInput: the folder isn't one of ours, or its files were changed.
         VariantFailed: this machine can't run the deployment (a provider that isn't installed).
     """
+    from autopilot.cache.compiled import keeping
     from autopilot.plugins import providers
 
     folder = Path(folder)
@@ -105,10 +108,13 @@ def load(folder: Path | str, *, verify: bool = True) -> Runner:
             f"It has: {', '.join(sorted(providers()))}. Install the package that brings it.",
         )
     try:
-        session = provider.open(folder / variant["artifact"], deployment)
+        with keeping() as keeper:
+            session = provider.open(folder / variant["artifact"], deployment)
     except VariantFailed as exc:
         raise VariantFailed(exc.failure, f"{folder} can't be loaded: {exc.message}", exc.hint, exc.log) from exc
-    return Runner(session, variant)
+    runner = Runner(session, variant)
+    weakref.finalize(runner, keeper.close)
+    return runner
 
 
 def _read_variant(folder: Path) -> dict[str, Any]:

@@ -4,6 +4,8 @@ A folder is locked for as long as its process lives; its name says on which host
 the lock however the process ends (SIGKILL, a power cut), and needs neither a number of a process, which is used
 again, nor a time: what can be locked is of the dead. ``sweep`` removes that, at the next start of a study.
 A lock on the folder itself also keeps systemd-tmpfiles from ageing it (tmpfiles.d(5)).
+
+They are in the system's temporary folder, or in one of the caller's where what is made is to be renamed into place.
 """
 
 from __future__ import annotations
@@ -50,33 +52,38 @@ class TemporaryFolder:
         self.close()
 
 
-def temporary_folder(kind: str) -> TemporaryFolder:
+def temporary_folder(kind: str, parent: Path | None = None) -> TemporaryFolder:
     """A new empty folder ``autopilot-KIND-…`` in the system's temporary folder, readable by this user alone.
+
+    With a ``parent``, which is there, it is in that instead, and may be renamed from there.
 
     Raises:
         OSError: it can't be made.
     """
     for _ in range(_TRIES):
-        path = Path(tempfile.mkdtemp(prefix=f"{PREFIX}{kind}-{host()}-"))
+        path = Path(tempfile.mkdtemp(prefix=f"{PREFIX}{kind}-{host()}-", dir=parent))
         with contextlib.suppress(OSError):
             if (descriptor := _lock(path)) is not None:
                 return TemporaryFolder(path, descriptor)
         with contextlib.suppress(OSError):
             path.rmdir()
-    return TemporaryFolder(Path(tempfile.mkdtemp(prefix=f"{PREFIX}{kind}-{UNLOCKED}-")), None)
+    return TemporaryFolder(Path(tempfile.mkdtemp(prefix=f"{PREFIX}{kind}-{UNLOCKED}-", dir=parent)), None)
 
 
-def sweep() -> int:
+def sweep(parent: Path | None = None, *, older: str = "") -> int:
     """Remove the folders of this user that dead processes of this host left behind; how many there were.
+
+    ``parent``: where they were made, when that isn't the system's temporary folder. ``older``: how the names began,
+    as a regular expression, that versions without locks gave to theirs; for a folder that only one run uses at a time.
 
     Stays silent where something can't be read or removed: it is nothing that the user asked for.
     """
     with contextlib.suppress(OSError):
-        parent = os.open(tempfile.gettempdir(), os.O_RDONLY | os.O_DIRECTORY)
+        folder = os.open(parent or tempfile.gettempdir(), os.O_RDONLY | os.O_DIRECTORY)
         try:
-            return sum(_swept(parent, name) for name in _ours(parent))
+            return sum(_swept(folder, name) for name in _ours(folder, older))
         finally:
-            os.close(parent)
+            os.close(folder)
     return 0
 
 
@@ -92,9 +99,10 @@ def host() -> str:
     return hashlib.sha256(f"{platform.node()}\n{machine}".encode()).hexdigest()[:8]
 
 
-def _ours(parent: int) -> Iterator[str]:
+def _ours(parent: int, older: str) -> Iterator[str]:
     """Names under ``parent`` that this host made."""
-    pattern = re.compile(f"{PREFIX}[a-z0-9-]+-{host()}-{_END}")
+    names = f"{PREFIX}[a-z0-9-]+-{host()}-" + (f"|{older}" if older else "")
+    pattern = re.compile(f"(?:{names}){_END}")
     return (name for name in os.listdir(parent) if pattern.fullmatch(name))
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import metadata
@@ -16,10 +15,11 @@ import numpy as np
 
 from autopilot.artifact import sha256_file
 from autopilot.bench.child import ChildLimits, run_child
-from autopilot.data.hooks import parse_hook
 from autopilot.errors import ModelError, VariantFailed
 from autopilot.recipe import digest
+from autopilot.temporary import sweep, temporary_folder
 from autopilot.torch_model import INSTALL, missing
+from autopilot.torch_model.load import code_digest
 
 if TYPE_CHECKING:
     from autopilot.data.example import Example
@@ -41,21 +41,25 @@ class TorchExport:
     note: str
 
 
+def sweep_exports(folder: Path) -> None:
+    """Remove from ``folder`` what exports left that were killed; those of living processes stay.
+
+    For a run's folder, which its run holds: what versions before this one left has no lock of its own.
+    """
+    sweep(folder, older="staging-|example-")
+
+
 def source_digest(source: TorchSource) -> str:
-    """Hex sha256 of a PyTorch model's files; of its code, every Python file of the folder, which it may import."""
+    """Hex sha256 of a PyTorch model's files; of its code, every Python file of the folder and what it imports."""
     if source.program is not None:
         return sha256_file(source.program)
     assert source.code is not None
     assert source.weights is not None
-    path, function = parse_hook(source.code)
-    code = {file.name: sha256_file(file) for file in sorted(path.parent.glob("*.py"))}
-    return digest([code, path.name, function, sha256_file(source.weights)])
+    return digest([code_digest(source.code), sha256_file(source.weights)])
 
 
 def student_digest(source: TorchSource) -> str | None:
     """Of the user's own student, its code likewise; None where there is none."""
-    from autopilot.torch_model.load import code_digest
-
     return code_digest(source.student) if source.student is not None else None
 
 
@@ -82,14 +86,11 @@ def export_torch(
     if done is not None:
         return done
     folder.mkdir(parents=True, exist_ok=True)
-    staging = Path(tempfile.mkdtemp(prefix="staging-", dir=folder))
-    try:
+    with temporary_folder("export", folder) as staging:
         answer = _in_child(source, example, staging, limits, threads, progress)
         (staging / _NOTE).write_text(json.dumps({"note": answer["note"]}), encoding="utf-8")
         shutil.rmtree(home, ignore_errors=True)
         os.replace(staging, home)
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
     return TorchExport(home / _MODEL, str(answer["note"]))
 
 
@@ -129,8 +130,8 @@ def _in_child(
     threads: int,
     progress: Callable[[str], None] | None,
 ) -> dict[str, str]:
-    with tempfile.TemporaryDirectory(prefix="example-", dir=staging.parent) as scratch:
-        stored = Path(scratch) / "example.npz"
+    with temporary_folder("example", staging.parent) as scratch:
+        stored = scratch / "example.npz"
         np.savez(stored, **dict(example.feed))  # type: ignore[arg-type]  # names of inputs, never "allow_pickle"
         request = {
             "source": source.to_json(),
@@ -140,10 +141,9 @@ def _in_child(
             "target": str(staging / _MODEL),
             "threads": threads,
         }
-        workdir = Path(scratch)
         try:
             return run_child(
-                "autopilot.export_worker", request, limits, workdir=workdir, on_line=progress, threads=threads
+                "autopilot.export_worker", request, limits, workdir=scratch, on_line=progress, threads=threads
             )
         except VariantFailed as exc:
             raise ModelError(

@@ -5,19 +5,70 @@ They write there by themselves, so that nothing in it is sealed; but it is liste
 
 from __future__ import annotations
 
+import contextlib
 import os
+from collections.abc import Iterator
+from contextvars import ContextVar
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from autopilot.cache.folder import CacheFolder, cache_folder, make_folder
 from autopilot.cache.sealed import used
+from autopilot.errors import AutopilotError
 
 if TYPE_CHECKING:
+    from autopilot.cache.lease import Lease
     from autopilot.temporary import TemporaryFolder
 
 # How a run tells its children that it keeps to its own folder: which cache can't be used, and what takes its place.
 _VARIABLE = "AUTOPILOT_CACHE_INSTEAD"
+
+
+class Keeper:
+    """Keeps in the cache what a process that serves by itself has taken; made by ``keeping``.
+
+    A run's servers need none: their run has a lease.
+    """
+
+    def __init__(self) -> None:
+        self._owner = os.getpid()
+        self._lease: Lease | None = None
+
+    def take(self, root: Path, key: str) -> None:
+        """Keep the entry ``key`` of the cache ``root`` until this is closed, or the process ends.
+
+        Where that can't be done the process serves all the same; the entry may then go while it does.
+        """
+        from autopilot.cache.lease import Lease
+
+        with contextlib.suppress(OSError, AutopilotError):
+            if self._lease is None:
+                self._lease = Lease.hold(root, names_only=True)
+            self._lease.pin(key)
+
+    def close(self) -> None:
+        """Give it back; safe to call again, and in a fork of the process, which leaves it to that."""
+        if self._lease is not None and os.getpid() == self._owner:
+            self._lease.close()
+            self._lease = None
+
+
+_KEEPER: ContextVar[Keeper | None] = ContextVar("keeper", default=None)
+
+
+@contextlib.contextmanager
+def keeping() -> Iterator[Keeper]:
+    """A keeper of all that the block takes from the cache; closed only where the block raises."""
+    keeper = Keeper()
+    token = _KEEPER.set(keeper)
+    try:
+        yield keeper
+    except BaseException:
+        keeper.close()
+        raise
+    finally:
+        _KEEPER.reset(token)
 
 
 def instead_of(root: Path, own: Path) -> None:
@@ -50,6 +101,9 @@ def compiled(kind: str) -> Path:
 def compiled_for(kind: Path, key: str) -> Path:
     """The folder of what was, or will be, compiled under ``key`` in ``kind``; noted as used now."""
     folder = kind / key
+    keeper, root = _KEEPER.get(), kind.parent.parent
+    if keeper is not None and root == cache_folder():
+        keeper.take(root, key)  # first: what is there and not named may be removed
     folder.mkdir(parents=True, exist_ok=True)
     used(folder)
     return folder

@@ -73,13 +73,16 @@ class Lease:
         self._named: set[str] = set()
 
     @classmethod
-    def hold(cls, root: Path) -> Lease:
-        """A new lease of this process.
+    def hold(cls, root: Path, *, names_only: bool = False) -> Lease:
+        """A new lease of this process; with ``names_only`` of nothing but what it names.
+
+        A run keeps as well what was used since it began, by whomever. A process that serves for months must not.
 
         Raises:
             OSError: the folder can't be written, or has no locks.
         """
-        path = CacheFolder(root).leases / f"{time.time():.0f}-{os.getpid()}-{uuid.uuid4().hex}"
+        begun = "inf" if names_only else f"{time.time():.0f}"  # a number, which ``held`` reads
+        path = CacheFolder(root).leases / f"{begun}-{os.getpid()}-{uuid.uuid4().hex}"
         path.parent.mkdir(exist_ok=True)
         with _shared(root):  # a lease that is there but not locked yet would count as a dead process's
             descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL, 0o600)
@@ -92,7 +95,7 @@ class Lease:
         return cls(root, path, None)
 
     def pin(self, name: str) -> None:
-        """Keep the entry called ``name`` (of ``builds/``) until this lease ends, whether it is there yet or not.
+        """Keep the entry called ``name`` until this lease ends, whether it is there yet or not.
 
         Raises:
             OSError: the lease can't be written.
@@ -131,12 +134,12 @@ def _shared(root: Path) -> Iterator[None]:
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """What living processes use: the builds they have named, and the tables and scores used ``since_s``.
+    """What living processes use: the entries they have named, and the tables and scores used ``since_s``.
 
     These are read whole and at once, so that removing one harms nobody; but a run that reads a table for each
     of its builds should not have to make it as often. So do kernels and engines that were taken since then: a process
     that serves may still read and write there. ``since_s``: when the oldest of the processes
-    began, seconds since the epoch.
+    began, seconds since the epoch; infinite where all hold but what they have named.
     """
 
     names: frozenset[str] = frozenset()

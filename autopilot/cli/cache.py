@@ -50,7 +50,7 @@ def clear(
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> int:
-    """Remove what is in the cache, without asking; what a run uses now stays, and is named."""
+    """Remove what is in the cache, without asking; what is in use now stays, and is named."""
     from autopilot.cache import cache_folder, check_folder
     from autopilot.cache import clear as remove
     from autopilot.cache.eviction import Freed

@@ -46,16 +46,6 @@ def parse_hook(reference: str) -> tuple[Path, str]:
     return Path(path), function
 
 
-def hook_digest(reference: str) -> str:
-    """Hex sha256 of the hook's file and function name; what it imports is not followed."""
-    path, function = parse_hook(reference)
-    try:
-        content = path.read_bytes()
-    except OSError as exc:
-        raise DataError(f"{path} with the function {function!r} can't be read: {exc.strerror}.") from exc
-    return hashlib.sha256(content + b"\0" + function.encode()).hexdigest()
-
-
 def user_error(exc: BaseException, path: Path) -> str:
     """The last line of a traceback, with the line in the user's own file where it has one."""
     last = traceback.format_exception_only(exc)[-1].strip()

@@ -15,7 +15,8 @@ import numpy.typing as npt
 
 from autopilot.artifact import sha256_file
 from autopilot.data.carve import Index, carve, drop_overlap, stratified_order
-from autopilot.data.hooks import hook_digest, load_hook
+from autopilot.data.hook_code import hook_digest
+from autopilot.data.hooks import load_hook
 from autopilot.data.probe import probe
 from autopilot.data.resolve import FilePlan, plan_file
 from autopilot.data.sources import open_source

@@ -51,7 +51,7 @@ def cleared_text(freed: Mapping[str, Any]) -> str:
     text = f"removed {_entries(freed['entries'])}, {bytes_text(freed['size_bytes'])}"
     if freed["kept_entries"]:
         kept = f"{_entries(freed['kept_entries'])} ({bytes_text(freed['kept_bytes'])})"
-        text += f"; kept {kept} that a run uses now"
+        text += f"; kept {kept} in use now"
     return text
 
 

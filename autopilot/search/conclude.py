@@ -3,35 +3,40 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from autopilot.artifact import Artifact
-from autopilot.budget import Judgement, Verdict
+from autopilot.budget import Judgement
 from autopilot.errors import VariantFailed
 from autopilot.outputs import write_outputs
-from autopilot.profile import Interval, Measurement
-from autopilot.recipe import Variant
-from autopilot.result import HELD_AGAIN, Candidate, Fallback, FrontMember, StudyResult, TrialRecord
+from autopilot.result import HELD_AGAIN, StudyResult, TrialRecord
 from autopilot.search.decide import decide
 from autopilot.search.earlier import keep_earlier
 from autopilot.search.evaluator import Evaluator
 from autopilot.search.explain import explain
-from autopilot.search.finalists import Verification, Verified, front_of, pareto
-from autopilot.search.ladder import Rung
+from autopilot.search.finalists import Verification, Verified, pareto
 from autopilot.search.misses import judged
+from autopilot.search.older import removal_text, remove_older
 from autopilot.search.outcome import Outcome
 from autopilot.search.outlook import ways_out
 from autopilot.search.ranking import Ranking
 from autopilot.search.relax import binding
+from autopilot.search.reported import (
+    baseline_candidate,
+    candidate_of,
+    facts_of_variant,
+    fallback_of,
+    front_members,
+    number_of,
+)
 from autopilot.search.reporting import seen_from
 from autopilot.search.reserve import AFTER_S, verifying_s
 from autopilot.search.rivals import choice_of
 from autopilot.search.samples import beside_name, place_second, save_samples, verified_name, waiting_name
 from autopilot.search.stages import stage_costs
-from autopilot.search.summary import times_as_fast
 from autopilot.search.timetable import LATE_SHARE, Timetable, overrun
 from autopilot.search.too_short import too_short_text
 from autopilot.search.untried import untried
@@ -63,27 +68,27 @@ def conclude(
     if isinstance(found.miss, TrialRecord):
         found = replace(found, miss=_at_hand(evaluator, found.miss))
     chosen = found.chosen
-    artifact, measured, verdict = _facts(chosen) if chosen is not None else (None, None, None)
+    artifact, measured, verdict = facts_of_variant(chosen) if chosen is not None else (None, None, None)
     baseline, own = _take_costs(evaluator, chosen)
-    members = _front(records, found.verification, ranking) if ranking.further else ()
+    members = front_members(records, found.verification, ranking) if ranking.further else ()
     variants = judged(records, found.verification)
     relaxed = () if found.winner else ways_out(variants, problem.budget, ranking, held_back=setup.splits.test.n)
     too_short = "" if found.winner else too_short_text(evaluator, records, ended, (searched_s, cut_off_s))
     not_tried = (*setup.space.not_tried, *untried(setup.space, records, ended, setup.target))
-    warnings = _warnings(evaluator, records, (baseline, own), _number(chosen))
+    warnings = _warnings(evaluator, records, (baseline, own), number_of(chosen))
     result = StudyResult(
         status=found.status,
         name=problem.name,
         spec=seen_from(Path.cwd(), problem.path),
         objective=problem.objective,
         more_objectives=problem.more_objectives,
-        baseline=_baseline(evaluator, baseline),
+        baseline=baseline_candidate(evaluator, baseline),
         baseline_choice=choice,
-        best=_candidate(found.winner, ranking, "best", own) if found.winner else None,
-        nearest=_candidate(found.miss, ranking, "nearest", own) if found.miss else None,
+        best=candidate_of(found.winner, ranking, "best", own) if found.winner else None,
+        nearest=candidate_of(found.miss, ranking, "nearest", own) if found.miss else None,
         pareto=tuple(m.id for m in members) if ranking.further else pareto(records, ranking),
         front=members,
-        fallbacks=tuple(_fallback(i, rung, ranking) for i, rung in enumerate(found.rungs, 1)),
+        fallbacks=tuple(fallback_of(i, rung, ranking) for i, rung in enumerate(found.rungs, 1)),
         comparisons=found.comparisons,
         binding=(turned_away := binding([v.verdict for v in variants], problem.budget)),
         relaxations=relaxed,
@@ -112,7 +117,7 @@ def conclude(
         budget_version=problem.version,
         rationale=problem.rationale or None,
     )
-    rungs = [files for rung in found.rungs if (files := _facts(rung.found)[0]) is not None]
+    rungs = [files for rung in found.rungs if (files := facts_of_variant(rung.found)[0]) is not None]
     return _write(evaluator, result, out, artifact, rungs)
 
 
@@ -129,6 +134,8 @@ def _write(
     preprocessing = _preprocessing(evaluator.setup.problem)
     written = write_outputs(result, out, artifact, preprocessing=preprocessing, fallbacks=rungs)
     place_second(evaluator.setup.work)
+    if gone := remove_older(out):
+        evaluator.observer.note(removal_text(gone))
     return written
 
 
@@ -183,11 +190,6 @@ def _warnings(
     return tuple(dict.fromkeys([*evaluator.setup.splits.warnings, *in_one_line_each(found), *noisy]))
 
 
-def _number(chosen: Verified | TrialRecord | None) -> int | None:
-    record = chosen.record if isinstance(chosen, Verified) else chosen
-    return None if record is None else record.number
-
-
 def _preprocessing(problem: Problem) -> dict[str, Any]:
     """How stored arrays become model inputs, for the winner's users."""
     data = problem.data
@@ -197,32 +199,6 @@ def _preprocessing(problem: Problem) -> dict[str, Any]:
         "preprocess": data.preprocess,
         "postprocess": data.postprocess,
     }
-
-
-def _facts(chosen: Verified | TrialRecord) -> tuple[Artifact | None, Mapping[str, Measurement], Verdict]:
-    if isinstance(chosen, Verified):
-        return chosen.outcome.artifact, chosen.outcome.measured, chosen.verdict
-    assert chosen.verdict is not None
-    return chosen.artifact, chosen.measured, chosen.verdict
-
-
-def _front(records: Sequence[TrialRecord], verification: Verification, ranking: Ranking) -> tuple[FrontMember, ...]:
-    """The front of all variants that keep the budget, with the figures that it was drawn from."""
-    axes = dict.fromkeys([*ranking.axes, *(["quality_drop"] if "quality" in ranking.axes else [])])
-    again = {v.record.number: v for v in verification.all}
-    found = {r.number: r for r in records}
-    members = []
-    for m in front_of([r for r in records if r.number not in verification.failed], verification.all, ranking):
-        number = m.point.number
-        seen = again[number].outcome.measured if number in again else found[number].measured
-        measured = {axis: seen[axis] for axis in axes if axis in seen}
-        members.append(FrontMember(found[number].id, number, measured, m.certain, m.point.verified))
-    return tuple(members)
-
-
-def _fallback(place: int, rung: Rung, ranking: Ranking) -> Fallback:
-    found = _candidate(rung.found, ranking, f"fallbacks/{place}", None)
-    return Fallback(found, isinstance(rung.found, Verified), rung.reason)
 
 
 def _take_costs(evaluator: Evaluator, chosen: Verified | TrialRecord | None) -> tuple[Outcome, Outcome | None]:
@@ -248,62 +224,6 @@ def _take_costs(evaluator: Evaluator, chosen: Verified | TrialRecord | None) -> 
             verdict = evaluator.setup.problem.budget.judge(outcome.measured)
             save_samples(evaluator.setup.work, waiting_name(name), outcome, verdict)
     return baseline, own
-
-
-def _candidate(chosen: Verified | TrialRecord, ranking: Ranking, folder: str, own: Outcome | None) -> Candidate:
-    artifact, measured, verdict = _facts(chosen)
-    record = chosen.record if isinstance(chosen, Verified) else chosen
-    measured = own.measured if own is not None else measured
-    found = candidate(record.variant, artifact, measured, verdict, ranking=ranking, folder=folder, number=record.number)
-    return _with_costs(found, own)
-
-
-def _with_costs(found: Candidate, outcome: Outcome | None) -> Candidate:
-    if outcome is None or outcome.profile is None:
-        return found
-    return replace(found, stages=outcome.profile.stages, operators=outcome.profile.operators)
-
-
-def candidate(
-    variant: Variant,
-    artifact: Artifact | None,
-    measured: Mapping[str, Measurement],
-    verdict: Verdict | None,
-    *,
-    ranking: Ranking,
-    folder: str,
-    number: int | None,
-) -> Candidate:
-    """What the result says of one variant; ``folder`` is where its artifact is copied to."""
-    return Candidate(
-        id=variant.id,
-        recipe=variant.recipe,
-        deployment=variant.deployment,
-        artifact=f"{folder}/model.onnx" if folder else str(artifact.path if artifact else ""),
-        sha256=artifact.sha256 if artifact else "",
-        measured=measured,
-        verdict=verdict,
-        speedup=speedup(measured, ranking),
-        number=number,
-    )
-
-
-def speedup(measured: Mapping[str, Measurement], ranking: Ranking) -> Interval | None:
-    """How many times faster than the baseline, from interleaved readings.
-
-    Of the objective where it is a time or a rate, else of the median latency.
-    """
-    return times_as_fast(measured, ranking.speed.axis)
-
-
-def _baseline(evaluator: Evaluator, outcome: Outcome) -> Candidate:
-    """The baseline, whichever it is."""
-    ranking = Ranking("latency_p50_ms", maximize=False)
-    verdict = evaluator.setup.problem.budget.judge(outcome.measured)
-    found = candidate(
-        outcome.variant, outcome.artifact, outcome.measured, verdict, ranking=ranking, folder="", number=0
-    )
-    return _with_costs(found, outcome)
 
 
 def _with_verified(records: Sequence[TrialRecord], verification: Verification) -> list[TrialRecord]:

@@ -13,12 +13,13 @@ from autopilot.artifact import Artifact, sha256_file
 from autopilot.bench.arrivals import Load
 from autopilot.bench.child import ChildLimits
 from autopilot.bench.launcher import probe_batching
-from autopilot.build.torch_export import EXAMPLE_SAMPLES, export_note, export_torch
+from autopilot.build.torch_export import EXAMPLE_SAMPLES, export_note, export_torch, sweep_exports
 from autopilot.build.training import Training
 from autopilot.contracts import Metric
 from autopilot.data import Splits
 from autopilot.data import prepare as prepare_data
 from autopilot.data.example import take_example
+from autopilot.data.hook_code import hook_code
 from autopilot.errors import SpecError, VariantFailed
 from autopilot.model import ModelInfo, inspect
 from autopilot.needs import Lack
@@ -220,7 +221,11 @@ def _batching(info: ModelInfo, splits: Splits, model: Artifact, space: SearchSpa
 
 
 def resolve_model(problem: Problem, work: Path) -> Path:
-    """The ONNX file behind ``model:``: given, exported from PyTorch, or fetched from MLflow."""
+    """The ONNX file behind ``model:``: given, exported from PyTorch, or fetched from MLflow.
+
+    What killed exports left in ``work`` is removed first.
+    """
+    sweep_exports(work / "model")
     if isinstance(problem.model, Path):
         return problem.model
     if isinstance(problem.model, TorchSource):
@@ -246,7 +251,10 @@ def child_limits(problem: Problem) -> ChildLimits:
 def identity(problem: Problem, files: Sequence[Path]) -> dict[str, str]:
     """Digests of what a resume must find unchanged, by the word a user would use for it.
 
-    ``files``: the model's files, external data included.
+    ``files``: the model's files, external data included. Of the user's functions the code that they import counts too.
+
+    Raises:
+        DataError: the file of a function can't be read.
     """
     model = digest([sha256_file(f) for f in files])
     out = {"spec": problem.digest, "model": model, "space file": sha256_file(problem.space)}
@@ -257,5 +265,7 @@ def identity(problem: Problem, files: Sequence[Path]) -> dict[str, str]:
         out["trace"] = sha256_file(Path(problem.traffic.arrivals))
     hooks = {"preprocess": problem.data.preprocess, "postprocess": problem.data.postprocess}
     for key, hook in (hooks | {"metric": problem.metric.function}).items():
-        out[f"{key} function"] = sha256_file(Path(hook.rpartition(":")[0])) if hook else ""
+        code = hook_code(hook) if hook else None
+        out[f"{key} function"] = digest(code.files) if code else ""
+        out |= {f"library {name}": version for name, version in (code.libraries if code else {}).items()}
     return out | made_with(problem, Target.detect())

@@ -45,6 +45,7 @@ __all__ = [
     "opset",
     "pass_on_memory",
     "prepare_for_quantization",
+    "refuse_float",
     "refuse_quantized",
     "save",
     "session",
@@ -129,6 +130,12 @@ def refuse_quantized(model: ModelProto) -> None:
     found = sorted({n.op_type for n in nodes(model) if is_integer_op(n.op_type)})
     if found:
         raise Unsupported(f"the model is quantized already (it has {found[0]} nodes).", "Start from the float model.")
+
+
+def refuse_float(model: ModelProto) -> None:
+    """Raise Unsupported for what should be quantized and holds no quantized operator."""
+    if not any(is_integer_op(n.op_type) for n in nodes(model)):
+        raise Unsupported("the quantizer found nothing in the model that it could quantize.")
 
 
 def refuse_half(model: ModelProto) -> None:

@@ -219,8 +219,10 @@ def write(model: ModelProto, target_folder: Path, context: BuildContext) -> None
     """Save a quantized model, load it and let it answer one request.
 
     Raises:
+        Unsupported: the quantizer left all of it in float.
         VariantFailed: BUILD_ERROR, where ONNX Runtime refuses it.
     """
+    _onnx.refuse_float(model)
     target = target_folder / _onnx.MODEL
     _onnx.save(model, target)
     assert context.calibration is not None

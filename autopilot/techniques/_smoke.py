@@ -6,8 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
+from autopilot.artifact import sha256_file
 from autopilot.contracts import Array, BuildContext
-from autopilot.errors import Failure, VariantFailed
+from autopilot.errors import Failure, Unsupported, VariantFailed
 from autopilot.model.inspect import TensorInfo, inspect
 from autopilot.techniques._gate import feeds, session
 from autopilot.techniques._text import first_line, pass_on_memory
@@ -52,6 +53,21 @@ def check_built(source: Path, built: Path, context: BuildContext) -> None:
             raise VariantFailed(Failure.BUILD_ERROR, f"the built model doesn't run ({first_line(exc)}).") from exc
         for info, a, b in zip(after.outputs, expected, got, strict=True):
             _compare(info.name, a, b)
+
+
+def refuse_unchanged(source: Path, built: Path) -> None:
+    """Refuse a step's result that is the model it was given, to the last byte of it and its external data.
+
+    A recipe that names the step would be credited with what it didn't do.
+
+    Raises:
+        Unsupported: it is.
+    """
+    if source.stat().st_size != built.stat().st_size:  # as good as always, and cheap
+        return
+    before, after = inspect(source).files, inspect(built).files
+    if [sha256_file(f) for f in before] == [sha256_file(f) for f in after]:
+        raise Unsupported("it changed nothing of this model.", "Leave it out.")
 
 
 def _signature(tensors: tuple[TensorInfo, ...]) -> list[tuple[str, str, int]]:

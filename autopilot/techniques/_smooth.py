@@ -54,20 +54,23 @@ def smooth(model: ModelProto, weighted: Sequence[str], alpha: float, source: Pat
     """``model`` with every product of ``weighted`` smoothed at strength ``alpha``, 0 to 1; it answers as ``source``.
 
     Raises:
-        Unsupported: no product with a stored matrix, or no calibration data.
+        Unsupported: no product with a stored matrix, none whose input has outliers to move, or no calibration data.
         VariantFailed: WRONG_NUMERICS, where the smoothed model answers differently on real inputs.
     """
     readers = products(model, weighted)
     if not readers:
         raise Unsupported("there is no MatMul or Gemm with a stored matrix to smooth.", "Leave smooth at 0.")
     peaks = _peaks(model, sorted(readers), context)
-    rescaling = Rescaling(model)
+    rescaling, moved = Rescaling(model), False
     for tensor, nodes in readers.items():
         peak = peaks.get(tensor)
         if peak is None or any(rescaling.rows(n) != peak.size for n in nodes):
             continue
         factor = strengths(peak, np.max([rescaling.row_peaks(n) for n in nodes], axis=0), alpha)
         rescaling.divide(tensor, nodes, factor)
+        moved = moved or bool(np.any(factor != 1.0))
+    if not moved:
+        raise Unsupported("no product has an input whose channels could be smoothed.", "Leave smooth at 0.")
     out = rescaling.done()
     with temporary_folder("smooth") as folder:
         built = folder / _onnx.MODEL

@@ -25,7 +25,8 @@ def apply(source: Path, target_folder: Path, params: Mapping[str, Scalar], conte
     """Write the float16 model, inputs and outputs as they were; ``params``: scope.
 
     Raises:
-        Unsupported: quantized already, no float32 weights, or subgraphs under ``compute``.
+        Unsupported: quantized already, no float32 weights, or, under ``compute``, subgraphs or no operator that
+            computes in float16.
     """
     from onnx import TensorProto
 
@@ -56,10 +57,26 @@ def _convert(model: ModelProto) -> ModelProto:
         _onnx.pass_on_memory(exc)
         message = f"the float16 conversion failed ({type(exc).__name__}: {_onnx.first_line(exc)})."
         raise VariantFailed(Failure.BUILD_ERROR, message) from exc
+    if not _computes_in_half(converted):
+        message = "each operator of the model is one that stays in float32: only roundings would be added."
+        raise Unsupported(message, "scope: storage stores the weights in float16.")
     wrapped = OnnxModel(converted)
     wrapped.topological_sort(is_deterministic=True)  # the converter appends its Cast nodes at the end
     sorted_model: ModelProto = wrapped.model
     return sorted_model
+
+
+def _computes_in_half(model: ModelProto) -> bool:
+    """Whether a node takes a float16 tensor other than to widen it: the converter leaves some kinds in float32."""
+    from onnx import TensorProto
+
+    half = {t.name for t in model.graph.initializer if t.data_type == t.FLOAT16}
+    for node in model.graph.node:
+        told = {a.name: a for a in node.attribute}
+        narrows = node.op_type == "Cast" and told["to"].i == TensorProto.FLOAT16
+        stored = node.op_type == "Constant" and "value" in told and told["value"].t.data_type == TensorProto.FLOAT16
+        half |= set(node.output) if narrows or stored else set()
+    return any(half.intersection(n.input) for n in model.graph.node if n.op_type != "Cast")
 
 
 def refuses(earlier: Recipe, params: Mapping[str, Scalar]) -> str | None:

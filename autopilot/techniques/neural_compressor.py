@@ -44,7 +44,8 @@ def apply(source: Path, target_folder: Path, params: Mapping[str, Scalar], conte
 
     Raises:
         Unsupported: a package or calibration data are missing, the model is quantized already or can't be
-            converted, traced or exported, or neural-compressor's ``algorithm`` doesn't work here.
+            converted, traced or exported, or neural-compressor's ``algorithm`` doesn't work here or leaves all of it
+            in float.
         VariantFailed: WRONG_NUMERICS where the file answers otherwise than PyTorch.
     """
     from autopilot.torch_model.inc import Settings, quantized
@@ -73,6 +74,7 @@ def apply(source: Path, target_folder: Path, params: Mapping[str, Scalar], conte
         raise Unsupported(
             f"what neural-compressor's {settings.algorithm} makes has no ONNX form: {exc.message}"
         ) from exc
+    _onnx.refuse_float(_onnx.load(target))
     _check_written(target, written)
 
 

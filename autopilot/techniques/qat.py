@@ -71,10 +71,10 @@ def apply(source: Path, target_folder: Path, params: Mapping[str, Scalar], conte
     given = _learned(fake, numbers)
     steps = _train(source, fake, trainer, params, context)
     learned = _learned(fake, numbers)
-    if params["epochs"] and _same(learned, given):
+    if _same(learned, given):
         raise Unsupported(
             f"its training changed no weight and no range ({steps} steps): the file would be static_int8's.",
-            "Give it more training samples, or leave it out.",
+            "Give it more epochs or training samples, or leave it out.",
         )
     ranges |= {name: span for name, span in learned.ranges.items() if name in ranges}
     _qdq.write(_qdq.quantize(_trained(prepared.model, learned), chosen, numbers, ranges), target_folder, context)
@@ -236,7 +236,7 @@ PARAMETERS: Mapping[str, Domain] = {
     "reduce_range": Choice((False, True)),
     "samples": Choice((128, 32, 512)),
     "scope": Choice(("weighted", "attention", "all")),
-    "epochs": Int(0, 30, 3),
+    "epochs": Int(1, 30, 3),
     "minutes": Float(0.1, 60.0, 3.0),
     "learning_rate": Float(1e-6, 1e-2, 1e-4, log=True),
 }

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from autopilot.artifact import sha256_file
+from autopilot.data.hook_code import hook_code
 from autopilot.data.hooks import call_hook, load_hook, parse_hook
 from autopilot.errors import DataError, ModelError
 from autopilot.recipe import digest
@@ -75,9 +76,11 @@ def build_module(code: str) -> nn.Module:
 
 
 def code_digest(code: str) -> str:
-    """Hex sha256 of the user's function and of every Python file in its folder, which it may import."""
+    """Hex sha256 of the user's function, of every Python file in its folder, and of what it imports from elsewhere."""
     path, function = parse_hook(code)
-    return digest([{f.name: sha256_file(f) for f in sorted(path.parent.glob("*.py"))}, path.name, function])
+    found = hook_code(code)
+    beside = {f.name: sha256_file(f) for f in sorted(path.parent.glob("*.py"))}
+    return digest([beside, found.files, found.libraries, path.name, function])
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:

@@ -240,7 +240,7 @@ def test_flipped_byte_anywhere_is_found_and_rebuilt(tmp_path: Path) -> None:
         path = whole.path.parent / name
         for at in range(0, path.stat().st_size, 7):
             content = bytearray(path.read_bytes())
-            content[at] ^= 0x10
+            content[min(at, len(content) - 1)] ^= 0x10  # rebuilt, a time in meta.json may have fewer digits
             path.write_bytes(content)
             taken = cache.take(key_of("a"), parent="p" * 64, step=STEP)
             assert taken is None, (name, at, content)

@@ -135,12 +135,14 @@ def test_refuses_what_it_cant_train(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 
 def test_refuses_a_training_that_changed_nothing(tmp_path: Path) -> None:
-    """One sample makes no batch: what would be written is static_int8's file under another name."""
+    """One sample makes no batch, no epoch no step: what would be written is static_int8's file under another name."""
     model = models.cnn()
     source = models.write(model, tmp_path / "source.onnx")
 
-    with pytest.raises(Unsupported, match=r"changed no weight and no range \(0 steps\)"):
-        build("qat", source, tmp_path / "q", context(model, tmp_path, n=1), epochs=2)
+    for samples, epochs in ((1, 2), (None, 0)):
+        use = context(model, tmp_path) if samples is None else context(model, tmp_path, n=samples)
+        with pytest.raises(Unsupported, match=r"changed no weight and no range \(0 steps\)"):
+            build("qat", source, tmp_path / f"q{epochs}", use, epochs=epochs)
 
 
 def test_follows_no_other_change_of_precision() -> None:

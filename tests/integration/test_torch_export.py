@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import os
 import pickle
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 
 torch = pytest.importorskip("torch", reason="the extra is missing: pip install -c constraints.txt -e '.[torch]'")
 pytest.importorskip("safetensors", reason="the extra torch lacks safetensors")
 
 from autopilot.bench.child import ChildLimits  # noqa: E402
-from autopilot.build.torch_export import export_note, export_torch, source_digest  # noqa: E402
+from autopilot.build.torch_export import export_note, export_torch, source_digest, sweep_exports  # noqa: E402
 from autopilot.data.example import Example  # noqa: E402
 from autopilot.errors import ModelError  # noqa: E402
 from autopilot.export_worker import check  # noqa: E402
@@ -251,3 +255,43 @@ def test_code_that_ends_the_child_is_bad_input(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="could not be exported"):
         export_torch(source, example(images()), folder=tmp_path / "model", limits=LIMITS, threads=1)
     assert not list((tmp_path / "model").iterdir())
+
+
+# The study's part of an export, in a process that can be killed.
+_EXPORTS = """
+import sys
+from pathlib import Path
+import numpy as np
+from autopilot.bench.child import ChildLimits
+from autopilot.build.torch_export import export_torch
+from autopilot.data.example import Example
+from autopilot.spec import TorchSource
+home = Path(sys.argv[1])
+source = TorchSource(code=f"{home / 'net.py'}:build", weights=home / "w.safetensors")
+example = Example({"image": np.zeros((2, 1, 8, 8), np.float32)}, 2, ("image",), batched=True)
+export_torch(source, example, folder=home / "model", limits=ChildLimits(wall_s=120.0), threads=1)
+"""
+
+
+def test_killed_export_leaves_nothing_after_the_next_start(tmp_path: Path) -> None:
+    """SIGKILL lets no process tidy up; while it lives its folders stay, whoever looks."""
+    weights(tmp_path)
+    begun = tmp_path / "begun"
+    (tmp_path / "net.py").write_text(f"import time\ndef build():\n    open({str(begun)!r}, 'w')\n    time.sleep(120)\n")
+    export = subprocess.Popen([sys.executable, "-c", _EXPORTS, str(tmp_path)])
+    deadline = time.monotonic() + 120.0
+    while not begun.exists() and export.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.02)
+    living = sorted((tmp_path / "model").iterdir())
+    sweep_exports(tmp_path / "model")
+
+    assert len(living) == 2
+    assert sorted((tmp_path / "model").iterdir()) == living
+    children = psutil.Process(export.pid).children(recursive=True)
+    for process in (psutil.Process(export.pid), *children):
+        process.kill()
+    export.wait()
+    psutil.wait_procs(children, timeout=30)
+    assert sorted((tmp_path / "model").iterdir()) == living
+    sweep_exports(tmp_path / "model")
+    assert list((tmp_path / "model").iterdir()) == []

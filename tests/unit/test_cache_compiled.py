@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 
+from autopilot import plugins
 from autopilot.cache import Kind, Lease, SharedCache, clear, scan, trim
 from autopilot.cache import compiled as module
-from autopilot.cache.compiled import compiled, compiled_for
+from autopilot.cache.compiled import compiled, compiled_for, keeping
 from autopilot.cache.summary import Summary
-from autopilot.contracts import facts_of
+from autopilot.contracts import Session, facts_of
 from autopilot.providers import tensorrt
+from autopilot.recipe import Deployment
+from autopilot.serving import load
 from autopilot.target import Target
 from tests.cache_support import put
 
@@ -85,6 +91,82 @@ def test_clearing_leaves_what_a_living_run_has_compiled(root: Path) -> None:
     clear(root)
 
     assert not during.exists()
+
+
+def test_clearing_leaves_what_a_serving_process_has_taken_and_nothing_else(root: Path) -> None:
+    """It may serve for months: what others used meanwhile is not its own."""
+    made("inductor", "served", used_s=1000.0)
+    with keeping() as keeper:
+        folder = compiled_for(compiled("inductor"), "served")
+    others = [made("inductor", "other"), made("tensorrt", "other")]
+    put(root, "build")
+
+    clear(root)
+    trim(root, 0)
+    assert (folder / "a" / "kernel.so").exists()
+    assert not any(other.exists() for other in others)
+    assert {e.kind for e in scan(root)} == {Kind.COMPILED}
+    keeper.close()
+    clear(root)
+
+    assert not folder.exists()
+    assert not list((root / "leases").iterdir())
+
+
+def test_load_that_fails_keeps_nothing(root: Path) -> None:
+    """Nor is what is taken after the load kept, by a run of the same process."""
+
+    def fails() -> None:
+        with keeping():
+            made("inductor", "one")
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fails()
+    with keeping() as keeper:
+        pass
+    made("inductor", "two")
+
+    clear(root)
+    assert scan(root) == []
+    keeper.close()
+
+
+def test_fork_of_a_serving_process_leaves_the_lease_to_it(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server that forks its workers loads once; one worker that ends takes nothing from the others."""
+    with keeping() as keeper:
+        folder = made("inductor", "served")
+    with monkeypatch.context() as fork:
+        fork.setattr(os, "getpid", lambda: -1)
+        keeper.close()
+
+    clear(root)
+    assert folder.exists()
+    keeper.close()
+
+
+def test_loaded_bundle_keeps_its_kernels_while_its_runner_lives(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By `autopilot.load`, as services load it; when the runner goes, what it kept may go."""
+    taken: list[Path] = []
+
+    def opened(artifact: Path, deployment: Deployment) -> Session:
+        taken.append(made("inductor", "served"))
+        return cast(Session, SimpleNamespace(output_names=("y",)))
+
+    monkeypatch.setattr(plugins, "providers", lambda: {"toy": SimpleNamespace(open=opened)})
+    told = {"name": "toy", "artifact": "model.onnx", "inputs": [], "outputs": [], "files": []}
+    told["deployment"] = Deployment("toy").to_json()
+    (tmp_path / "variant.json").write_text(json.dumps(told))
+    runner = load(tmp_path)
+
+    clear(root)
+    assert taken[0].exists()
+    del runner
+    clear(root)
+
+    assert not taken[0].exists()
 
 
 @unwritable

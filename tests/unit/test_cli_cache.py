@@ -115,7 +115,7 @@ def test_clear_leaves_what_is_in_use_and_says_so(root: Path, capsys: pytest.Capt
 
     out = capsys.readouterr().out
     assert out.startswith("removed 3 entries, 5")
-    assert out.endswith("; kept 1 entry (100 kB) that a run uses now\n")
+    assert out.endswith("; kept 1 entry (100 kB) in use now\n")
     assert [e.name for e in scan(root)] == [key_of("used")]
     lease.close()
 

@@ -37,11 +37,11 @@ from autopilot.result import (
 )
 from autopilot.search import conclude as module
 from autopilot.search import decide
-from autopilot.search.conclude import speedup
 from autopilot.search.explain import explain
 from autopilot.search.finalists import MOST_LATE, Verification, line_up, verify
 from autopilot.search.outcome import Outcome
 from autopilot.search.ranking import Ranking
+from autopilot.search.reported import speedup
 from autopilot.search.reserve import KEPT_SHARE
 from autopilot.search.too_short import least_timeout_s
 from tests.unit.search_support import BUDGET, Facts, FakeEvaluator, Recorder, artifact_of, figures, setup_of, timetable

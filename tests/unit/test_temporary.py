@@ -163,8 +163,8 @@ def test_folder_swept_before_it_was_locked_is_made_again(folder: Path, monkeypat
     """Between the two calls another process that starts may take it for a dead one's."""
     made, make = [], tempfile.mkdtemp
 
-    def swept_once(prefix: str) -> str:
-        made.append(make(prefix=prefix))
+    def swept_once(prefix: str, dir: Path | None) -> str:
+        made.append(make(prefix=prefix, dir=dir))
         if len(made) == 1:
             assert sweep() == 1
         return made[-1]
@@ -212,6 +212,35 @@ def test_temporary_folder_that_is_not_there_is_no_error(tmp_path: Path, monkeypa
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "gone"))
 
     assert sweep() == 0
+
+
+def test_folders_in_a_folder_of_the_caller_are_swept_there(
+    folder: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """What the dead left there goes, also under the names of versions without locks; what is in use or else's stays."""
+    own = tmp_path_factory.mktemp("model")
+    dead = left_behind(own, "export")
+    for name in ("staging-a1b2c3d4", "example-a1b2c3d4", "torch-a1b2c3d4", "staging-longer-than-that"):
+        (own / name).mkdir()
+    elsewhere = left_behind(folder)
+    with temporary_folder("export", own) as living:
+        assert sweep(own) == 1
+        assert not dead.exists()
+        assert sweep(own, older="staging-|example-") == 2
+        assert {p.name for p in own.iterdir()} == {living.name, "torch-a1b2c3d4", "staging-longer-than-that"}
+
+    assert elsewhere.exists()
+    assert not living.exists()
+
+
+def test_folder_that_was_renamed_stays_when_its_block_ends(folder: Path) -> None:
+    """So is what was made put into its place."""
+    with temporary_folder("export", folder) as path:
+        (path / "model.onnx").write_bytes(b"1")
+        path.rename(folder / "done")
+
+    assert [p.name for p in folder.iterdir()] == ["done"]
+    assert (folder / "done" / "model.onnx").read_bytes() == b"1"
 
 
 def test_package_makes_its_temporary_folders_here_alone(repository: Path) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import numpy as np
 import pytest
@@ -12,7 +14,9 @@ from autopilot.bench.child import ChildLimits
 from autopilot.build import torch_export
 from autopilot.data.example import Example
 from autopilot.errors import ModelError
-from autopilot.spec import TorchSource
+from autopilot.search.prepare import resolve_model
+from autopilot.spec import Problem, TorchSource
+from autopilot.temporary import host
 from autopilot.torch_model import missing
 from autopilot.torch_model.messages import listed
 
@@ -70,3 +74,14 @@ def test_note_belongs_to_exports_only(tmp_path: Path) -> None:
 def test_long_lists_are_cut(n: int, text: str) -> None:
     """A message names a few."""
     assert listed(list("abcdef")[:n]) == text
+
+
+def test_start_of_a_run_removes_what_killed_exports_left(tmp_path: Path) -> None:
+    """Whatever model the spec names by now; finished exports stay."""
+    folder = tmp_path / "work" / "model"
+    for name in ("staging-a1b2c3d4", f"autopilot-export-{host()}-a1b2c3d4", "torch-0123456789abcdef"):
+        (folder / name).mkdir(parents=True)
+    problem = SimpleNamespace(model=tmp_path / "model.onnx")
+    resolve_model(cast(Problem, problem), tmp_path / "work")
+
+    assert [p.name for p in folder.iterdir()] == ["torch-0123456789abcdef"]
