@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from autopilot.bench.childside import PROGRESS_MARK, error_from_json
+from autopilot.cache.folder import DIR_VARIABLE, cache_folder
 from autopilot.errors import Failure, WorkerDied
 from autopilot.temporary import sweep
 
@@ -57,6 +58,8 @@ def child_environment(threads: int | None = None) -> dict[str, str]:
     environment["PYTHONFAULTHANDLER"] = "1"  # a segmentation fault leaves a Python traceback on stderr
     environment["PYTHONIOENCODING"] = "utf-8"
     environment["MLFLOW_DISABLE_TELEMETRY"] = "true"
+    if environment.get(DIR_VARIABLE):  # it may be relative, and a child works in a folder of its own
+        environment[DIR_VARIABLE] = str(cache_folder(environment))
     if threads is not None:
         environment.update(dict.fromkeys(_THREAD_VARIABLES, str(threads)))
     return environment

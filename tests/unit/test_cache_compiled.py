@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from autopilot.bench.child import child_environment
 from autopilot.cache import Kind, Lease, SharedCache, clear, scan, trim
 from autopilot.cache import compiled as module
 from autopilot.cache.compiled import compiled, compiled_for
@@ -85,6 +86,23 @@ def test_clearing_leaves_what_a_living_run_has_compiled(root: Path) -> None:
     clear(root)
 
     assert not during.exists()
+
+
+@pytest.mark.parametrize("named", ["cache", "./cache", "~/cache"])
+def test_children_that_work_elsewhere_compile_in_the_cache_of_their_parent(
+    named: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A relative folder was another one in each server, and went with it: everything was compiled again."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("AUTOPILOT_CACHE_DIR", named)
+    ours = compiled("inductor")
+    told = child_environment()
+    (tmp_path / "server").mkdir()
+    monkeypatch.chdir(tmp_path / "server")
+    monkeypatch.setenv("AUTOPILOT_CACHE_DIR", told["AUTOPILOT_CACHE_DIR"])
+
+    assert compiled("inductor") == ours == tmp_path / "cache" / "compiled" / "inductor"
 
 
 @unwritable
