@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from autopilot.bench.childside import PROGRESS_MARK, error_from_json
+from autopilot.bench.lines import milliseconds
 from autopilot.cache.folder import DIR_VARIABLE, cache_folder
 from autopilot.errors import Failure, WorkerDied
 from autopilot.temporary import sweep
@@ -177,7 +178,7 @@ def _wait(process: subprocess.Popen[bytes], output: _Output, deadline: float) ->
             if left <= 0:
                 return False
             # Without a pidfd the end of a child whose own children hold the pipe shows by polling only.
-            poller.poll(1000 * (left if pidfd is not None else min(left, 0.1)))
+            poller.poll(milliseconds(left if pidfd is not None else min(left, 0.1)))
             ended = process.poll() is not None
             if is_open and not _drain(pipe, output):
                 poller.unregister(pipe)

@@ -78,6 +78,11 @@ def test_child_inherits_no_open_files(tmp_path: Path) -> None:
             handle.close()
 
 
+def test_child_may_have_all_the_time_there_is(tmp_path: Path) -> None:
+    """A step_timeout of 1000 hours is no error, and ends nothing."""
+    assert run("well", tmp_path, wall_s=3.6e6)["echo"] == {"how": "well"}
+
+
 @pytest.mark.parametrize("how", ["exit", "segfault", "bug"])
 def test_crash_is_a_crash_with_its_last_words(how: str, tmp_path: Path) -> None:
     """An exit without answer, a signal, an exception that is none of ours."""
