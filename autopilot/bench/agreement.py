@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from autopilot.bench.answers import NUMBERS, Answers
 from autopilot.errors import Failure, VariantFailed
 
 if TYPE_CHECKING:
@@ -22,7 +23,6 @@ _FEWEST = 8
 _GARBAGE = 1000
 # Of the largest value: where all values are nearly one, their spread is less than bfloat16 rounds (0.4%).
 _LEAST_SPREAD = 0.02
-_NUMBERS = "fiub"  # numpy's kinds of types
 # Rows that only changed places are as near as this when ordered by value, and so is what they were ordered by as it is.
 # The best 100 of 1,000 boxes with noise of 0.4% in the scores: 0.03 and 0.06; those of other samples: 0.19 and 0.36.
 _SAME_ROWS = 0.1
@@ -87,7 +87,7 @@ def check_agreement(
     pairs = {
         name: (found[name], b)
         for name, b in wanted.items()
-        if name in found and found[name].shape == b.shape and b.dtype.kind in _NUMBERS
+        if name in found and found[name].shape == b.shape and b.dtype.kind in NUMBERS
     }
     apart = {name: distance(*pair) for name, pair in pairs.items()}
     if scored not in apart and any(apart[name] <= FAR and _varies(b) for name, (_, b) in pairs.items()):
@@ -137,7 +137,7 @@ class FirstRuns:
         self._names = tuple(names)
         self._scored = self._names[0] if scored == "" else scored
         self._size = 0
-        self._answers: dict[str, Array] = {}
+        self._answers = Answers({}, {})
 
     def add(self, size: int, outputs: Sequence[Array]) -> None:
         """``outputs``: of a run of the first ``size`` samples; those that don't follow it are left out.
@@ -151,11 +151,9 @@ class FirstRuns:
         import numpy as np
 
         named = dict(zip(self._names, outputs, strict=True))
-        # Copies: a session whose memory is bound writes over it.
         arrays = {name: v for name, v in named.items() if isinstance(v, np.ndarray)}  # no sequences
-        found = {name: v.copy() for name, v in arrays.items() if v.ndim and v.shape[0] == size}
+        found = Answers.of([{name: v for name, v in arrays.items() if v.ndim and v.shape[0] == size}])
         both = min(size, self._size)
         if both and size != self._size:
-            now, before = ({name: v[:both] for name, v in answers.items()} for answers in (found, self._answers))
-            check_agreement(now, before, (size, self._size), self._scored)
+            check_agreement(*found.beside(self._answers, both), (size, self._size), self._scored)
         self._size, self._answers = size, found
