@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from autopilot.cache.folder import CacheFolder, cache_folder, make_folder
 from autopilot.cache.sealed import used
+from autopilot.errors import BadInput
 
 if TYPE_CHECKING:
     from autopilot.temporary import TemporaryFolder
@@ -36,9 +37,12 @@ def compiled(kind: str) -> Path:
     In the cache that runs share; where that can't be used, in the folder of the run, else in one of this process.
 
     Raises:
-        BadInput: the folder that the environment names is wrong.
+        BadInput: the cache's folder holds something else.
     """
-    root = cache_folder()
+    try:
+        root = cache_folder()
+    except BadInput:  # no home folder, as in containers of any user: no run begins there, but winners are served
+        return _writable(_temporary().path / kind)
     unusable, _, own = os.environ.get(_VARIABLE, "").partition(os.pathsep)
     try:
         found = CacheFolder(Path(own)) if own and unusable == str(root) else make_folder(root)

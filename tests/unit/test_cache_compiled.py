@@ -13,6 +13,7 @@ from autopilot.cache import compiled as module
 from autopilot.cache.compiled import compiled, compiled_for
 from autopilot.cache.summary import Summary
 from autopilot.contracts import facts_of
+from autopilot.errors import BadInput
 from autopilot.providers import tensorrt
 from autopilot.target import Target
 from tests.cache_support import put
@@ -151,6 +152,21 @@ def test_without_a_usable_cache_a_process_of_no_run_compiles_in_a_temporary_fold
 
     assert folder.is_dir()
     assert folder.is_relative_to(module._temporary().path)
+
+
+def test_without_a_home_folder_a_winner_is_served_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A container of any user's number has none; a run says so and names the variable, a server has to start."""
+
+    def none() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("AUTOPILOT_CACHE_DIR", raising=False)
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr(Path, "home", none)
+
+    assert compiled("inductor").is_relative_to(module._temporary().path)
+    with pytest.raises(BadInput, match="no home folder"):
+        SharedCache.open(Path("own"), lambda note: None)
 
 
 def test_engine_is_not_taken_again_where_no_version_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
