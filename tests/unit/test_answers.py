@@ -24,12 +24,17 @@ LARGE = 400_000
 
 def taken(work: Callable[[], object]) -> int:
     """Bytes that ``work`` allocates beyond what was there, at the most."""
-    tracemalloc.start()
+    is_ours = not tracemalloc.is_tracing()  # `python -X tracemalloc` traces already
+    if is_ours:
+        tracemalloc.start()
     try:
+        tracemalloc.reset_peak()
+        before, _ = tracemalloc.get_traced_memory()
         work()
-        return tracemalloc.get_traced_memory()[1]
+        return tracemalloc.get_traced_memory()[1] - before
     finally:
-        tracemalloc.stop()
+        if is_ours:
+            tracemalloc.stop()
 
 
 def test_comparing_first_runs_takes_little_beside_the_answers() -> None:
