@@ -59,8 +59,11 @@ def child_environment(threads: int | None = None) -> dict[str, str]:
     environment["PYTHONFAULTHANDLER"] = "1"  # a segmentation fault leaves a Python traceback on stderr
     environment["PYTHONIOENCODING"] = "utf-8"
     environment["MLFLOW_DISABLE_TELEMETRY"] = "true"
-    if environment.get(DIR_VARIABLE):  # it may be relative, and a child works in a folder of its own
+    # These may be relative, and a child works in a folder of its own.
+    if environment.get(DIR_VARIABLE):
         environment[DIR_VARIABLE] = str(cache_folder(environment))
+    if environment.get("TMPDIR"):
+        environment["TMPDIR"] = tempfile.gettempdir()
     if threads is not None:
         environment.update(dict.fromkeys(_THREAD_VARIABLES, str(threads)))
     return environment
