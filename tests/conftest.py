@@ -30,6 +30,14 @@ os.environ.pop("MLFLOW_TRACKING_URI", None)
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 
+if importlib.util.find_spec("hypothesis") is not None:  # the GPU's tests do without
+    from hypothesis import HealthCheck, settings
+
+    # No property fails since the machine was busy: hypothesis's own limit is 200 ms an example.
+    settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    settings.load_profile("any machine")
+
+
 # A shell that runs the tests in the background has them ignore Ctrl-C, which every child would inherit.
 if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from autopilot.bench.answers import NUMBERS, Answers
 from autopilot.errors import Failure, VariantFailed
 
 if TYPE_CHECKING:
@@ -14,12 +15,14 @@ if TYPE_CHECKING:
 # over a whole run: 0.055 on an encoder of 6 layers and 0.004 on a CNN, sizes 1 to 8 against 16; float32, bfloat16,
 # static int8 and 4-bit weights were below 0.00001. Answers to other questions are at 1.4, wrong scales anywhere above.
 FAR = 0.25
-# Fewer values than this have no spread to go by, and one honest flip among fewer whole numbers would be too many.
+# Fewer values than this have no spread to go by.
 _FEW = 32
-_FEW_WHOLE = 8
+# One honest flip among fewer whole numbers would be too many, and all of fewer floats may lie so near 0 that rounding
+# is more than they are (dynamic int8 with one figure a sample: 1 of 40 small networks). Garbage is by far more.
+_FEWEST = 8
+_GARBAGE = 1000
 # Of the largest value: where all values are nearly one, their spread is less than bfloat16 rounds (0.4%).
 _LEAST_SPREAD = 0.02
-_NUMBERS = "fiub"  # numpy's kinds of types
 # Rows that only changed places are as near as this when ordered by value, and so is what they were ordered by as it is.
 # The best 100 of 1,000 boxes with noise of 0.4% in the scores: 0.03 and 0.06; those of other samples: 0.19 and 0.36.
 _SAME_ROWS = 0.1
@@ -29,8 +32,8 @@ def distance(a: Array, b: Array) -> float:
     """How far ``a`` is from ``b``, of one shape: 0 the same, 1 as far as the values of ``b`` are from their mean.
 
     The root mean square of the difference by the spread of ``b`` (few values: by the largest); for whole numbers, which
-    may be names or quantities, at most the share of values that differ, and 0 for less than eight. Infinite where other
-    values are NaN or infinite.
+    may be names or quantities, at most the share of values that differ. 0 for less than eight values, but for floats a
+    thousand times as large; infinite for these and where other values are NaN or infinite.
 
     >>> import numpy as np
     >>> distance(np.array([1, 2, 3, 4, 5, 6, 7, 8]), np.array([1, 2, 3, 4, 5, 6, 7, 80]))
@@ -39,10 +42,12 @@ def distance(a: Array, b: Array) -> float:
     import numpy as np
 
     if a.dtype.kind != "f":
-        return min(float(np.mean(a != b)), _by_spread(a, b)) if a.size >= _FEW_WHOLE else 0.0
+        return min(float(np.mean(a != b)), _by_spread(a, b)) if a.size >= _FEWEST else 0.0
     finite = np.isfinite(b)
     if not np.array_equal(np.isfinite(a), finite):
         return float("inf")
+    if a.size < _FEWEST:
+        return float("inf") if _is_garbage(a[finite], b[finite]) else 0.0
     return _by_spread(a[finite], b[finite])
 
 
@@ -57,6 +62,14 @@ def _by_spread(a: Array, b: Array) -> float:
     with np.errstate(over="ignore"):
         apart = float(np.sqrt(np.mean((x - y) ** 2)))
     return apart / scale if scale else (float("inf") if apart else 0.0)
+
+
+def _is_garbage(a: Array, b: Array) -> bool:
+    """Whether the largest of one is by far more than that of the other; 0 is no measure of anything."""
+    import numpy as np
+
+    least, most = sorted(float(np.abs(x).max(initial=0.0)) for x in (a, b))
+    return most > _GARBAGE * least > 0
 
 
 def check_agreement(
@@ -74,7 +87,7 @@ def check_agreement(
     pairs = {
         name: (found[name], b)
         for name, b in wanted.items()
-        if name in found and found[name].shape == b.shape and b.dtype.kind in _NUMBERS
+        if name in found and found[name].shape == b.shape and b.dtype.kind in NUMBERS
     }
     apart = {name: distance(*pair) for name, pair in pairs.items()}
     if scored not in apart and any(apart[name] <= FAR and _varies(b) for name, (_, b) in pairs.items()):
@@ -91,11 +104,11 @@ def check_agreement(
 
 
 def _varies(values: Array) -> bool:
-    """Whether ``values`` aren't nearly one constant, which agrees whatever was computed."""
+    """Whether ``values`` are neither few nor nearly one constant, which agree whatever was computed."""
     import numpy as np
 
     known = values[np.isfinite(values)].astype(np.float64)
-    return bool(known.size and known.std() > _LEAST_SPREAD * np.abs(known).max())
+    return bool(known.size >= _FEWEST and known.std() > _LEAST_SPREAD * np.abs(known).max())
 
 
 def _reordered(name: str, pairs: Mapping[str, tuple[Array, Array]]) -> bool:
@@ -124,7 +137,7 @@ class FirstRuns:
         self._names = tuple(names)
         self._scored = self._names[0] if scored == "" else scored
         self._size = 0
-        self._answers: dict[str, Array] = {}
+        self._answers = Answers({}, {})
 
     def add(self, size: int, outputs: Sequence[Array]) -> None:
         """``outputs``: of a run of the first ``size`` samples; those that don't follow it are left out.
@@ -138,11 +151,9 @@ class FirstRuns:
         import numpy as np
 
         named = dict(zip(self._names, outputs, strict=True))
-        # Copies: a session whose memory is bound writes over it.
         arrays = {name: v for name, v in named.items() if isinstance(v, np.ndarray)}  # no sequences
-        found = {name: v.copy() for name, v in arrays.items() if v.ndim and v.shape[0] == size}
+        found = Answers.of([{name: v for name, v in arrays.items() if v.ndim and v.shape[0] == size}])
         both = min(size, self._size)
         if both and size != self._size:
-            now, before = ({name: v[:both] for name, v in answers.items()} for answers in (found, self._answers))
-            check_agreement(now, before, (size, self._size), self._scored)
+            check_agreement(*found.beside(self._answers, both), (size, self._size), self._scored)
         self._size, self._answers = size, found

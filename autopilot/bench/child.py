@@ -22,6 +22,8 @@ from pathlib import Path
 from typing import IO, Any
 
 from autopilot.bench.childside import PROGRESS_MARK, error_from_json
+from autopilot.bench.lines import milliseconds
+from autopilot.cache.folder import DIR_VARIABLE, cache_folder
 from autopilot.errors import Failure, WorkerDied
 from autopilot.temporary import sweep
 
@@ -57,6 +59,11 @@ def child_environment(threads: int | None = None) -> dict[str, str]:
     environment["PYTHONFAULTHANDLER"] = "1"  # a segmentation fault leaves a Python traceback on stderr
     environment["PYTHONIOENCODING"] = "utf-8"
     environment["MLFLOW_DISABLE_TELEMETRY"] = "true"
+    # These may be relative, and a child works in a folder of its own.
+    if environment.get(DIR_VARIABLE):
+        environment[DIR_VARIABLE] = str(cache_folder(environment))
+    if environment.get("TMPDIR"):
+        environment["TMPDIR"] = tempfile.gettempdir()
     if threads is not None:
         environment.update(dict.fromkeys(_THREAD_VARIABLES, str(threads)))
     return environment
@@ -174,7 +181,7 @@ def _wait(process: subprocess.Popen[bytes], output: _Output, deadline: float) ->
             if left <= 0:
                 return False
             # Without a pidfd the end of a child whose own children hold the pipe shows by polling only.
-            poller.poll(1000 * (left if pidfd is not None else min(left, 0.1)))
+            poller.poll(milliseconds(left if pidfd is not None else min(left, 0.1)))
             ended = process.poll() is not None
             if is_open and not _drain(pipe, output):
                 poller.unregister(pipe)

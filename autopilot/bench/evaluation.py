@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from autopilot.bench.child import ChildLimits, run_child
-from autopilot.bench.cores import server_cores, usable_cores
+from autopilot.bench.cores import server_cores
 from autopilot.contracts import Array
 from autopilot.profile import Kernel, Placement
 from autopilot.recipe import Deployment
+from autopilot.target import available_cores
 from autopilot.temporary import temporary_folder
 
 if TYPE_CHECKING:
@@ -99,7 +100,7 @@ def evaluate(
     request = _request("evaluate", artifact, deployment, split)
     request |= {"start": start, "stop": stop, "batch": batch, "folder": str(folder.absolute()), "optimized": optimized}
     request |= {"sizes": list(sizes), "scored": scored}
-    answer = run_child("autopilot.bench.scorer", request, limits, workdir=folder, threads=usable_cores())
+    answer = run_child("autopilot.bench.scorer", request, limits, workdir=folder, threads=available_cores())
     (folder / _RECORD).write_text(json.dumps(answer), encoding="utf-8")
     return Evaluation.of(folder, answer)
 
@@ -125,7 +126,7 @@ def check_sizes(
         "scored": scored,
     }
     with temporary_folder("sizes") as folder:
-        run_child("autopilot.bench.scorer", request, limits, workdir=folder, threads=usable_cores())
+        run_child("autopilot.bench.scorer", request, limits, workdir=folder, threads=available_cores())
 
 
 def probe_batching(
@@ -141,12 +142,12 @@ def probe_batching(
     """
     request = _request("probe", artifact, deployment, split) | {"samples": samples}
     with temporary_folder("probe") as folder:
-        answer = run_child("autopilot.bench.scorer", request, limits, workdir=folder, threads=usable_cores())
+        answer = run_child("autopilot.bench.scorer", request, limits, workdir=folder, threads=available_cores())
     return bool(answer["batching"])
 
 
 def _request(do: str, artifact: Path, deployment: Deployment, split: Split) -> dict[str, Any]:
-    cores = usable_cores()
+    cores = available_cores()  # no more than a container's quota, where others are there to be seen
     return {
         "do": do,
         "artifact": str(artifact.absolute()),

@@ -9,6 +9,17 @@ from typing import IO
 
 # Answers of a thousand timed requests are some 20 kB.
 _CHUNK_BYTES = 1 << 20
+# The most that poll takes, 24 days: who gives a step more means that nothing should end it.
+_LONGEST_MS = 2**31 - 1
+
+
+def milliseconds(seconds: float) -> float:
+    """``seconds`` as ``select.poll`` takes them, at most what it takes.
+
+    >>> milliseconds(0.5), milliseconds(float("inf"))
+    (500.0, 2147483647)
+    """
+    return min(seconds * 1000, _LONGEST_MS)
 
 
 class LineReader:
@@ -31,7 +42,7 @@ class LineReader:
         deadline = time.monotonic() + timeout_s
         while b"\n" not in self._buffer:
             left_s = deadline - time.monotonic()
-            if left_s <= 0 or not self._poller.poll(left_s * 1000):
+            if left_s <= 0 or not self._poller.poll(milliseconds(left_s)):
                 raise TimeoutError
             chunk = os.read(self._descriptor, _CHUNK_BYTES)
             if not chunk:

@@ -19,13 +19,13 @@ def limit_memory(memory_bytes: int) -> None:
         return
     import resource
 
-    before, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    _, hard = resource.getrlimit(resource.RLIMIT_DATA)
     soft = memory_bytes if hard == resource.RLIM_INFINITY else min(memory_bytes, hard)
     resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))
-    _load_libraries_whole(soft, (before, hard))
+    _load_libraries_whole(soft, hard)
 
 
-def _load_libraries_whole(soft: int, before: tuple[int, int]) -> None:
+def _load_libraries_whole(soft: int, hard: int) -> None:
     """Lift the limit while a compiled module loads; a process that is beyond it after that ends, with MemoryError said.
 
     Few initialisers of libraries look whether they got their memory: ONNX Runtime 1.32's end in SIGSEGV or SIGABRT
@@ -40,14 +40,14 @@ def _load_libraries_whole(soft: int, before: tuple[int, int]) -> None:
     def unlimited(load: Callable[..., Any]) -> Callable[..., Any]:
         def loaded(*args: Any) -> Any:
             nonlocal loading
-            resource.setrlimit(resource.RLIMIT_DATA, before)
+            resource.setrlimit(resource.RLIMIT_DATA, (hard, hard))
             loading += 1
             try:
                 return load(*args)
             finally:
                 loading -= 1
                 if not loading:
-                    resource.setrlimit(resource.RLIMIT_DATA, (soft, before[1]))
+                    resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))
                     _end_beyond(soft, "the library of " + str(getattr(args[1], "__name__", None) or args[1].name))
 
         return loaded

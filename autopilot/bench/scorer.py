@@ -119,26 +119,22 @@ def compare_sizes(
     Raises:
         VariantFailed: WRONG_NUMERICS, naming both sizes.
     """
-    import numpy as np
-
     from autopilot.bench.agreement import check_agreement
+    from autopilot.bench.answers import Answers
 
-    first = ""
+    first, samples = "", min(COMPARED, split.n)
 
-    def answers(size: int) -> dict[str, Array]:
+    def runs(size: int) -> Iterator[dict[str, Array]]:
         nonlocal first
-        parts: dict[str, list[Array]] = {}
-        for named, real in in_parallel(session, split, groups(0, min(COMPARED, split.n), size), workers):
+        for named, real in in_parallel(session, split, groups(0, samples, size), workers):
             first = next(iter(named))
-            for name, value in split_outputs(named, size, split.batched)[0].items():
-                parts.setdefault(name, []).append(value[:real])
-        same_shape = {n: found for n, found in parts.items() if len({v.shape[1:] for v in found}) == 1}
-        return {name: np.concatenate(found) for name, found in same_shape.items()}
+            yield {name: v[:real] for name, v in split_outputs(named, size, split.batched)[0].items()}
 
-    wanted: dict[str, Array] | None = None
+    wanted: Answers | None = None
     for size in sizes:
-        wanted = wanted or answers(batch)
-        check_agreement(answers(size), wanted, (size, batch), first if scored == "" else scored)
+        wanted = wanted or Answers.of(runs(batch))
+        found = Answers.of(runs(size))
+        check_agreement(*found.beside(wanted, samples), (size, batch), first if scored == "" else scored)
 
 
 def compare(request: Mapping[str, Any]) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from autopilot.cache.folder import CacheFolder, cache_folder, make_folder
 from autopilot.cache.sealed import used
-from autopilot.errors import AutopilotError
+from autopilot.errors import AutopilotError, BadInput
 
 if TYPE_CHECKING:
     from autopilot.cache.lease import Lease
@@ -38,11 +38,14 @@ class Keeper:
     def take(self, root: Path, key: str) -> None:
         """Keep the entry ``key`` of the cache ``root`` until this is closed, or the process ends.
 
-        Where that can't be done the process serves all the same; the entry may then go while it does.
+        Where that can't be done the process serves all the same; the entry may then go while it does. In another folder
+        than the cache's there is nobody that would remove it.
         """
         from autopilot.cache.lease import Lease
 
         with contextlib.suppress(OSError, AutopilotError):
+            if root != cache_folder():
+                return
             if self._lease is None:
                 self._lease = Lease.hold(root, names_only=True)
             self._lease.pin(key)
@@ -87,9 +90,12 @@ def compiled(kind: str) -> Path:
     In the cache that runs share; where that can't be used, in the folder of the run, else in one of this process.
 
     Raises:
-        BadInput: the folder that the environment names is wrong.
+        BadInput: the cache's folder holds something else.
     """
-    root = cache_folder()
+    try:
+        root = cache_folder()
+    except BadInput:  # no home folder, as in containers of any user: no run begins there, but winners are served
+        return _writable(_temporary().path / kind)
     unusable, _, own = os.environ.get(_VARIABLE, "").partition(os.pathsep)
     try:
         found = CacheFolder(Path(own)) if own and unusable == str(root) else make_folder(root)
@@ -101,9 +107,8 @@ def compiled(kind: str) -> Path:
 def compiled_for(kind: Path, key: str) -> Path:
     """The folder of what was, or will be, compiled under ``key`` in ``kind``; noted as used now."""
     folder = kind / key
-    keeper, root = _KEEPER.get(), kind.parent.parent
-    if keeper is not None and root == cache_folder():
-        keeper.take(root, key)  # first: what is there and not named may be removed
+    if keeper := _KEEPER.get():
+        keeper.take(kind.parent.parent, key)  # first: what is there and not named may be removed
     folder.mkdir(parents=True, exist_ok=True)
     used(folder)
     return folder

@@ -21,7 +21,7 @@ from autopilot.model.graph import STANDARD, all_graphs, subgraphs
 from autopilot.profile import HOST, HOST_SHAPES, MOST_IN_SHAPES, SHAPE_OPERATORS, Placement
 
 if TYPE_CHECKING:
-    from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto
+    from onnx import GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto
 
 Key = tuple[str, str]  # name and operator of a node
 _SOURCES = frozenset({"Shape", "Size"})
@@ -110,16 +110,13 @@ def _constant(node: NodeProto) -> dict[str, int | None]:
     for attribute in node.attribute:
         if attribute.name == "value" and math.prod(attribute.t.dims) <= MOST_IN_SHAPES:
             return {node.output[0]: _product(attribute.t)}
-        if attribute.name in ("value_int", "value_ints", "value_float", "value_floats"):
-            numbers = _numbers(attribute)
+        if attribute.name in ("value_int", "value_ints"):
+            numbers = [attribute.i] if attribute.name == "value_int" else list(attribute.ints)
             return {node.output[0]: math.prod(numbers)} if len(numbers) <= MOST_IN_SHAPES else {}
+        # They are no sizes, and may be infinite (what a mask adds).
+        if attribute.name in ("value_float", "value_floats") and len(attribute.floats) <= MOST_IN_SHAPES:
+            return {node.output[0]: None}
     return {}
-
-
-def _numbers(attribute: AttributeProto) -> list[int]:
-    one = {"value_int": attribute.i, "value_float": int(attribute.f)}
-    many = attribute.ints if attribute.name == "value_ints" else attribute.floats
-    return [one[attribute.name]] if attribute.name in one else [int(x) for x in many]
 
 
 def _product(tensor: TensorProto) -> int | None:

@@ -8,6 +8,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.conftest import CLOCKED
 
@@ -107,6 +108,14 @@ def test_secrets_and_stores_are_ignored(repository: Path) -> None:
         pytest.skip("not a git checkout")
 
     assert done.stdout.split() == ["runs/digits/result.json", "mlruns/mlflow.db", "examples/digits/train.npz"]
+
+
+def test_no_property_is_decided_by_the_speed_of_the_machine() -> None:
+    """Neither by hypothesis's own 200 ms an example nor by how long it takes to draw one."""
+    mine = settings(max_examples=1)
+
+    assert mine.deadline is None
+    assert HealthCheck.too_slow in mine.suppress_health_check
 
 
 def test_modules_that_compare_times_exist(repository: Path) -> None:

@@ -78,6 +78,11 @@ def test_child_inherits_no_open_files(tmp_path: Path) -> None:
             handle.close()
 
 
+def test_child_may_have_all_the_time_there_is(tmp_path: Path) -> None:
+    """A step_timeout of 1000 hours is no error, and ends nothing."""
+    assert run("well", tmp_path, wall_s=3.6e6)["echo"] == {"how": "well"}
+
+
 @pytest.mark.parametrize("how", ["exit", "segfault", "bug"])
 def test_crash_is_a_crash_with_its_last_words(how: str, tmp_path: Path) -> None:
     """An exit without answer, a signal, an exception that is none of ours."""
@@ -230,6 +235,21 @@ def test_limit_near_what_the_runtime_itself_takes_is_never_a_crash(tmp_path: Pat
     assert {failure_under(share) for share in (0.3, 0.5)} == {Failure.OOM}
     assert {failure_under(share) for share in np.arange(0.65, 1.0, 0.05)} <= {Failure.OOM, None}
     assert failure_under(1.5) is None
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="memory is limited on Linux only")
+def test_libraries_load_under_the_childs_limit_where_the_shell_has_a_lower_one() -> None:
+    """`ulimit -Sd` of the user's: a child may take what the study gives it, while a library loads too."""
+    code = (
+        "import resource; from autopilot.bench.memory_limit import limit_memory\n"
+        "resource.setrlimit(resource.RLIMIT_DATA, (1, resource.getrlimit(resource.RLIMIT_DATA)[1]))\n"
+        "limit_memory(4_000_000_000)\n"
+        "import onnxruntime; print(resource.getrlimit(resource.RLIMIT_DATA)[0])"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(FOLDER.parents[1])}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
+
+    assert done.stdout.strip() == "4000000000", done.stderr
 
 
 def test_model_that_does_not_load_is_a_build_error_with_the_log(tmp_path: Path) -> None:

@@ -83,7 +83,7 @@ def test_answers_of_the_rtx_plugin_are_those_of_the_cpu(graph: bool, tmp_path: P
 def test_engine_of_tensorrt_is_built_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The second start finds the first one's engine."""
     needs("tensorrt")
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("AUTOPILOT_CACHE_DIR", str(tmp_path / "cache"))
     path = dense(tmp_path / "model.onnx", width=64, layers=4)
     split = write_split(tmp_path / "split", {"x": samples(32, 64)})
     with Server.start(path, Deployment("tensorrt"), split=split, limits=LIMITS):

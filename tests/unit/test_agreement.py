@@ -149,3 +149,31 @@ def test_first_runs_are_compared_in_what_is_scored(scored: str | None, refused: 
 
     with pytest.raises(VariantFailed, match="'y'") if refused else nullcontext():
         runs.add(9, [LOGITS[:9] * 1e10, LOGITS[:9]])
+
+
+@given(st.lists(st.floats(-1, 1), min_size=7, max_size=7), st.integers(0, 99))
+def test_rounding_of_one_figure_a_sample_is_no_garbage_however_near_to_zero(figures: list[float], seed: int) -> None:
+    """A regression or one logit: what is 0.05 of all figures' spread may be many times the first ones."""
+    rng = np.random.default_rng(seed)
+    runs = FirstRuns(("y",), "")
+    for size in range(1, 8):
+        rounded = np.array(figures[:size]) + rng.normal(scale=0.05, size=size)
+        runs.add(size, [rounded.astype(np.float32).reshape(size, 1)])
+
+
+@pytest.mark.parametrize("wrong", [1e10, 1e-10, np.nan])
+@pytest.mark.parametrize("size", [1, 8])
+def test_garbage_in_one_figure_a_sample_is_refused(size: int, wrong: float) -> None:
+    """Of few figures where it is by far more or less, or none."""
+    runs = FirstRuns(("y",), "")
+    runs.add(size, [LOGITS[:size, :1]])
+
+    with pytest.raises(VariantFailed, match=f"runs of {size + 1} samples isn't what runs of {size} give"):
+        runs.add(size + 1, [LOGITS[: size + 1, :1] * wrong])
+
+
+@pytest.mark.parametrize("few", [np.arange(4), np.arange(4.0)])
+def test_few_figures_that_agree_excuse_no_garbage_beside_them(few: np.ndarray) -> None:
+    """Where it isn't known what is scored one output that agrees speaks for all: not one that tells nothing."""
+    with pytest.raises(VariantFailed, match="'y'"):
+        check_agreement({"y": LOGITS[:4] * 1e10, "few": few}, {"y": LOGITS[:4], "few": few}, (4, 5))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import time
+import weakref
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -233,6 +234,24 @@ def test_size_with_other_answers_than_the_size_before_is_refused(tmp_path: Path)
         queue.meet_next()
 
     assert failed.value.failure is Failure.WRONG_NUMERICS
+
+
+def test_no_answer_is_held_while_a_size_is_run_again(tmp_path: Path) -> None:
+    """Nor is one in serving: what is held beside it would be told as the model's memory."""
+    made: list[weakref.ref[np.ndarray]] = []
+    held: list[int] = []
+
+    def run(instance: int, numbers: list[int]) -> list[np.ndarray]:
+        held.append(sum(ref() is not None for ref in made))
+        outputs = [np.zeros(len(numbers))]
+        made.append(weakref.ref(outputs[0]))
+        return outputs
+
+    queue = Batcher(run, tmp_path, batch=2, max_delay_s=0.0, instances=1, unmet=[(0, 1), (0, 2)])
+    while queue.unmet:
+        queue.meet_next()
+
+    assert held == [0, 0, 0, 0]
 
 
 def test_size_that_fails_is_the_callers_error(tmp_path: Path) -> None:

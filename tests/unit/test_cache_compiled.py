@@ -11,11 +11,13 @@ from typing import cast
 import pytest
 
 from autopilot import plugins
+from autopilot.bench.child import child_environment
 from autopilot.cache import Kind, Lease, SharedCache, clear, scan, trim
 from autopilot.cache import compiled as module
 from autopilot.cache.compiled import compiled, compiled_for, keeping
 from autopilot.cache.summary import Summary
 from autopilot.contracts import Session, facts_of
+from autopilot.errors import BadInput
 from autopilot.providers import tensorrt
 from autopilot.recipe import Deployment
 from autopilot.serving import load
@@ -169,6 +171,23 @@ def test_loaded_bundle_keeps_its_kernels_while_its_runner_lives(
     assert not taken[0].exists()
 
 
+@pytest.mark.parametrize("named", ["cache", "./cache", "~/cache"])
+def test_children_that_work_elsewhere_compile_in_the_cache_of_their_parent(
+    named: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A relative folder was another one in each server, and went with it: everything was compiled again."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("AUTOPILOT_CACHE_DIR", named)
+    ours = compiled("inductor")
+    told = child_environment()
+    (tmp_path / "server").mkdir()
+    monkeypatch.chdir(tmp_path / "server")
+    monkeypatch.setenv("AUTOPILOT_CACHE_DIR", told["AUTOPILOT_CACHE_DIR"])
+
+    assert compiled("inductor") == ours == tmp_path / "cache" / "compiled" / "inductor"
+
+
 @unwritable
 def test_without_a_usable_cache_a_run_compiles_in_its_own_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -215,6 +234,25 @@ def test_without_a_usable_cache_a_process_of_no_run_compiles_in_a_temporary_fold
 
     assert folder.is_dir()
     assert folder.is_relative_to(module._temporary().path)
+
+
+def test_without_a_home_folder_a_winner_is_served_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A container of any user's number has none; a run says so and names the variable, a server has to start."""
+
+    def none() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("AUTOPILOT_CACHE_DIR", raising=False)
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr(Path, "home", none)
+
+    with keeping() as keeper:
+        folder = compiled_for(compiled("inductor"), "key")
+    keeper.close()
+
+    assert folder.is_relative_to(module._temporary().path)
+    with pytest.raises(BadInput, match="no home folder"):
+        SharedCache.open(Path("own"), lambda note: None)
 
 
 def test_engine_is_not_taken_again_where_no_version_is_told(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import signal
+import tempfile
+from pathlib import Path
 
 import pytest
 
 from autopilot.bench import childside
-from autopilot.bench.child import TAIL_BYTES, _Output, died, is_out_of_memory
+from autopilot.bench.child import TAIL_BYTES, _Output, child_environment, died, is_out_of_memory
 from autopilot.errors import AutopilotError, DataError, Failure, ModelError, Unsupported, VariantFailed
 
 
@@ -29,6 +31,18 @@ def test_ending_without_answer_is_classified(returncode: int, log: str, failure:
 
     assert error.failure is failure
     assert error.log == log
+
+
+def test_children_put_temporary_folders_where_their_parent_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Relative to where they work there is no such folder: they would fill the system's own, and nobody swept there."""
+    (tmp_path / "scratch").mkdir()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("TMPDIR", "scratch")
+    monkeypatch.setattr(tempfile, "tempdir", None)
+
+    assert child_environment()["TMPDIR"] == str(tmp_path / "scratch") == tempfile.gettempdir()
 
 
 def test_ending_by_signal_is_named() -> None:

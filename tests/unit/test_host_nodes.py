@@ -154,15 +154,18 @@ def test_constant_nodes_count_like_initializers() -> None:
         node("Constant", "", "b", value_int=3),
         node("Constant", "", "c", value_ints=[2, 2]),
         node("Constant", "", "d", value_float=0.5),
+        node("Constant", "", "mask", value_float=float("-inf")),
+        node("Constant", "", "nans", value_floats=[float("nan"), 1.0]),
         node("Constant", "", "much", value=numpy_helper.from_array(np.zeros(1000, np.int64))),
     ]
     work = [
         node("Shape", "x", "s"),
-        *(node("Mul", f"s {name}", f"of_{name}") for name in ("a", "b", "d", "much")),
+        *(node("Mul", f"s {name}", f"of_{name}") for name in ("a", "b", "d", "mask", "nans", "much")),
         node("Expand", "s c", "of_c"),
     ]
 
-    assert named(graph_of([*constants, *work], x=["n"])) == {"s", "of_a", "of_b", "of_c", "of_d"}
+    expected = {"s", "of_a", "of_b", "of_c", "of_d", "of_mask", "of_nans"}
+    assert named(graph_of([*constants, *work], x=["n"])) == expected
 
 
 def test_branches_see_the_shapes_around_them() -> None:

@@ -10,13 +10,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from autopilot.bench import scorer, server
+from autopilot.bench import evaluation, scorer, server
+from autopilot.bench.cores import server_cores
 from autopilot.errors import VariantFailed
 from autopilot.recipe import Deployment
 from autopilot.search.preflight import scored_for_sure
 from autopilot.spec import MetricSpec
 from autopilot.testing import FakeSession
-from tests.integration.bench_support import samples, write_split
+from tests.integration.bench_support import LIMITS, samples, write_split
 
 
 class InTurn(FakeSession):
@@ -44,6 +45,23 @@ def test_session_that_answers_in_turn_is_told_of_all_workers_first(
 
     assert session.told == ["3 at a time", 4, 4]
     np.testing.assert_array_equal(np.load(tmp_path / "0.npy"), samples(8, 3))
+
+
+def test_scoring_takes_no_more_cores_than_a_container_may_use(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each is a worker that holds samples, and a stream of OpenVINO's: 64 of them would share two cores' time."""
+    asked: list[tuple[int, int]] = []
+
+    def noted(module: str, request: dict[str, Any], *_: Any, threads: int, **__: Any) -> dict[str, Any]:
+        asked.append((len(request["cores"]), threads))
+        return {"batching": True}
+
+    monkeypatch.setattr(evaluation, "run_child", noted)
+    monkeypatch.setattr(evaluation, "available_cores", lambda: 1)
+    split = write_split(tmp_path / "split", {"x": samples(8, 3)})
+
+    evaluation.probe_batching(tmp_path / "model.onnx", Deployment("cpu"), split, LIMITS)
+
+    assert asked == [(len(server_cores(1)), 1)]
 
 
 @pytest.mark.parametrize(("scored", "refused"), [("", False), ("good", False), ("bad", True)])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import gc
 import os
 import re
 import subprocess
@@ -177,6 +178,7 @@ def test_folder_swept_before_it_was_locked_is_made_again(folder: Path, monkeypat
 
 def test_descriptors_are_given_back(folder: Path) -> None:
     """A long search makes thousands of folders."""
+    gc.collect()  # what earlier tests left open isn't closed meanwhile
     before = len(os.listdir("/proc/self/fd"))
     for _ in range(20):
         with temporary_folder("server"):
@@ -184,7 +186,7 @@ def test_descriptors_are_given_back(folder: Path) -> None:
         left_behind(folder)
         sweep()
 
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert len(os.listdir("/proc/self/fd")) <= before
 
 
 def test_many_that_start_at_once_disturb_nobody(folder: Path) -> None:
