@@ -42,6 +42,7 @@ from autopilot.search.explain import explain
 from autopilot.search.finalists import MOST_LATE, Verification, line_up, verify
 from autopilot.search.outcome import Outcome
 from autopilot.search.ranking import Ranking
+from autopilot.search.rejudge import rejudge
 from autopilot.search.reserve import KEPT_SHARE
 from autopilot.search.too_short import least_timeout_s
 from tests.unit.search_support import BUDGET, Facts, FakeEvaluator, Recorder, artifact_of, figures, setup_of, timetable
@@ -127,6 +128,10 @@ def test_finalist_that_crashes_when_measured_again_is_no_nearest_miss(
     assert result.nearest is not None
     assert result.nearest.number == 0
     assert result.trials[1].reason == "failed when measured again: crash: simulated."
+    assert mark_of(result.trials[1]) is Mark.FAILED
+    judged = rejudge(result, BUDGET)
+    assert judged.best is None
+    assert 1 not in judged.verdicts
 
 
 def test_finalists_there_was_no_time_for_leave_the_study_undecided(
