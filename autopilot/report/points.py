@@ -65,6 +65,8 @@ def mark_of(trial: TrialRecord) -> Mark:
         return Mark.FAILED
     said = trial.last_verdict
     overall = said.overall if said is not None else Judgement.UNDECIDED
+    if trial.spoilt_again and overall is Judgement.IN:  # by the search alone
+        return Mark.UNDECIDED
     return {Judgement.IN: Mark.IN, Judgement.OUT: Mark.OUT}.get(overall, Mark.UNDECIDED)
 
 

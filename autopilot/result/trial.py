@@ -85,7 +85,12 @@ class TrialRecord:
     @property
     def failed_again(self) -> bool:
         """Whether it failed when it was measured again: what the search found of it counts no more."""
-        return self.was_finalist and self.reason.startswith(FAILED_AGAIN)
+        return self.was_finalist and self.reason.startswith(FAILED_AGAIN) and not self.spoilt_again
+
+    @property
+    def spoilt_again(self) -> bool:
+        """Whether the machine was too unsteady to measure it again, which says nothing against it."""
+        return self.was_finalist and self.reason.startswith(f"{FAILED_AGAIN}: {Failure.UNSTABLE.value}:")
 
     def to_json(self) -> dict[str, Any]:
         return {
