@@ -512,6 +512,18 @@ def test_finish_again_registers_no_second_version(project: Path) -> None:
     assert [int(v.version) for v in client().search_model_versions("name='fake-study'")] == [1]
 
 
+def test_version_says_what_the_last_result_of_a_study_that_went_on_says(project: Path) -> None:
+    """The budget's version and why it changed may differ when a finished study gets more trials."""
+    ref, result, out = study(project)
+    raised = replace(result, budget_version=4)
+
+    start(raised, run_id=ref.run_id).finish(raised, out, out / "best")
+
+    (version,) = client().search_model_versions("name='fake-study'")
+    assert version.tags["budget_version"] == "4"
+    assert "version 4" in version.description
+
+
 def test_run_that_is_gone_is_replaced(project: Path) -> None:
     """A resume against a store that was deleted meanwhile starts a new run."""
     tracker = start(fake_result(), run_id="0123456789abcdef0123456789abcdef")
