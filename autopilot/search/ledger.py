@@ -64,6 +64,10 @@ class Ledger:
         """What tells the study from one of the same name before it was started anew."""
         return self._generation
 
+    def join(self) -> None:
+        """Take part in the study as it is now, for a run that knows nothing of its trials yet."""
+        self._generation = self._database.generation
+
     # ---- claims --------------------------------------------------------------------------------
 
     def claim(self, variant: Variant, most: int) -> bool:

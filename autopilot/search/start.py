@@ -88,6 +88,8 @@ def _run_locked(problem: Problem, out: Path, *, fresh: bool, observer: Observer)
         setup = prepare(problem, work, observer)
         loading.join()
         if found is None:
+            ledger.join()  # another run may have started it anew while models were tried
+            parts[_GENERATION] = ledger.generation
             parts[_GENERATION] = _begin_anew(out, ledger, parts, fresh=fresh, observer=observer)
         state = found or replace(asked, identity=parts)  # with the new study's generation
         state.save(work)
