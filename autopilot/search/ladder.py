@@ -112,7 +112,8 @@ def _at_hand(evaluator: Evaluator, record: TrialRecord, timetable: Timetable) ->
     if all(file.exists() for file in record.artifact.files):
         return record
     why = "there is no time to build it again"
-    if timetable.has(record.seconds.get("build", 0.0) + record.seconds.get("build_saved", 0.0)):
+    build_s = record.seconds.get("build", 0.0) + record.seconds.get("build_saved", 0.0)
+    if not record.variant.recipe.steps or timetable.has(build_s):  # of the model as given nothing is built
         try:
             return replace(record, artifact=evaluator.build(record.variant.recipe, {}))
         except VariantFailed as exc:

@@ -17,7 +17,7 @@ from autopilot.profile import Interval, Measurement
 from autopilot.recipe import Recipe, Step, Variant, params_of
 from autopilot.result import TrialRecord, TrialState
 from autopilot.search.finalists import Verification, Verified, verify, verify_one
-from autopilot.search.ladder import MOST_LOST, MOST_RUNGS, MOST_TRIES, Light, Rung, climb, next_rung
+from autopilot.search.ladder import MOST_LOST, MOST_RUNGS, MOST_TRIES, Light, Rung, _at_hand, climb, next_rung
 from autopilot.search.ranking import Ranking
 from autopilot.search.timetable import Timetable
 from tests.unit.search_support import BUDGET, Facts, FakeEvaluator, Recorder, artifact_of, figures, setup_of, timetable
@@ -173,6 +173,17 @@ def test_rung_whose_model_is_not_here_is_built_again_or_passed_over(
 
     assert numbers(rungs) == found
     assert any("trial 2 is no fallback: its model isn't here" in n for n in evaluator.observer.notes) == (left_s < 0)
+
+
+def test_model_as_given_is_always_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another machine's record names where it lies there; in another deployment it may be a rung."""
+    monkeypatch.chdir(tmp_path)
+    evaluator: Any = FakeEvaluator(setup_of(tmp_path), Recorder(), lambda v: Facts(1.0))
+
+    found = _at_hand(evaluator, record(0, Facts(1.0)), timetable(late=True))
+
+    assert found is not None
+    assert found.artifact == artifact_of(Recipe())
 
 
 def test_variant_that_lost_half_of_its_quality_is_no_fallback(tmp_path: Path) -> None:
