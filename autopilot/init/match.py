@@ -13,7 +13,7 @@ import yaml
 from autopilot.data.mapping import fits
 from autopilot.data.sources import Header, Source
 from autopilot.init.onehot import convert_text, is_one_hot
-from autopilot.init.refusals import REFUSED, shown_drop
+from autopilot.init.refusals import REFUSED, metric_name, shown_drop
 
 if TYPE_CHECKING:
     from autopilot.model import ModelInfo, TensorInfo
@@ -71,7 +71,7 @@ def study(info: ModelInfo, source: Source) -> Findings:
         if chosen != tensor.name:
             del free[chosen]
     _choose_metric(found, info, source, label)
-    name = found.metric if found.metric.isidentifier() else yaml.safe_load(found.metric)["name"]
+    name = metric_name(found)
     if name != "mae":  # its limit is in the labels' unit
         found.drop, found.drop_comment = shown_drop(name, samples)
     return found
@@ -178,6 +178,9 @@ def _choose_metric(found: Findings, info: ModelInfo, source: Source, label: str 
         found.remarks.append(f"{REFUSED}{convert_text(source, header)}")
     elif header.dtype.kind in "biu":
         _classes(found, header, source, single=single, classes=classes[0])
+    elif header.dtype.kind == "f" and rank == 2 and not single and len(header.shape) == 1:
+        # One number for several scores: a class, stored as what metrics don't take.
+        found.metric, found.metric_comment = "accuracy", "classes: argmax over the last axis"
     elif header.dtype.kind == "f":
         _numbers(found, header, source)
     else:

@@ -1,4 +1,4 @@
-"""What ``run`` would refuse of the data, known from names, shapes and types alone; and what a limit needs of them."""
+"""What ``run`` would refuse of the data, known from names, shapes, types and labels; and what a limit needs of them."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import yaml
 
 from autopilot.data.preparation import MIN_VALIDATION
@@ -50,7 +51,34 @@ def refusals(info: ModelInfo, source: Source, found: Findings) -> list[str]:
     except DataError as exc:
         return [f"{REFUSED}{exc}"]
     few = f"{REFUSED}{source.path} holds {n} samples; a run needs at least {MIN_VALIDATION}"
-    return [few] if n < MIN_VALIDATION else []
+    return [few] if n < MIN_VALIDATION else _misfit(info, source, found)
+
+
+def _misfit(info: ModelInfo, source: Source, found: Findings) -> list[str]:
+    """What the metric says of the labels, beside an output of zeros in the model's shape; nothing where that is open.
+
+    What is remarked on already isn't said again.
+    """
+    metric = metrics()[metric_name(found)]
+    is_told = any(remark.startswith(REFUSED) for remark in found.remarks)
+    if is_told or metric.against_baseline or not found.batched or not info.outputs:
+        return []
+    shape = info.outputs[0].shape[1:]
+    whole = tuple(d for d in shape if isinstance(d, int))
+    if len(whole) < len(shape) or not info.outputs[0].dtype.startswith(("float", "int", "uint", "bool")):
+        return []
+    labels = np.concatenate(list(source.chunks(found.label)))
+    outputs = np.broadcast_to(np.zeros((), info.outputs[0].dtype), (len(labels), *whole))
+    try:
+        metric.check(outputs, labels, metric.options)
+    except DataError as exc:
+        return [f"{REFUSED}{source.path}: {exc}"]
+    return []
+
+
+def metric_name(found: Findings) -> str:
+    """The name in ``metric:``, which may have options beside it."""
+    return found.metric if found.metric.isidentifier() else str(yaml.safe_load(found.metric)["name"])
 
 
 def shown_drop(metric: str, samples: int) -> tuple[str, str]:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from autopilot.budget import Limit
+from autopilot.budget import Judgement, Limit
 from autopilot.profile import Measurement
 from autopilot.recipe import Deployment
 from autopilot.result import Candidate, MlflowRef, Status, StudyResult, nothing_text, recipe_text, speed_axis
@@ -24,7 +24,12 @@ _LEVELS = {
 _HEADLINE = {
     Status.IN_BUDGET: "the fastest variant found that keeps every limit of the budget",
     Status.NO_FIT: "the nearest miss: **it does not keep the budget**, and no variant tried does",
-    Status.UNDECIDED: "the nearest candidate: the noise was too large to say whether it keeps the budget",
+}
+# Undecided studies: by what was found of the candidate itself.
+_NEAREST = {
+    Judgement.OUT: "**it does not keep the budget**; whether another variant does could not be told",
+    Judgement.IN: "it kept every limit in the search, and was not measured again",
+    Judgement.UNDECIDED: "whether it keeps the budget could not be told, see the limits below",
 }
 
 
@@ -59,7 +64,12 @@ def readme(
 def _headline(result: StudyResult, fallback: int | None) -> str:
     if fallback is None:
         short = f"the baseline: {nothing_text(result.ended)}, time was up"
-        return short if result.is_too_short else _HEADLINE[result.status]
+        if result.is_too_short:
+            return short
+        said = result.chosen.verdict if result.chosen is not None else None
+        if result.status is Status.UNDECIDED and said is not None:
+            return f"the nearest candidate: {_NEAREST[said.overall]}"
+        return _HEADLINE.get(result.status, "the nearest candidate")
     rung = result.fallbacks[fallback - 1]
     sure = "" if rung.verified else " It was measured once, in the search; there was no time to verify it."
     return (

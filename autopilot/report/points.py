@@ -61,10 +61,12 @@ def distinct(result: StudyResult) -> list[TrialRecord]:
 
 def mark_of(trial: TrialRecord) -> Mark:
     """In, out, undecided or failed, by the last measurement; a trial without a verdict of its own is undecided."""
-    if trial.state is TrialState.FAILED:
+    if trial.state is TrialState.FAILED or trial.failed_again:
         return Mark.FAILED
     said = trial.last_verdict
     overall = said.overall if said is not None else Judgement.UNDECIDED
+    if trial.spoilt_again and overall is Judgement.IN:  # by the search alone
+        return Mark.UNDECIDED
     return {Judgement.IN: Mark.IN, Judgement.OUT: Mark.OUT}.get(overall, Mark.UNDECIDED)
 
 

@@ -6,9 +6,10 @@ from autopilot.result.findings import Binding, Comparison, Fallback, FrontMember
 from autopilot.result.rows import places, recipe_text, trial_rows, trials_csv
 from autopilot.result.stages import StageCost
 from autopilot.result.study import RATES, SCHEMA, MlflowRef, Status, StudyResult, speed_axis
-from autopilot.result.trial import HELD_AGAIN, Candidate, TrialRecord, TrialState
+from autopilot.result.trial import FAILED_AGAIN, HELD_AGAIN, Candidate, TrialRecord, TrialState
 
 __all__ = [
+    "FAILED_AGAIN",
     "HELD_AGAIN",
     "NO_TIME_LEFT",
     "RATES",

@@ -25,6 +25,8 @@ from autopilot.words import counted
 
 # The reason of a finalist that held: what it is known by.
 HELD_AGAIN = "measured again: every limit holds"
+# How the reason of a finalist begins that failed when it was measured again.
+FAILED_AGAIN = "failed when measured again"
 
 
 class TrialState(StrEnum):
@@ -79,6 +81,16 @@ class TrialRecord:
     def held_again(self) -> bool:
         """Whether every limit held when it was measured again."""
         return self.was_finalist and self.reason == HELD_AGAIN
+
+    @property
+    def failed_again(self) -> bool:
+        """Whether it failed when it was measured again: what the search found of it counts no more."""
+        return self.was_finalist and self.reason.startswith(FAILED_AGAIN) and not self.spoilt_again
+
+    @property
+    def spoilt_again(self) -> bool:
+        """Whether the machine was too unsteady to measure it again, which says nothing against it."""
+        return self.was_finalist and self.reason.startswith(f"{FAILED_AGAIN}: {Failure.UNSTABLE.value}:")
 
     def to_json(self) -> dict[str, Any]:
         return {

@@ -36,13 +36,13 @@ class Absent:
     """
 
     _answered: set[Place] = field(default_factory=set)
-    _doubted: set[str] = field(default_factory=set)  # ids of variants that may be tried again once their place answers
+    _doubted: dict[str, Place] = field(default_factory=dict)  # ids that may be tried again once their place answers
     _gone: dict[Place, str] = field(default_factory=dict)
 
     def saw(self, records: Iterable[TrialRecord]) -> None:
-        """Trials of ``records`` were measured: their providers are there, so that what failed was the variants' own."""
+        """Trials of ``records`` were run: their providers are there, so that what failed was the variants' own."""
         for record in records:
-            if record.measured:
+            if started(record):
                 self.answered(record.variant)
 
     def answered(self, variant: Variant) -> None:
@@ -56,7 +56,11 @@ class Absent:
 
     def doubt(self, variant: Variant) -> None:
         """``variant`` could not start, and it isn't known yet whether anything can in its place."""
-        self._doubted.add(variant.id)
+        self._doubted[variant.id] = place_of(variant.deployment)
+
+    def doubts_one_alone(self, variant: Variant) -> bool:
+        """Whether ``variant`` is all that this run saw not to start in its place."""
+        return list(self._doubted.values()).count(place_of(variant.deployment)) == 1
 
     def doubts(self, variant: Variant) -> bool:
         """Whether this run saw that ``variant`` could not start, and nothing that could in its place since."""

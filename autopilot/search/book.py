@@ -22,7 +22,14 @@ from autopilot.search.index import Index
 from autopilot.search.outcome import Outcome
 from autopilot.search.ranking import Ranking
 from autopilot.search.sampler import Sampler, Told
-from autopilot.search.samples import drop_samples, keep_samples, save_samples, settle_samples, unsettled_name
+from autopilot.search.samples import (
+    drop_samples,
+    forget_samples,
+    keep_samples,
+    save_samples,
+    settle_samples,
+    unsettled_name,
+)
 from autopilot.space import SearchSpace
 
 # So many trials in a row that the machine spoilt, each measured twice, end the search: more would go the same way.
@@ -236,6 +243,8 @@ class Book:
         number = self._ledger.finish(record)
         if number is None:
             self.note("this trial took so long that another run took its variant over; its figures are dropped")
+            if self._work is not None:
+                forget_samples(self._work, record.id)
             if trial is not None:
                 self._sampler.abandon(trial)
             return

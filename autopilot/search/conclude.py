@@ -12,7 +12,7 @@ from autopilot.artifact import Artifact
 from autopilot.budget import Judgement
 from autopilot.errors import VariantFailed
 from autopilot.outputs import write_outputs
-from autopilot.result import HELD_AGAIN, StudyResult, TrialRecord
+from autopilot.result import FAILED_AGAIN, HELD_AGAIN, StudyResult, TrialRecord
 from autopilot.search.decide import decide
 from autopilot.search.earlier import keep_earlier
 from autopilot.search.evaluator import Evaluator
@@ -229,7 +229,7 @@ def _take_costs(evaluator: Evaluator, chosen: Verified | TrialRecord | None) -> 
 def _with_verified(records: Sequence[TrialRecord], verification: Verification) -> list[TrialRecord]:
     """Finalists' records say what became of them; their screening figures and verdict stay as they were."""
     again = {v.record.number: v.verdict for v in verification.all}
-    said = {number: f"failed when measured again: {reason}" for number, reason in verification.failed.items()}
+    said = {number: f"{FAILED_AGAIN}: {reason}" for number, reason in verification.failed.items()}
     for v in verification.all:
         limits = ", ".join(f"{axis} {j.value}" for axis, j in v.verdict.per_limit.items() if j is not Judgement.IN)
         said[v.record.number] = f"measured again: {limits}" if limits else HELD_AGAIN

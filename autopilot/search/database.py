@@ -93,7 +93,11 @@ class Database:
     def generation(self) -> str:
         """What tells the study from one of the same name before it was started anew."""
         with self.reading() as db:
-            return str(db.scalars(select(STUDIES.c.born).where(STUDIES.c.study == self.study)).one())
+            return self.born(db)
+
+    def born(self, db: Connection) -> str:
+        """The same as ``db`` sees it: within a change nobody starts the study anew."""
+        return str(db.scalars(select(STUDIES.c.born).where(STUDIES.c.study == self.study)).one())
 
     @contextmanager
     def reading(self) -> Iterator[Connection]:
@@ -125,9 +129,11 @@ class Database:
             with self._turn() as db:
                 return change(db)
 
-    def renamed(self, db: Connection) -> None:
-        """Within a change: the study is another one from here on."""
-        db.execute(update(STUDIES).where(STUDIES.c.study == self.study).values(born=uuid.uuid4().hex))
+    def renamed(self, db: Connection) -> str:
+        """Within a change: the study is another one from here on; its generation."""
+        born = uuid.uuid4().hex
+        db.execute(update(STUDIES).where(STUDIES.c.study == self.study).values(born=born))
+        return born
 
     def close(self) -> None:
         """Let go of the database."""

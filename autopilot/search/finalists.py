@@ -54,6 +54,11 @@ class Verification:
         """Everything that was measured again."""
         return (*self.done, *self.more)
 
+    @property
+    def is_spoilt(self) -> bool:
+        """Whether the machine was too unsteady for one of them: that says nothing against it."""
+        return any(why.startswith(f"{Failure.UNSTABLE.value}:") for why in self.failed.values())
+
     def with_more(self, more: Sequence[Verified], failed: Mapping[int, str]) -> Verification:
         """The same with further ones."""
         return replace(self, more=(*self.more, *more), failed={**self.failed, **failed})

@@ -10,6 +10,7 @@ from optuna.trial import Trial
 
 from autopilot.artifact import Artifact
 from autopilot.budget import Verdict
+from autopilot.contracts import Stage
 from autopilot.errors import Failure, VariantFailed
 from autopilot.recipe import Recipe, Variant
 from autopilot.result import TIME_UP, TrialRecord, cut_off_text
@@ -210,7 +211,8 @@ class Hunt:
                     seconds[Screen.LOAD.value] = self._clock() - begun - seconds.get(Screen.BUILD.value, 0.0)
                 self._book.failed(trial, variant, exc, seconds | exc.seconds, was_built=artifact is not None)
                 return
-            self.absent.answered(variant)
+            if outcome.stage is not Stage.BUILD:  # what is too large is turned away before it is run
+                self.absent.answered(variant)
             outcome.seconds = seconds | outcome.seconds
             self._book.measured(trial, outcome, self._evaluator.verdict(outcome))
             return
@@ -240,6 +242,9 @@ class Hunt:
             self.watch.note(
                 f"{exc.failure.value}: {exc.message} Another run of the study has the model as given there."
             )
+        elif not self.absent.doubts(given) and self.absent.doubts_one_alone(variant):
+            # The model as given can't decide: it was turned away before it was run. Then a second variant does.
+            self.watch.note(f"{exc.failure.value}: {exc.message} Trying others there.")
         else:
             self.watch.note(self.absent.drop(variant, exc.message))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from autopilot.budget import Judgement, Verdict
 from autopilot.errors import VariantFailed
@@ -91,12 +91,35 @@ def climb(
                 failed[light.number] = f"{exc.failure.value}: {exc.message}"
                 evaluator.observer.note(f"trial {light.number} failed when measured again: {exc.message}")
                 continue
+        elif isinstance(found, TrialRecord):
+            if (here := _at_hand(evaluator, found, timetable)) is None:
+                continue
+            found = here
         seen = _light(found, ranking, base)
         if seen is None or not seen.speed.high < above.low:
             continue
         rungs.append(Rung(found, _reason(seen, above, last, ranking)))
         above, last = seen.speed, f"trial {light.number}"
     return tuple(rungs), verification.with_more(more, failed)
+
+
+def _at_hand(evaluator: Evaluator, record: TrialRecord, timetable: Timetable) -> TrialRecord | None:
+    """``record`` with its artifact in place, built again where there is time for that; else None.
+
+    The cache may have let go of it, or another run's machine has it.
+    """
+    assert record.artifact is not None
+    if all(file.exists() for file in record.artifact.files):
+        return record
+    why = "there is no time to build it again"
+    build_s = record.seconds.get("build", 0.0) + record.seconds.get("build_saved", 0.0)
+    if not record.variant.recipe.steps or timetable.has(build_s):  # of the model as given nothing is built
+        try:
+            return replace(record, artifact=evaluator.build(record.variant.recipe, {}))
+        except VariantFailed as exc:
+            why = f"it couldn't be built again: {exc.message}"
+    evaluator.observer.note(f"trial {record.number} is no fallback: its model isn't here, and {why}")
+    return None
 
 
 def _light(found: Verified | TrialRecord, ranking: Ranking, base: Measurement | None) -> Light | None:

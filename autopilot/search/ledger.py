@@ -11,7 +11,7 @@ from typing import Any
 
 from sqlalchemy import Connection, RowMapping, delete, func, insert, select, update
 
-from autopilot.errors import BadInput
+from autopilot.errors import AutopilotError, BadInput
 from autopilot.recipe import Variant
 from autopilot.result import TrialRecord
 from autopilot.search.database import CLAIMS, RECORDS, Database
@@ -41,13 +41,14 @@ class Ledger:
 
     Raises:
         BadInput: the database can't be opened.
-        AutopilotError: it fails; so in every method.
+        AutopilotError: it fails; so in every method. Claims and records: another run started the study anew.
     """
 
     def __init__(self, url: str, study: str, *, worker: Worker, lease_s: float | None = None) -> None:
         self.shown = masked(url)
         self.study = study
         self._database = Database(url, study, own=lease_s is None)
+        self._generation = self._database.generation
         self._me = json.dumps(worker.to_json(), sort_keys=True)
         self._lease_s = lease_s
         self._held: str | None = None
@@ -61,7 +62,11 @@ class Ledger:
     @property
     def generation(self) -> str:
         """What tells the study from one of the same name before it was started anew."""
-        return self._database.generation
+        return self._generation
+
+    def join(self) -> None:
+        """Take part in the study as it is now, for a run that knows nothing of its trials yet."""
+        self._generation = self._database.generation
 
     # ---- claims --------------------------------------------------------------------------------
 
@@ -72,6 +77,7 @@ class Ledger:
         """
 
         def take(db: Connection) -> bool:
+            self._check_generation(db)
             found = self._claim_of(db, variant.id)
             if found is not None and self._is_mine(found):  # taken, but the answer was lost on its way
                 return True
@@ -158,6 +164,7 @@ class Ledger:
         """
 
         def store(db: Connection) -> int | None:
+            self._check_generation(db)
             found = self._claim_of(db, record.id)
             if found is None or found["worker"] != self._me:
                 return None
@@ -181,6 +188,7 @@ class Ledger:
         wanted = select(RECORDS.c.body).where(RECORDS.c.study == self.study, RECORDS.c.number >= first)
         with self._database.reading() as db:
             found = db.scalars(wanted.order_by(RECORDS.c.number)).all()
+            self._check_generation(db)  # after them: what was read before was there before
         return [TrialRecord.from_json(json.loads(body)) for body in found]
 
     @property
@@ -195,21 +203,21 @@ class Ledger:
         Raises:
             BadInput: another run is at work on it.
         """
-        busy = [row for row in self._claims(_State.RUNNING) if not self._is_stale(row)]
-        if busy:
-            workers = {Worker.from_json(json.loads(row["worker"])) for row in busy}
-            names = " and ".join(sorted(f"process {w.pid} on {w.host}" for w in workers))
-            raise BadInput(
-                f"the study {self.study} in {self.shown} can't be started anew while others work on it ({names}).",
-                "Wait for them to end, or run without --fresh to join them.",
-            )
 
-        def drop(db: Connection) -> None:
+        def drop(db: Connection) -> str:
+            busy = [row for row in self._claimed(db, _State.RUNNING) if not self._is_stale(row)]
+            if busy:
+                workers = {Worker.from_json(json.loads(row["worker"])) for row in busy}
+                names = " and ".join(sorted(f"process {w.pid} on {w.host}" for w in workers))
+                raise BadInput(
+                    f"the study {self.study} in {self.shown} can't be started anew while others work on it ({names}).",
+                    "Wait for them to end, or run without --fresh to join them.",
+                )
             for table in (CLAIMS, RECORDS):
                 db.execute(delete(table).where(table.c.study == self.study))
-            self._database.renamed(db)
+            return self._database.renamed(db)
 
-        self._database.change(drop)
+        self._generation = self._database.change(drop)
 
     def close(self) -> None:
         """Let go of the database."""
@@ -240,10 +248,26 @@ class Ledger:
             return True
         return Worker.from_json(json.loads(claim["worker"])).is_gone or bool(claim["until"] < self._database.now_s)
 
+    def _check_generation(self, db: Connection) -> None:
+        """Return when the study is the one that this run works on.
+
+        Raises:
+            AutopilotError: it was started anew since: trials of before have no place among those of now.
+        """
+        if self._database.born(db) != self._generation:
+            raise AutopilotError(
+                f"the study {self.study} in {self.shown} was started anew by another run (--fresh) while this one was "
+                "at work on it.",
+                "The same command joins the new one.",
+            )
+
     def _claims(self, state: _State) -> Sequence[RowMapping]:
-        wanted = select(CLAIMS).where(CLAIMS.c.study == self.study, CLAIMS.c.state == state.value)
         with self._database.reading() as db:
-            return db.execute(wanted.order_by(CLAIMS.c.variant)).mappings().all()
+            return self._claimed(db, state)
+
+    def _claimed(self, db: Connection, state: _State) -> Sequence[RowMapping]:
+        wanted = select(CLAIMS).where(CLAIMS.c.study == self.study, CLAIMS.c.state == state.value)
+        return db.execute(wanted.order_by(CLAIMS.c.variant)).mappings().all()
 
     def _claim_of(self, db: Connection, variant: str) -> RowMapping | None:
         return db.execute(select(CLAIMS).where(*self._at(variant))).mappings().one_or_none()

@@ -28,7 +28,7 @@ from autopilot.search.prepare import Setup
 from autopilot.search.proposer import Proposer, known_for
 from autopilot.search.ranking import Ranking
 from autopilot.search.reporting import try_report
-from autopilot.search.reserve import KEPT_SHARE, reserve_s
+from autopilot.search.reserve import FIRST_SHARE, KEPT_SHARE, reserve_s
 from autopilot.search.rivals import follow, rival_name, settle_baseline
 from autopilot.search.sampler import Sampler
 from autopilot.search.samples import baseline_again_name, save_samples
@@ -175,8 +175,11 @@ class RunningStudy:
         hunt.absent.answered(self.evaluator.baseline.variant)
         hunt.watch = _Watch(self, hunt)
         self.keep_time(hunt)
-        if hunt.kept_s > KEPT_SHARE * setup.problem.search.timeout_s:
-            said = f"measuring a finalist again should take some {hunt.kept_s:.0f} s, most of the study's time"
+        timeout_s = setup.problem.search.timeout_s
+        if hunt.kept_s > KEPT_SHARE * timeout_s:
+            takes = f"{hunt.kept_s:.0f} s"
+            takes = f"some {takes}" if hunt.kept_s < FIRST_SHARE * timeout_s else f"{takes} or more"
+            said = f"measuring a finalist again should take {takes}, most of the study's time"
             self.observer.note(f"{said}: give it more (search.timeout)")
         self.ended = hunt.run()
         self.cut_off_s = hunt.cut_off[1] if hunt.cut_off is not None else 0.0

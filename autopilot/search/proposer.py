@@ -136,7 +136,8 @@ class Proposer:
         if not in_time.any():
             return Proposal(None, NO_TIME_LEFT, 0.0)
         gain = np.where(in_time, gain, 0.0)
-        best = int(np.argmax(gain * chance / worth))
+        # Where nothing promises anything, one that ends in time all the same.
+        best = int(np.argmax(np.where(in_time, gain * chance / worth, -1.0)))
         expected = float((gain * chance).max())
         self._poor = self._poor + 1 if model.has_incumbent and expected < WORTH else 0
         if self._poor >= PATIENCE and len(records) >= FEWEST_TRIALS:

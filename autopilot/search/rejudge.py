@@ -81,9 +81,13 @@ class Rejudged:
 
 
 def rejudge(result: StudyResult, budget: Budget, folder: Path | None = None) -> Rejudged:
-    """Judge every trial that was measured; finalists by their second measurement where ``folder`` has it."""
+    """Judge every trial that was measured; finalists by their second measurement where ``folder`` has it.
+
+    What failed in that has no figures that count.
+    """
     ranking = Ranking(result.objective, maximize=rises(result, result.objective))
-    known = {t.number: _figures(result, t, folder) for t in distinct(result) if t.state is not TrialState.FAILED}
+    ran = [t for t in distinct(result) if t.state is not TrialState.FAILED and not t.failed_again]
+    known = {t.number: _figures(result, t, folder) for t in ran}
     verdicts = {number: budget.judge(measured) for number, (measured, _) in known.items()}
     unmeasured = {
         number: gaps

@@ -8,6 +8,7 @@ from pathlib import Path
 from autopilot.observer import Observer
 from autopilot.search.ledger import Ledger
 from autopilot.search.state import RunState
+from autopilot.words import counted
 
 _STAYS = "its result stays until the new one is written, and is then kept in earlier/"
 
@@ -32,7 +33,7 @@ def to_go_on_with(work: Path, asked: RunState, ledger: Ledger, observer: Observe
         return going_on
     if ledger.is_shared:
         return None
-    done = f"{ledger.finished} trials in {found.elapsed_s:.0f} s"
+    done = f"{counted(ledger.finished, 'trial')} in {found.elapsed_s:.0f} s"
     going_on = replace(going_on, elapsed_s=_used_s(found))
     raised = _raised(found, asked)
     lack = _lack(found, asked, ledger.finished)

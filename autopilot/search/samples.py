@@ -123,6 +123,11 @@ def keep_samples(work: Path, record: TrialRecord) -> None:
         waiting.replace(samples_file(work, str(record.number)))
 
 
+def forget_samples(work: Path, variant: str) -> None:
+    """Remove the readings that wait under the variant's id: their trial has no record, and another run's has."""
+    samples_file(work, unsettled_name(variant)).unlink(missing_ok=True)
+
+
 def settle_samples(work: Path, records: Sequence[TrialRecord]) -> None:
     """What a kill left between a trial's readings, its record and its number: numbered, or removed without a record.
 

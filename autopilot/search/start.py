@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -49,13 +50,25 @@ def run_study(problem: Problem, out: Path, *, fresh: bool, observer: Observer) -
     work = (out / WORK).absolute()
     made = [folder for folder in (work, *work.parents) if not folder.exists()]
     work.mkdir(parents=True, exist_ok=True)
-    try:
-        with FolderLock(work):
+    with FolderLock(work):
+        try:
             return _run_locked(problem, out, fresh=fresh, observer=observer)
-    except (BadInput, BaselineFailed):
-        if made and not (work / SAMPLES).exists():  # with trials in it, it is worth keeping
-            shutil.rmtree(made[-1], ignore_errors=True)
-        raise
+        except (BadInput, BaselineFailed):
+            if made and not (work / SAMPLES).exists():  # with trials in it, it is worth keeping
+                _unmake(made)
+            raise
+
+
+def _unmake(made: Sequence[Path]) -> None:
+    """Remove the folders that this run made, the innermost first with all that is in it.
+
+    Those around it only where they are empty: by now another run may have its own in them.
+    """
+    inner, *around = made
+    shutil.rmtree(inner, ignore_errors=True)
+    with contextlib.suppress(OSError):
+        for folder in around:
+            folder.rmdir()
 
 
 def _run_locked(problem: Problem, out: Path, *, fresh: bool, observer: Observer) -> StudyResult:
@@ -75,6 +88,8 @@ def _run_locked(problem: Problem, out: Path, *, fresh: bool, observer: Observer)
         setup = prepare(problem, work, observer)
         loading.join()
         if found is None:
+            ledger.join()  # another run may have started it anew while models were tried
+            parts[_GENERATION] = ledger.generation
             parts[_GENERATION] = _begin_anew(out, ledger, parts, fresh=fresh, observer=observer)
         state = found or replace(asked, identity=parts)  # with the new study's generation
         state.save(work)

@@ -10,7 +10,7 @@ from autopilot.words import counted, percent, times
 _VERDICTS = {
     "in": "in budget",
     "out": "not in budget",
-    "undecided": "undecided: the noise was larger than the distance to a limit",
+    "undecided": "undecided: an interval reaches over a limit",
     "not_measurable": "a limit could not be measured",
 }
 

@@ -20,6 +20,8 @@ NUMBER_TAG = "number"
 # What became of the trial, as in trials.csv; set when the study is over.
 PLACE_TAG = "place"
 WINNER = "best"
+# What a trial has in some results only: where a later one says nothing of it, it goes.
+PASSING_TAGS = ("reason", "verified", "warnings")
 _STAR = "★ "
 
 
@@ -38,14 +40,14 @@ def run_name(record: TrialRecord, naming: Callable[[Variant], str] = full_text) 
     return cut(f"{record.number:03d} {naming(record.variant)}", _LONGEST_NAME)
 
 
-def starred(name: str) -> str:
-    """A trial's name with a star after its number, or without it where it has one.
+def starred(name: str, *, wins: bool) -> str:
+    """A trial's name with a star after its number where it ``wins``, else without.
 
-    >>> starred("004 static_int8"), starred("004 ★ static_int8")
+    >>> starred("004 static_int8", wins=True), starred("004 ★ static_int8", wins=False)
     ('004 ★ static_int8', '004 static_int8')
     """
     number, _, what = name.partition(" ")
-    return f"{number} {what.removeprefix(_STAR)}" if what.startswith(_STAR) else f"{number} {_STAR}{what}"
+    return f"{number} {_STAR if wins else ''}{what.removeprefix(_STAR)}"
 
 
 def variant_params(recipe: Recipe, deployment: Deployment) -> dict[str, str]:

@@ -97,10 +97,18 @@ def log_model(client: MlflowClient, experiment_id: str, run_id: str, entry: Entr
 
 
 def registered_version(client: MlflowClient, run_id: str, entry: Entry) -> int | None:
-    """The version that this run has registered already (before it was cut off), if any."""
+    """The version that this run has registered already, if any, brought up to date.
+
+    Before it was cut off; or for an earlier result, whose study went on: then it may be called another rung's there,
+    and bound to another version of the budget.
+    """
     wanted = {key: entry.tags[key] for key in ("sha256", "variant")}  # two deployments may share a file
     for known in client.search_model_versions(f"run_id = '{run_id}'"):
         if known.name == entry.result.registered_name and wanted.items() <= known.tags.items():
+            for key, value in entry.tags.items():
+                if known.tags.get(key) != value:
+                    client.set_model_version_tag(known.name, known.version, key, value)
+            client.update_model_version(known.name, known.version, entry.description)
             return int(known.version)
     return None
 

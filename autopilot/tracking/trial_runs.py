@@ -68,18 +68,21 @@ class TrialRuns:
         """Tag each trial with its place in the result; a place of an earlier result that is no more is taken away."""
         for number, (run_id, _) in self._runs.items():
             now, before = places.get(number, ""), self._places.get(number, "")
+            if before == fields.WINNER != now:
+                self._star(run_id, wins=False)  # before its tag goes: cut off here, the next time still knows of it
             if now and now != before:
                 self.client.set_tag(run_id, fields.PLACE_TAG, now)
             elif before and not now:
                 self.client.delete_tag(run_id, fields.PLACE_TAG)
-            if (now == fields.WINNER) != (before == fields.WINNER):
-                self._star(run_id)
+            if now == fields.WINNER:
+                self._star(run_id, wins=True)
         self._places = dict(places)
 
-    def _star(self, run_id: str) -> None:
+    def _star(self, run_id: str, *, wins: bool) -> None:
         """Put the winner's star into a run's name, or take it out: the table shows tags far to the right."""
-        name = self.client.get_run(run_id).info.run_name
-        self.client.update_run(run_id, name=fields.starred(name))
+        before = self.client.get_run(run_id).info.run_name
+        if (name := fields.starred(before, wins=wins)) != before:
+            self.client.update_run(run_id, name=name)
 
     def recall(self) -> None:
         """Learn which trials and points the parent run holds already, half-written ones included."""
@@ -122,6 +125,10 @@ class TrialRuns:
             logged_now: Mapping[str, str] = {}
         else:
             logged_now = tags
+            held = self.client.get_run(run_id).data.tags
+            for name in fields.PASSING_TAGS:
+                if name in held and name not in tags:
+                    self.client.delete_tag(run_id, name)
         params = fields.variant_params(record.variant.recipe, record.variant.deployment)
         log(self.client, run_id, metrics=fields.trial_metrics(record), params=params, tags=logged_now)
         status = "FAILED" if record.state is TrialState.FAILED else "FINISHED"

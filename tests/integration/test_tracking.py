@@ -17,7 +17,7 @@ import pytest
 from autopilot.artifact import Artifact
 from autopilot.errors import AutopilotError, BadInput
 from autopilot.outputs import write_outputs, write_result
-from autopilot.result import MlflowRef, Status, StudyResult
+from autopilot.result import HELD_AGAIN, MlflowRef, Status, StudyResult
 from autopilot.testing import FAKE_BUDGET, fake_measured, fake_result, unbounded
 from autopilot.tracking import Goal, Ruling, Store, Tracker, load_result, resolve_model
 from autopilot.tracking import tracker as tracker_module
@@ -461,6 +461,47 @@ def test_verified_trial_updates_its_run(project: Path) -> None:
     assert run.data.metrics["latency_p50_ms"] == 0.45
 
 
+def test_trial_that_a_later_result_did_not_verify_keeps_nothing_of_an_earlier_one(project: Path) -> None:
+    """A study that goes on has other finalists: its table must not show a second verdict that the result hasn't."""
+    result = fake_result()
+    trial = result.trials[1]
+    tracker = start(result)
+    tracker.log_trial(replace(trial, stage="verify", reason=HELD_AGAIN, verified=trial.verdict, warnings=("odd",)))
+
+    start(result, run_id=tracker.run_id).log_trial(replace(trial, reason="", warnings=()))
+
+    (run,) = children(tracker.run_id)
+    assert not {"verified", "reason", "warnings"} & run.data.tags.keys()
+    assert run.data.tags["verdict"] == "in"
+
+
+@pytest.mark.parametrize("cut_off_at", ["set_tag", "update_run"])
+def test_star_follows_the_winner_wherever_marking_was_cut_off(
+    project: Path, monkeypatch: pytest.MonkeyPatch, cut_off_at: str
+) -> None:
+    """Interrupted between a trial's tag and its name, the next marking finds both as they should be."""
+    result = fake_result()
+    tracker = start(result, naming=lambda variant: "x")
+    tracker.log_trial(result.trials[1])
+    places = {1: "best"}
+
+    def stopped(*given: Any, **named: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(type(tracker._client), cut_off_at, stopped)
+        with pytest.raises(KeyboardInterrupt):
+            tracker._trials.place(places)
+    again = start(result, run_id=tracker.run_id)._trials
+    again.place(places)
+    (won,) = children(tracker.run_id)
+    again.place({1: "finalist"})
+    (lost,) = children(tracker.run_id)
+
+    assert (won.info.run_name, won.data.tags["place"]) == ("001 ★ x", "best")
+    assert (lost.info.run_name, lost.data.tags["place"]) == ("001 x", "finalist")
+
+
 def test_finish_again_registers_no_second_version(project: Path) -> None:
     """A resume after a kill in the middle of finishing finds its version."""
     ref, result, out = study(project)
@@ -469,6 +510,18 @@ def test_finish_again_registers_no_second_version(project: Path) -> None:
 
     assert again == ref
     assert [int(v.version) for v in client().search_model_versions("name='fake-study'")] == [1]
+
+
+def test_version_says_what_the_last_result_of_a_study_that_went_on_says(project: Path) -> None:
+    """The budget's version and why it changed may differ when a finished study gets more trials."""
+    ref, result, out = study(project)
+    raised = replace(result, budget_version=4)
+
+    start(raised, run_id=ref.run_id).finish(raised, out, out / "best")
+
+    (version,) = client().search_model_versions("name='fake-study'")
+    assert version.tags["budget_version"] == "4"
+    assert "version 4" in version.description
 
 
 def test_run_that_is_gone_is_replaced(project: Path) -> None:

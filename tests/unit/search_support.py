@@ -146,6 +146,7 @@ class Facts:
     noise: float = 0.01
     failure: Failure | None = None
     failure_later: Failure | None = None
+    too_large: bool = False  # turned away once it is built: it is never run
 
 
 World = Callable[[Variant], Facts]
@@ -242,6 +243,9 @@ class FakeEvaluator:
         self.asked.append((variant.id, later))
         self.on_event()
         facts = self.world(variant)
+        if facts.too_large and not later:
+            size = {"size_mb": Measurement.exact("size_mb", 9.0, "fake")}
+            return Outcome(variant, artifact, size, cut_short="certain violation of size_mb")
         failure = facts.failure_later if later else facts.failure
         if failure is not None:
             raise VariantFailed(failure, "simulated.")

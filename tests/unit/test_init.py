@@ -273,6 +273,34 @@ def test_labels_beyond_the_models_classes_are_remarked_on(tmp_path: Path) -> Non
     assert "run to 99, and the model's output has 4 classes" in remarks[0]
 
 
+@pytest.mark.parametrize(
+    ("output", "labels", "said"),
+    [
+        (("N", 4), LABELS - 1, "the metric accuracy does not fit: there are labels outside 0 .. 3"),
+        (("N", 4), LABELS.astype(float), "the metric accuracy does not fit: the labels are floats, not classes"),
+        (("N", 1), np.ones(N), "the metric r2 does not fit: the labels are constant"),
+        (("N", 2, 4), np.full((N, 2), 7), "the metric token_accuracy does not fit: there are labels outside 0 .. 3"),
+    ],
+)
+def test_labels_that_the_metric_refuses_are_remarked_on_in_its_words(
+    tmp_path: Path, output: tuple[int | str, ...], labels: Any, said: str
+) -> None:
+    """A run would end with the same: it holds the metric's own check against the labels before anything else."""
+    _, remarks, _ = start(tmp_path, model(tmp_path, IMAGE, output), image=pixels("float32"), label=labels)
+
+    (remark,) = remarks
+    assert remark.startswith(REFUSED)
+    assert said in remark
+
+
+def test_labels_are_not_judged_where_the_models_output_is_open(tmp_path: Path) -> None:
+    """How many classes there are is known only when it has run."""
+    path = model(tmp_path, IMAGE, ("N", "classes"))
+    _, remarks, _ = start(tmp_path, path, image=pixels("float32"), label=LABELS + 90)
+
+    assert remarks == []
+
+
 @pytest.mark.parametrize("dtype", ["float32", "int64", "bool"])
 def test_one_hot_labels_are_classes_that_have_to_be_converted(tmp_path: Path, dtype: str) -> None:
     """Not numbers whose error is to be averaged; and the line that converts them does."""

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -16,8 +17,9 @@ from autopilot.profile import Interval, Measurement
 from autopilot.recipe import Recipe, Step, Variant, params_of
 from autopilot.result import TrialRecord, TrialState
 from autopilot.search.finalists import Verification, Verified, verify, verify_one
-from autopilot.search.ladder import MOST_LOST, MOST_RUNGS, MOST_TRIES, Light, Rung, climb, next_rung
+from autopilot.search.ladder import MOST_LOST, MOST_RUNGS, MOST_TRIES, Light, Rung, _at_hand, climb, next_rung
 from autopilot.search.ranking import Ranking
+from autopilot.search.timetable import Timetable
 from tests.unit.search_support import BUDGET, Facts, FakeEvaluator, Recorder, artifact_of, figures, setup_of, timetable
 
 RANKING = Ranking("latency_p50_ms", maximize=False)
@@ -89,7 +91,7 @@ def record(number: int, facts: Facts, state: TrialState = TrialState.COMPLETE) -
 
 
 def climbed(
-    folder: Path, facts: list[Facts], *, late: bool = False, quality: float | None = None
+    folder: Path, facts: list[Facts], *, time: Timetable | None = None, quality: float | None = None
 ) -> tuple[tuple[Rung, ...], Verification, FakeEvaluator]:
     """The ladder below the best of ``facts``."""
 
@@ -103,7 +105,7 @@ def climbed(
     records = [record(i, f) for i, f in enumerate(facts)]
     verification = verify(evaluator, records, RANKING, timetable=timetable())
     winner = next(v for v in verification.done if v.holds)
-    rungs, after = climb(evaluator, records, winner, RANKING, verification, timetable=timetable(late=late))
+    rungs, after = climb(evaluator, records, winner, RANKING, verification, timetable=time or timetable())
     return rungs, after, evaluator
 
 
@@ -144,14 +146,44 @@ def test_rungs_that_fall_short_when_measured_again_are_passed_over(tmp_path: Pat
     assert set(after.failed) == {2}
 
 
-def test_rungs_without_time_are_as_the_search_found_them(tmp_path: Path) -> None:
+def test_rungs_without_time_are_as_the_search_found_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """They are told apart from those that were measured again."""
-    rungs, after, evaluator = climbed(tmp_path, [Facts(1.0), Facts(0.5), Facts(0.4, drop=0.03)], late=True)
+    monkeypatch.chdir(tmp_path)
+    facts = [Facts(1.0), Facts(0.5), Facts(0.4, drop=0.03)]
+    artifact_of(record(2, facts[2]).variant.recipe).path.touch()
+    rungs, after, evaluator = climbed(tmp_path, facts, time=timetable(late=True))
 
     assert numbers(rungs) == [2]
     assert isinstance(rungs[0].found, TrialRecord)
     assert after.more == ()
     assert (record(2, Facts()).id, True) not in evaluator.asked
+
+
+@pytest.mark.parametrize(("left_s", "found"), [(-1.0, [3]), (0.5, [2, 3])], ids=["no time", "time to build it"])
+def test_rung_whose_model_is_not_here_is_built_again_or_passed_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, left_s: float, found: list[int]
+) -> None:
+    """Another machine of the study has it, or the cache let go of it: its file can't be copied."""
+    monkeypatch.chdir(tmp_path)
+    facts = [Facts(1.0), Facts(0.5), Facts(0.4, drop=0.03), Facts(0.2, drop=0.05)]
+    artifact_of(record(3, facts[3]).variant.recipe).path.touch()
+    time = Timetable(lambda record: 1.0, left_s, late_s=0.0, clock=lambda: 0.0)
+
+    rungs, _, evaluator = climbed(tmp_path, facts, time=time)
+
+    assert numbers(rungs) == found
+    assert any("trial 2 is no fallback: its model isn't here" in n for n in evaluator.observer.notes) == (left_s < 0)
+
+
+def test_model_as_given_is_always_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another machine's record names where it lies there; in another deployment it may be a rung."""
+    monkeypatch.chdir(tmp_path)
+    evaluator: Any = FakeEvaluator(setup_of(tmp_path), Recorder(), lambda v: Facts(1.0))
+
+    found = _at_hand(evaluator, record(0, Facts(1.0)), timetable(late=True))
+
+    assert found is not None
+    assert found.artifact == artifact_of(Recipe())
 
 
 def test_variant_that_lost_half_of_its_quality_is_no_fallback(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from autopilot.errors import BadInput
+from autopilot.errors import AutopilotError, BadInput
 from autopilot.recipe import Deployment, Recipe, Variant, params_of
 from autopilot.result import TrialRecord, TrialState
 from autopilot.search.database import Database
@@ -205,6 +205,23 @@ def test_clear_forgets_everything_but_not_under_others(url: str) -> None:
 
     assert mine.read(0) == []
     assert mine.generation != before
+
+
+@pytest.mark.parametrize("asked", ["claim", "finish", "read"])
+def test_run_between_two_trials_does_not_go_on_in_a_study_that_was_started_anew(url: str, asked: str) -> None:
+    """Its next trial would be number 0 of the new study, which is its baseline, and take the readings of its own."""
+    mine, other = ledger(url), ledger(url)
+    mine.claim(variant(1), 9)
+    mine.finish(record(1))
+    other.clear()
+    steps = {"claim": lambda: mine.claim(variant(2), 9), "finish": lambda: mine.finish(record(1))}
+    with pytest.raises(AutopilotError, match="was started anew by another run"):
+        (steps | {"read": lambda: mine.read(0)})[asked]()
+
+    assert other.claim(variant(1), 9)
+    assert other.finish(record(1)) == 0
+    mine.clear()
+    assert mine.claim(variant(1), 9)
 
 
 @pytest.mark.parametrize("broken", ["claim", "finish"])

@@ -17,7 +17,7 @@ from autopilot.errors import BadInput, ModelError
 from autopilot.outputs import check_writable, write_logged, write_outputs, write_result
 from autopilot.profile import Measurement
 from autopilot.result import Fallback, MlflowRef, Status, StudyResult
-from autopilot.testing import fake_result
+from autopilot.testing import FAKE_BUDGET, fake_measured, fake_result
 from tests import models
 
 ROOT = hasattr(os, "geteuid") and os.geteuid() == 0
@@ -208,6 +208,26 @@ def test_readme_of_a_miss_does_not_praise_it(tmp_path: Path, artifact: Artifact)
     text = (tmp_path / "nearest" / "README.md").read_text()
     assert "does not keep the budget" in text
     assert "champion" not in text
+
+
+@pytest.mark.parametrize(
+    ("latency_ms", "said"),
+    [(0.9, "**it does not keep the budget**"), (0.7, "could not be told, see the limits below"), (0.3, "not measured")],
+    ids=["out", "undecided", "in"],
+)
+def test_readme_of_an_undecided_study_says_what_was_found_of_the_candidate(
+    tmp_path: Path, artifact: Artifact, latency_ms: float, said: str
+) -> None:
+    """The nearest one may be certainly out, where another could not be measured again."""
+    result = fake_result(Status.UNDECIDED, artifact=artifact)
+    assert result.nearest is not None
+    verdict = FAKE_BUDGET.judge(fake_measured(latency_ms=latency_ms))
+
+    write_outputs(replace(result, nearest=replace(result.nearest, verdict=verdict)), tmp_path, artifact)
+
+    text = (tmp_path / "nearest" / "README.md").read_text()
+    assert said in text
+    assert "noise was too large" not in text
 
 
 def test_readme_python_lines_compile_and_run(

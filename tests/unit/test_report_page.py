@@ -194,9 +194,10 @@ def test_commands_to_reproduce_name_the_spec_and_the_folder_as_they_were_given()
     elsewhere = Page(render_page(Content(result, folder="out dir"))).text
     unknown = Page(render_page(Content(fake_result()))).text
 
-    assert "autopilot run 'my examples/digits/spec.yaml' --fresh every" in text
+    assert f"autopilot run 'my examples/digits/spec.yaml' --out runs/{result.name}-again every" in text
+    assert "--fresh" not in text  # it would remove the result that the page is of
     assert f"autopilot check runs/{result.name}/best 'my examples/digits/spec.yaml'" in text
-    assert "autopilot run 'my examples/digits/spec.yaml' --fresh --out 'out dir'" in elsewhere
+    assert "autopilot run 'my examples/digits/spec.yaml' --out 'out dir-again'" in elsewhere
     assert f"autopilot check runs/{result.name}/best SPEC" in unknown
     assert "SPEC is its spec" in unknown
     assert "spec.yaml" not in unknown

@@ -198,6 +198,7 @@ def test_page_tells_what_was_found_besides_in_plain_words() -> None:
         "break it and keep all others",
         "building the file 4 2.5 2 s of 4 trials from the cache 1 (25%)",
         "pip install it",
+        "could not be used here, or had no turn before the search ended",
     ):
         assert words in page.text, words
     for word in ("kill", "sole", "price", "binding", "reading energy"):

@@ -6,11 +6,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from autopilot.contracts import Slot
 from autopilot.domain import Choice, Domain
 from autopilot.errors import Failure, VariantFailed
 from autopilot.recipe import Deployment, Recipe, Variant, params_of
-from autopilot.result import TrialRecord
+from autopilot.result import TrialRecord, TrialState
 from autopilot.search.absent import Absent, plain
 from autopilot.search.hunt import Hunt
 from autopilot.space import SearchSpace
@@ -127,6 +129,27 @@ def test_failure_to_start_is_the_variants_own_where_its_provider_answered(tmp_pa
     there = [r for r in result.trials if r.variant.deployment.provider == "vino"]
     assert {r.failure for r in there} == {None, Failure.PROVIDER_MISSING}
     assert not [g for g in result.not_tried if g.name == "vino"]
+
+
+@pytest.mark.parametrize("parts", [1, 2], ids=["in one run", "in a run that goes on"])
+def test_variant_that_was_too_large_to_be_run_does_not_show_that_its_provider_is_there(
+    tmp_path: Path, parts: int
+) -> None:
+    """The model as given breaks the limit on size, and tells nothing; two that don't start leave the provider out."""
+
+    def world(variant: Variant) -> Facts:
+        if variant.deployment.provider == "vino" and not variant.recipe.steps:
+            return Facts(too_large=True)
+        return absent(variant)
+
+    for part in range(parts):
+        search = SEARCH if part + 1 == parts else replace(SEARCH, trials=6)
+        result, _ = run(tmp_path, world, space=TWO, search=search)
+
+    there = [r for r in result.trials if r.variant.deployment.provider == "vino"]
+    assert there
+    assert {(r.state, r.stage) for r in there} == {(TrialState.PRUNED, "build")}
+    assert [g.name for g in result.not_tried if g.kind == "provider"] == ["vino"]
 
 
 def test_one_device_that_is_not_there_leaves_the_others() -> None:

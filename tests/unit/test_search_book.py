@@ -167,3 +167,24 @@ def test_hopeless_needs_several_clearly_better_in_budget(study: Study) -> None:
     assert reasons[2] is not None
     assert study.book.hopeless(figures(Facts(0.305), later=False)) is None
     assert study.book.hopeless({}) is None
+
+
+def test_readings_of_a_trial_that_another_run_took_over_are_not_taken_for_its_record(tmp_path: Path) -> None:
+    """When the run joins the study again, the record under the variant's id is of the other machine."""
+    url = f"sqlite:///{tmp_path / 'shared.db'}"
+    folders = [tmp_path / name for name in ("slow", "other")]
+    for folder in folders:
+        folder.mkdir()
+    slow, other = (Study(folder, url=url) for folder in folders)
+    slow.ledger._lease_s = -1.0  # it has run out when it begins
+    trial = slow.ask(variant("a"))
+    other.ledger.recover()
+    other.measured(variant("a"), Facts(0.5))
+    outcome = Outcome(variant("a"), artifact_of(variant("a").recipe), figures(Facts(0.9), later=False))
+    outcome.profile = profile_of(variant("a"))
+    slow.book.measured(trial, outcome, BUDGET.judge(outcome.measured))
+    Study(folders[0], url=url).book.recover()
+
+    assert slow.book.records == []
+    assert list((folders[0] / "samples").iterdir()) == []
+    assert [file.name for file in (folders[1] / "samples").iterdir()] == ["0.npz"]

@@ -41,6 +41,7 @@ from autopilot.search.explain import explain
 from autopilot.search.finalists import MOST_LATE, Verification, line_up, verify
 from autopilot.search.outcome import Outcome
 from autopilot.search.ranking import Ranking
+from autopilot.search.rejudge import rejudge
 from autopilot.search.reported import speedup
 from autopilot.search.reserve import KEPT_SHARE
 from autopilot.search.too_short import least_timeout_s
@@ -127,6 +128,35 @@ def test_finalist_that_crashes_when_measured_again_is_no_nearest_miss(
     assert result.nearest is not None
     assert result.nearest.number == 0
     assert result.trials[1].reason == "failed when measured again: crash: simulated."
+    assert mark_of(result.trials[1]) is Mark.FAILED
+    judged = rejudge(result, BUDGET)
+    assert judged.best is None
+    assert 1 not in judged.verdicts
+
+
+def test_finalist_that_the_machine_spoilt_leaves_the_study_undecided(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It kept every limit in the search, and its second reading is none: "nothing fits" would be wrong."""
+    facts = [Facts(0.7), Facts(0.3, failure_later=Failure.UNSTABLE)]
+    result = concluded(tmp_path, facts, monkeypatch)
+
+    assert result.status is Status.UNDECIDED
+    assert "Trial 1 failed when it was measured again (unstable: simulated)" in result.explanation
+    assert mark_of(result.trials[1]) is Mark.UNDECIDED
+    judged = rejudge(result, BUDGET)
+    assert judged.best is not None
+    assert (judged.best.number, judged.verified) == (1, False)
+
+
+def test_near_miss_that_the_machine_spoilt_leaves_nothing_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It broke a limit for certain in the search."""
+    facts = [Facts(1.0), Facts(0.9, failure_later=Failure.UNSTABLE)]
+    result = concluded(tmp_path, facts, monkeypatch)
+
+    assert result.trials[1].stage == "verify"
+    assert mark_of(result.trials[1]) is Mark.OUT
+    assert result.status is Status.NO_FIT
 
 
 def test_finalists_there_was_no_time_for_leave_the_study_undecided(

@@ -413,15 +413,18 @@ def test_time_kept_for_the_finalists_follows_what_trials_took(tmp_path: Path, mo
     assert evaluator.allowance.deadline is None  # finalists are not cut off by it
 
 
+@pytest.mark.parametrize(
+    ("kept_s", "takes"), [(300.0, "some 300 s"), (360.0, "360 s or more")], ids=["what it takes", "no more is kept"]
+)
 def test_study_whose_time_one_finalist_takes_is_told_so_at_its_start(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kept_s: float, takes: str
 ) -> None:
     """The user may give it more before hours are over."""
-    monkeypatch.setattr(loop, "reserve_s", lambda *given: 300.0)
+    monkeypatch.setattr(loop, "reserve_s", lambda *given: kept_s)
     watcher = Recorder()
     run(tmp_path, lambda v: Facts(0.5), observer=watcher)
 
-    assert any("should take some 300 s, most of the study's time: give it more" in note for note in watcher.notes)
+    assert any(f"should take {takes}, most of the study's time: give it more" in note for note in watcher.notes)
 
 
 def failing(monkeypatch: pytest.MonkeyPatch, failure: Failure, at_s: float | None = None) -> list[str]:

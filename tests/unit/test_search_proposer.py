@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -19,7 +20,7 @@ from autopilot.recipe import Recipe, Step, Variant, params_of
 from autopilot.result import TrialRecord, TrialState
 from autopilot.search.candidates import MOST, SpaceCandidates
 from autopilot.search.finalists import Ranking
-from autopilot.search.proposer import FEWEST_TRIALS, Proposer
+from autopilot.search.proposer import FEWEST_TRIALS, Candidates, Proposer, _Model
 from autopilot.search.stages import Screen
 from autopilot.search.untried import untried
 from autopilot.space import SearchSpace
@@ -245,6 +246,36 @@ def test_what_should_not_end_in_time_is_not_begun() -> None:
     assert nothing_short.variant is None
     assert "time" in nothing_short.reason
     assert unhurried.variant is not None
+
+
+def test_what_should_not_end_in_time_is_not_begun_where_nothing_promises_anything(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """An expected gain may be 0 to the last bit; a training of minutes is no better for it."""
+    monkeypatch.setattr(_Model, "improvement", lambda self, ranking: np.zeros(self._all))
+    space = space_of(training(), technique("int8", Slot.PRECISION))
+    techniques = {t.name: t for t, _ in space.techniques.values()}
+    asked = replace(proposer(space), known=0, expected_s={Screen.BUILD: 3.0}, techniques=lambda: techniques)
+    first = record(0, variant_of(training_step(0.3)), Facts(0.5))
+    first = replace(first, seconds={"build": 100.0})
+    (trained, *_), quick = (
+        [v for v in asked.candidates.pool([first]) if is_trained(v) is wanted and v.id != first.id]
+        for wanted in (True, False)
+    )
+    monkeypatch.setattr(asked, "candidates", Pool([trained, quick[0]], asked.candidates))
+
+    assert asked.next([first], lambda v: True, 10.0).variant == quick[0]
+
+
+class Pool:
+    """These variants alone."""
+
+    def __init__(self, variants: list[Variant], whole: Candidates) -> None:
+        self._variants = variants
+        self.names_of = whole.names_of
+
+    def pool(self, records: object) -> list[Variant]:
+        return self._variants
 
 
 def is_trained(variant: Variant) -> bool:

@@ -174,3 +174,46 @@ def test_fresh_on_a_shared_study_is_refused_while_others_work(tmp_path: Path) ->
     ledger.release()
 
     assert len(again().trials) == 4
+
+
+def test_study_that_is_started_anew_while_a_run_prepares_is_joined(tmp_path: Path) -> None:
+    """Preparing may take minutes, and nothing of the trials was read before."""
+    search = shared(tmp_path, 4)
+    first, _ = run(tmp_path / "a", lambda v: Facts(0.5), search=search)
+    assert search.storage is not None
+    parts = {"spec": "same", "machine": start.Target.detect().fingerprint}
+    other = Ledger(search.storage, study_name("simulated", parts), worker=Worker.here(), lease_s=60.0)
+    prepared = setup_of(tmp_path / "b" / "out" / start.WORK, search=search)
+
+    def prepare(*given: Any) -> Any:
+        other.clear()
+        return prepared
+
+    with simulated(lambda v: Facts(0.5), SPACE, Clock()) as made, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(start, "prepare", prepare)
+        second = start.run_study(prepared.problem, tmp_path / "b" / "out", fresh=False, observer=NullObserver())
+
+    assert len(first.trials) == len(second.trials) == 4
+    assert len(screened(made[0])) == 3  # all but the baseline
+
+
+@pytest.mark.parametrize("others", [(), ("runs/other/.autopilot/samples/0.npz",)], ids=["alone", "beside another"])
+def test_bad_input_removes_what_the_run_made_and_nothing_of_others(tmp_path: Path, others: tuple[str, ...]) -> None:
+    """Two runs that start in a folder without runs/: one whose data are wrong must not take the other's with it."""
+    kept = [tmp_path / name for name in others]
+
+    def refuses(*given: Any) -> Any:
+        for file in kept:  # while this run was at work
+            file.parent.mkdir(parents=True)
+            file.touch()
+        raise BadInput("the data are wrong.")
+
+    problem = setup_of(tmp_path).problem
+    with simulated(lambda v: Facts(0.5), SPACE, Clock()), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(start, "prepare", refuses)
+        with pytest.raises(BadInput, match="the data are wrong"):
+            start.run_study(problem, tmp_path / "runs" / "mine", fresh=False, observer=NullObserver())
+
+    assert [file for file in tmp_path.rglob("*") if file.is_file()] == kept
+    assert (tmp_path / "runs").exists() == bool(kept)
+    assert not (tmp_path / "runs" / "mine").exists()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from autopilot.report.content import Content
@@ -70,8 +69,9 @@ def reproduce_section(content: Content) -> Html:
     """The commands that show, check and load this result again."""
     result, folder = content.result, content.folder or f"runs/{content.result.name}"
     where, spec = _quoted(folder), _quoted(result.spec) if result.spec else "SPEC"
-    usual = Path(folder) == Path("runs", result.name)
-    lines = [("search again with the same spec", f"autopilot run {spec} --fresh" + (f" --out {where}" * (not usual)))]
+    # In this folder it would go on with this result, or take its place.
+    again = _quoted(f"{folder.rstrip('/')}-again")
+    lines = [("search again with the same spec, in another folder", f"autopilot run {spec} --out {again}")]
     lines.append(("every verdict again from the raw readings", f"autopilot show {where} --samples"))
     if content.chosen is not None:
         bundle = _quoted(f"{folder}/{content.chosen.artifact.rpartition('/')[0] or 'best'}")

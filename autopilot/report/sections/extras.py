@@ -115,7 +115,7 @@ def _not_tried(content: Content) -> Html | None:
     if not content.result.not_tried:
         return None
     rows = [_left_out(one) for one in content.result.not_tried]
-    note = "Techniques and providers of the space that could not be used here."
+    note = "Techniques and providers of the space that could not be used here, or had no turn before the search ended."
     heads = ["name", "why", "what would bring it"]
     return section("extra-not_tried", "Not tried", table(heads, rows), note=note, is_wide=True)
 
