@@ -24,8 +24,8 @@ os.environ.setdefault("DO_NOT_TRACK", "true")
 _CACHE = temporary_folder("test-cache")
 os.environ["AUTOPILOT_CACHE_DIR"] = str(_CACHE.path / "cache")
 os.environ.pop("AUTOPILOT_CACHE_SIZE", None)
-# Nor where and how a user's shell has it work; and what is drawn for a terminal is drawn as without one, however wide the
-# one around the tests is and whatever a CI server pretends to be.
+# Nor where a user's shell has it work; and what is drawn for a terminal is drawn as without one, however wide the one
+# around the tests is and whatever a CI server pretends to be.
 for _name in ("AUTOPILOT_PLUGINS", "AUTOPILOT_STORAGE", "MLFLOW_TRACKING_URI"):
     os.environ.pop(_name, None)
 for _name in ("FORCE_COLOR", "NO_COLOR", "PY_COLORS", "TTY_COMPATIBLE", "TTY_INTERACTIVE", "GITHUB_ACTIONS"):
