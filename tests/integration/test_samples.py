@@ -105,14 +105,17 @@ def test_check_keeps_readings_that_give_its_verdict_again(
 
 
 def greedy(model: onnx.ModelProto) -> onnx.ModelProto:
-    """``model`` with terabytes of intermediate values: it loads, and no machine can run it."""
+    """``model`` with petabytes of intermediate values: it loads, and no machine can run it.
+
+    More than an address space holds: a system that promises any memory would hand out terabytes.
+    """
     graph = model.graph
     last = graph.output[0].name
     for n in graph.node:
         for i, name in enumerate(n.output):
             if name == last:
                 n.output[i] = "answer"
-    graph.initializer.append(numpy_helper.from_array(np.array([10**12], np.int64), "many"))
+    graph.initializer.append(numpy_helper.from_array(np.array([10**15], np.int64), "many"))
     graph.node.extend(
         [
             helper.make_node("ReduceMean", ["answer"], ["mean"], keepdims=0),
