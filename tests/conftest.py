@@ -34,6 +34,17 @@ os.environ.update(COLUMNS="80", LINES="25")
 # Tests start processes by the hundred: without it each of them would compile the package anew.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
+# On a GPU's machine the tests run with another interpreter, which may lack this: those that need it aren't run there.
+if importlib.util.find_spec("hypothesis") is not None:
+    import hypothesis
+
+    # The same examples everywhere, so that none is found first on a CI server, by who changed something else; and a slow
+    # machine is no error. `--hypothesis-profile default` draws others.
+    hypothesis.settings.register_profile(
+        "tests", derandomize=True, deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+    )
+    hypothesis.settings.load_profile("tests")
+
 
 # A shell that runs the tests in the background has them ignore Ctrl-C, which every child would inherit.
 if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGINT) is signal.SIG_IGN:

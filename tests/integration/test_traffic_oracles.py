@@ -33,7 +33,7 @@ pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(600
 
 SERVICE_S = 0.004
 RATE_RPS = 125.0  # half of what the service can do
-# One disturbance of a busy machine spoils a comparison; a wrong method spoils all of them. On a quiet one the first does.
+# One disturbance of a busy machine spoils a comparison; a wrong method spoils all of them. A quiet one takes the first.
 ATTEMPTS = 8
 
 
