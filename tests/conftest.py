@@ -38,7 +38,7 @@ os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 if importlib.util.find_spec("hypothesis") is not None:
     import hypothesis
 
-    # The same examples everywhere, so that none is found first on a CI server, by who changed something else; and a slow
+    # The same examples everywhere, so that none is found first on a CI server, by who changed other things. And a slow
     # machine is no error. `--hypothesis-profile default` draws others.
     hypothesis.settings.register_profile(
         "tests", derandomize=True, deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
