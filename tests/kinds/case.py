@@ -81,7 +81,7 @@ class Case:
             "objective": "size_mb",
             "target": {"providers": ["cpu"], "threads": 1},
             "space": "quick",
-            "search": {"trials": 3, "timeout": "90s", "seed": 0, "measure_cap": "0.2s"},
+            "search": {"trials": 3, "timeout": "300s", "seed": 0, "measure_cap": "0.2s"},
         }
         (folder / "spec.yaml").write_text(yaml.safe_dump(spec | changes))
         return scores

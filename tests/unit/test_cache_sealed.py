@@ -14,7 +14,9 @@ from hypothesis import strategies as st
 
 from autopilot.cache.sealed import about, opened_json, read_sealed, sealed_json, write_sealed
 
-quick = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+quick = settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 
 
 @quick

@@ -119,6 +119,21 @@ def test_run_json_prints_the_result_and_nothing_else_on_stdout(
     assert err.splitlines() == ["searching", "a library's chatter"]
 
 
+def test_result_is_on_stdout_after_a_live_display(
+    spec: Path, study: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whoever redirects stdout at a terminal gets the result, also where nobody has ended the display before."""
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("TERM", "xterm")
+    study(finished())
+
+    main(["run", str(spec), "--json"])
+
+    out, err = capsys.readouterr()
+    assert out == StudyResult.from_json(results.result()).text()
+    assert "\x1b[" in err
+
+
 def test_run_quiet_shows_no_progress(spec: Path, study: Any, capsys: pytest.CaptureFixture[str]) -> None:
     """The result is still printed."""
     study(finished())

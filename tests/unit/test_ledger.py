@@ -243,7 +243,9 @@ def test_change_whose_answer_was_lost_is_not_made_twice(url: str, broken: str, m
 
 
 @given(steps=st.lists(st.tuples(st.integers(0, 2), st.integers(0, 3), st.sampled_from("cfrdk")), max_size=30))
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 def test_no_order_of_events_records_a_variant_twice(
     tmp_path_factory: pytest.TempPathFactory, steps: list[tuple[int, int, str]]
 ) -> None:

@@ -88,7 +88,7 @@ def test_folder_of_the_living_stays(folder: Path) -> None:
     assert sweep() == 1
 
 
-@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(kind=st.from_regex(r"[a-z0-9-]{1,12}", fullmatch=True), end=ENDS, own=st.text("0123456789abcdef", min_size=8))
 def test_folder_of_another_host_stays(folder: Path, kind: str, end: str, own: str) -> None:
     """Two machines may share a temporary folder, and locks often don't reach across: the name tells."""
@@ -103,7 +103,7 @@ def test_folder_of_another_host_stays(folder: Path, kind: str, end: str, own: st
         made.rmdir()
 
 
-@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(name=st.from_regex(r"(autopilot-?)?[a-z0-9_.-]{1,30}", fullmatch=True).filter(lambda n: n not in (".", "..")))
 def test_what_has_another_name_stays(folder: Path, name: str) -> None:
     """Users, older versions and other tools put things there too."""
