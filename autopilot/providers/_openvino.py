@@ -8,13 +8,14 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from types import ModuleType
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 
 from autopilot.contracts import Array, Feed
 from autopilot.errors import Failure, Unsupported, VariantFailed
 from autopilot.profile import Kernel, OperatorCost, Placement
+from autopilot.providers._openvino_errors import refuse
 from autopilot.providers._openvino_kernels import KernelRun, costs_of, is_quantized, kernel_of, node_count, sources_of
 
 # How placement and operator costs call it; it is no execution provider of ONNX Runtime.
@@ -31,7 +32,6 @@ _NO_SNIPPETS = {"SNIPPETS_MODE": "DISABLE"}
 _INT32 = np.iinfo(np.int32)
 _WIDER = frozenset({"int64", "uint64", "uint32"})
 _TELEMETRY = "openvino_telemetry"
-_CUT = 600
 
 Shapes = tuple[tuple[int, ...], ...]
 
@@ -87,6 +87,11 @@ def _core() -> Any:
     return runtime().Core()
 
 
+def _version() -> str:
+    """``2026.4.1`` of ``2026.4.1-22982-e213a147257-releases/2026/4``."""
+    return str(runtime().get_version()).split("-", 1)[0]
+
+
 def open_session(artifact: Path, settings: Settings) -> OpenVinoSession:
     """The session of ``artifact``.
 
@@ -98,23 +103,11 @@ def open_session(artifact: Path, settings: Settings) -> OpenVinoSession:
     try:
         model = core.read_model(str(artifact))
     except (RuntimeError, MemoryError) as exc:
-        refuse(exc, f"OpenVINO {runtime().get_version()} can't load the model", Failure.BUILD_ERROR)
+        refuse(exc, f"OpenVINO {_version()} can't load the model", Failure.BUILD_ERROR)
     session = OpenVinoSession(model, settings)
     if not (settings.fixed and model.is_dynamic()):
         session.compile_for(None)
     return session
-
-
-def refuse(exc: Exception, what: str, otherwise: Failure) -> NoReturn:
-    """Raise one of OpenVINO's errors, all of them RuntimeErrors, as one of ours."""
-    text = " ".join(str(exc).split())
-    message = f"{what}: {text if len(text) <= _CUT else text[:_CUT] + ' …'}"
-    if isinstance(exc, MemoryError) or "bad_alloc" in text or "Failed to allocate" in text:
-        raise VariantFailed(Failure.OOM, message, "Raise the memory limit or lower the batch size.") from exc
-    if "No conversion rule found" in text or "OpConversionFailure" in text or "NotImplemented" in text:
-        hint = "OpenVINO has no such operator: keep the standard ones (no fused ones), or take another provider."
-        raise Unsupported(message, hint) from exc
-    raise VariantFailed(otherwise, message) from exc
 
 
 def _check_fits(name: str, array: Array) -> None:
@@ -242,7 +235,7 @@ class OpenVinoSession:
                 model.reshape({i: list(shape) for i, shape in enumerate(shapes)})
             return _core().compile_model(model, "CPU", self._properties)
         except (RuntimeError, MemoryError) as exc:
-            refuse(exc, f"OpenVINO {runtime().get_version()} can't compile the model", Failure.BUILD_ERROR)
+            refuse(exc, f"OpenVINO {_version()} can't compile the model", Failure.BUILD_ERROR)
 
     def _ready(self, shapes: Shapes) -> _Request:
         """This thread's request for inputs of ``shapes``."""

@@ -182,9 +182,7 @@ class _Parser(DataParser, ModelParser):
         given, at = shape.target, ("target", "providers")
         for i, name in enumerate(given.providers):
             if name not in self.vocabulary.provider_names:
-                # "Did you mean cpu?" would be no answer to a provider that isn't installed.
-                known = ", ".join(repr(p) for p in self.vocabulary.provider_names)
-                hint = f"Installed here: {known}; autopilot doctor says what is usable."
+                hint = f"{nearest(name, self.vocabulary.provider_names)} autopilot doctor says which can run here."
                 raise self.error((*at, i), f"target.providers: unknown provider {name!r}", hint)
             if name in given.providers[:i]:
                 raise self.error((*at, i), f"target.providers names {name!r} twice", "Keep one of them.")

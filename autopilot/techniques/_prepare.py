@@ -24,7 +24,7 @@ def prepare_for_quantization(model: ModelProto) -> ModelProto:
     Functions inlined; ``value_info`` dropped (stale shapes make ``quantize_dynamic`` raise "Inferred
     shape and existing shape differ" on torch 2.13 exports); initializers no longer graph inputs;
     Constant nodes lifted into initializers, in subgraphs too; weights behind a Cast or Transpose computed;
-    every node with a name of its own.
+    a Gemm's stored bias one number a column; every node with a name of its own; each operator set told once.
     """
     import onnx
     from onnx import inliner
@@ -34,6 +34,7 @@ def prepare_for_quantization(model: ModelProto) -> ModelProto:
     if not model.functions:
         out.CopyFrom(model)
     out.ir_version = max(out.ir_version, MINIMUM_IR)
+    _tell_sets_once(out)
     for graph in graphs(out.graph):
         del graph.value_info[:]
         _lift_constants(graph)
@@ -44,9 +45,23 @@ def prepare_for_quantization(model: ModelProto) -> ModelProto:
             graph.input.extend(kept)
     for graph in graphs(out.graph):
         _fold_weights(graph, opset(out))
+        _spread_biases(graph)
     _drop_unused(out.graph)
     _name_nodes(out)
     return out
+
+
+def _tell_sets_once(model: ModelProto) -> None:
+    """One version for each operator set: skl2onnx 1.20 names ONNX's own twice, which quantizers refuse."""
+    versions: dict[str, int] = {}
+    for entry in model.opset_import:
+        domain = "" if entry.domain in STANDARD else entry.domain
+        versions[domain] = max(versions.get(domain, 0), entry.version)
+    if len(versions) == len(model.opset_import):
+        return
+    del model.opset_import[:]
+    for domain, version in versions.items():
+        model.opset_import.add(domain=domain, version=version)
 
 
 def _fold_weights(graph: GraphProto, version: int) -> None:
@@ -78,6 +93,33 @@ def _fold_weights(graph: GraphProto, version: int) -> None:
                 fold(name)
     for node in folded:
         graph.node.remove(node)
+
+
+def _spread_biases(graph: GraphProto) -> None:
+    """Give each Gemm whose stored bias is the same in every row that bias as one number a column, shape [N].
+
+    A Gemm may add any shape that broadcasts; ONNX Runtime's quantizers know [N] alone and fail at [1, N], which is
+    what ONNX Runtime makes of scikit-learn's networks (skl2onnx 1.20) when it fuses MatMul and Add.
+    """
+    from onnx import numpy_helper
+
+    stored = {t.name: t for t in graph.initializer}
+    for node in graph.node:
+        if node.op_type != "Gemm" or node.domain not in STANDARD or len(node.input) < 3:
+            continue
+        weight, bias = stored.get(node.input[1]), stored.get(node.input[2])
+        if weight is None or bias is None:
+            continue
+        transposed = any(a.name == "transB" and a.i for a in node.attribute)
+        columns = int(weight.dims[0 if transposed else 1])
+        if list(bias.dims) == [columns] or any(d != 1 for d in bias.dims[:-1]):  # right already, or it differs by row
+            continue
+        name = f"{bias.name}_of_{columns}_columns"
+        if name not in stored:
+            row = np.broadcast_to(numpy_helper.to_array(bias).reshape(-1), (columns,))
+            stored[name] = numpy_helper.from_array(np.ascontiguousarray(row), name)
+            graph.initializer.append(stored[name])
+        node.input[2] = name
 
 
 def _drop_unused(graph: GraphProto) -> None:

@@ -90,6 +90,55 @@ def test_model_local_functions_are_inlined(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("transposed", [0, 1])
+@pytest.mark.parametrize("shape", [(1, 4), (1, 1), (1,), ()])
+def test_gemm_bias_becomes_a_number_a_column(shape: tuple[int, ...], transposed: int, tmp_path: Path) -> None:
+    """Quantizers know a bias of shape [N] alone; one that broadcasts from less computes the same when spread."""
+    w = models.Weights()
+    inputs = ["x", w.normal("w", *((4, 8) if transposed else (8, 4))), w.put("b", np.full(shape, 0.7, np.float32))]
+    model = models.model_of(
+        [models.node("Gemm", inputs, ["y"], name="g", transB=transposed)],
+        [models.value("x", models.F, ["N", 8])],
+        [models.value("y", models.F, ["N", 4])],
+        w,
+    )
+    feed = {"x": np.random.default_rng(0).standard_normal((3, 8)).astype(np.float32)}
+
+    prepared = _onnx.prepare_for_quantization(model)
+
+    bias = prepared.graph.node[0].input[2]
+    assert [list(t.dims) for t in prepared.graph.initializer if t.name == bias] == [[4]]
+    np.testing.assert_array_equal(run(prepared, feed, tmp_path)[0], run(model, feed, tmp_path)[0])
+
+
+def test_gemm_bias_that_differs_by_row_stays(tmp_path: Path) -> None:
+    """A bias of one number a row has no form of one number a column."""
+    w = models.Weights()
+    inputs = ["x", w.normal("w", 8, 4), w.normal("b", 3, 1)]
+    model = models.model_of(
+        [models.node("Gemm", inputs, ["y"], name="g")],
+        [models.value("x", models.F, [3, 8])],
+        [models.value("y", models.F, [3, 4])],
+        w,
+    )
+
+    prepared = _onnx.prepare_for_quantization(model)
+
+    assert list(prepared.graph.node[0].input) == inputs
+
+
+def test_operator_set_named_twice_is_named_once() -> None:
+    """skl2onnx names ONNX's own set twice, under either of its names; the later version counts."""
+    model = models.MAKERS["cnn"]()
+    version = next(e.version for e in model.opset_import if not e.domain)
+    model.opset_import.append(helper.make_opsetid("ai.onnx", version))
+    model.opset_import.append(helper.make_opsetid("ai.onnx.ml", 1))
+
+    prepared = _onnx.prepare_for_quantization(model)
+
+    assert [(e.domain, e.version) for e in prepared.opset_import] == [("", version), ("ai.onnx.ml", 1)]
+
+
+@pytest.mark.parametrize("transposed", [0, 1])
 def test_gemm_becomes_matmul_and_add(transposed: int, tmp_path: Path) -> None:
     """With either layout of the weight the result is the same."""
     w = models.Weights()

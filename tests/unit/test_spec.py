@@ -375,7 +375,11 @@ def test_file_with_byte_order_mark_is_read(load: Callable[[bytes], Problem]) -> 
         (GOOD.replace("latency_p99_ms", "latncy_p99_ms"), 7, ["unknown axis", "'latency_p99_ms'"]),
         (GOOD.replace("accuracy", "acuracy"), 5, ["unknown metric", "'accuracy'"]),
         (GOOD + "space: cpuu\n", 8, ["unknown search space", "'cpu'"]),
-        (GOOD + "target:\n  threads: 1\n  providers:\n    - cpu\n    - openvin\n", 12, ["openvin", "'openvino'"]),
+        (
+            GOOD + "target:\n  threads: 1\n  providers:\n    - cpu\n    - openvin\n",
+            12,
+            ["'openvin'", "Did you mean 'openvino'?"],
+        ),
         (GOOD + "objective: sise_mb\n", 8, ["unknown axis", "'size_mb'"]),
         (GOOD + "objective:\n  - size_mb\n  - qualty\n", 10, ["unknown axis", "'quality'"]),
         (GOOD + "traffic: {scenario: singlestream}\n", 8, ["single_stream"]),
