@@ -75,7 +75,7 @@ def write_study(folder: Path, model: onnx.ModelProto | None = None, **changes: A
 
 def hurry(patch: pytest.MonkeyPatch) -> None:
     """Of the model against itself read two pairs of processes instead of four, as of slow models: for studies in this
-    process without a time among limits and objectives, where its figure is only told.
+    process without a time among limits and objectives, where its figure is only told, or with such that are far away.
     """
     patch.setattr(control, "PROCESSES", control.FEWEST)
 

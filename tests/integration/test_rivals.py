@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +16,14 @@ import pytest
 
 from autopilot import plugins
 from autopilot.cache.code import code_digest
+from autopilot.observer import NullObserver
 from autopilot.plugin_files import VARIABLE
+from autopilot.search.evaluator import Evaluator
+from autopilot.search.prepare import prepare
+from autopilot.search.rivals import choice_of, settle_baseline
+from autopilot.spec import load_spec
 from tests import models
-from tests.integration.run_support import UNTIMED, autopilot, in_process, result_of, write_study
+from tests.integration.run_support import UNTIMED, hurry, in_process, result_of, write_study
 
 pytestmark = pytest.mark.integration
 
@@ -89,7 +93,6 @@ class Provider:
 PROVIDER = Provider()
 '''
 FAST = 'Rival("fast way", options=params_of({"way": "fast"}))'
-Command = Callable[..., subprocess.CompletedProcess[str]]
 BOTH = {"providers": ["cpu", "rivalled"], "threads": 1}
 SHARES = re.compile(
     r"1 of \d+ nodes \([0-9.]+%, [0-9.]+% of the time\) run on CPUExecutionProvider, not on Slowly as asked"
@@ -102,6 +105,7 @@ HALF = 'Rival("float16", steps=(Step("float16"),), options=params_of({"way": "fa
 def only_the_package(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """No plug-in files before, none of these afterwards."""
     monkeypatch.setenv(VARIABLE, "")
+    hurry(monkeypatch)  # the ways differ by more than dozens of times
     yield
     sys.modules.pop("autopilot_plugin_rivalled", None)
     for listing in (plugins.techniques, plugins.providers, plugins.meters, plugins.metrics, code_digest):
@@ -133,10 +137,10 @@ def study(folder: Path, **changes: Any) -> Path:
     return write_study(folder, model, **{**UNTIMED, **spec})
 
 
-def ran(folder: Path, run: Command = in_process, **changes: Any) -> tuple[dict[str, Any], str]:
+def ran(folder: Path, **changes: Any) -> tuple[dict[str, Any], str]:
     """The result of a run of ``study``, and what it printed."""
     spec = study(folder, **changes)
-    done = run("run", str(spec), "--out", "out", cwd=folder)
+    done = in_process("run", str(spec), "--out", "out", cwd=folder)
     assert done.returncode in (0, 3, 4), done.stderr
     return dict(result_of(folder / "out")), done.stdout + done.stderr
 
@@ -152,7 +156,7 @@ def checked(folder: Path, model: str = "model.onnx", *more: str) -> dict[str, An
 def test_faster_way_becomes_the_baseline(tmp_path: Path) -> None:
     """Three milliseconds of sleep are no gain: the speedup is told against the way that doesn't sleep."""
     plug_in(tmp_path, f"rivals=({FAST},)")
-    result, said = ran(tmp_path, autopilot)
+    result, said = ran(tmp_path)
     first, second = result["trials"]
 
     assert result["baseline_choice"]["name"] == "fast way"
@@ -182,25 +186,20 @@ def test_check_compares_with_the_faster_way_too(tmp_path: Path) -> None:
     assert in_process("show", "check.npz", "--samples", cwd=tmp_path).returncode == 0
 
 
-def test_way_that_spoils_the_answers_is_not_taken(tmp_path: Path) -> None:
-    """However fast it is; the result says why the model as given stays."""
-    plug_in(tmp_path, f"rivals=({SPOILT},)")
-    study(tmp_path, budget={"quality_drop": 0.05})
-    found = checked(tmp_path)["baseline_choice"]
+def test_ways_that_spoil_the_answers_or_can_not_be_built_are_not_taken(tmp_path: Path) -> None:
+    """However fast one is; a quantized model isn't converted to float16. It is said why the model as given stays."""
+    plug_in(tmp_path, f"rivals=({SPOILT}, {HALF})")
+    spec = study(tmp_path, model=models.qdq(), budget={"quality_drop": 0.05})
+    setup = prepare(load_spec(spec, plugins.vocabulary()), tmp_path / "work", NullObserver())
+    with Evaluator(setup, NullObserver()) as evaluator:
+        evaluator.measure_baseline()
+        settle_baseline(evaluator)
+        found = choice_of(evaluator)
 
-    assert found["as_given"]
-    assert "spoilt way is " in found["reason"]
-    assert "certainly outside of quality_drop <= 0.05" in found["reason"]
-
-
-def test_way_that_can_not_be_built_is_told_and_left(tmp_path: Path) -> None:
-    """A quantized model is not converted to float16; the check goes on."""
-    plug_in(tmp_path, f"rivals=({HALF},)")
-    study(tmp_path, model=models.qdq())
-    found = checked(tmp_path)["baseline_choice"]
-
-    assert found["as_given"]
-    assert "float16 is not taken, since it failed (unsupported)" in found["reason"]
+    assert found.as_given
+    assert "spoilt way is " in found.reason
+    assert "certainly outside of quality_drop <= 0.05" in found.reason
+    assert "float16 is not taken, since it failed (unsupported)" in found.reason
 
 
 def test_first_provider_that_takes_another_kind_of_file_is_refused(tmp_path: Path) -> None:
