@@ -181,7 +181,7 @@ class Server:
         if reply["per_shape"]:
             doing = f"provider {d.provider} compiles for each size of batch in each instance"
         else:
-            doing = "running each size of batch once in each instance, to read memory"
+            doing = "running each size of batch twice in each instance, to read memory"
         total = reply["unmet"]
         for done in range(total):
             wall_s = None if before is None else before(done, total)

@@ -13,7 +13,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from autopilot.cache.folder import CacheFolder, cache_folder, make_folder
+from autopilot.cache.folder import DIR_VARIABLE, CacheFolder, cache_folder, make_folder
 from autopilot.cache.sealed import used
 from autopilot.errors import AutopilotError, BadInput
 
@@ -90,11 +90,13 @@ def compiled(kind: str) -> Path:
     In the cache that runs share; where that can't be used, in the folder of the run, else in one of this process.
 
     Raises:
-        BadInput: the cache's folder holds something else.
+        BadInput: the cache's folder holds something else, or the environment names none that can be.
     """
     try:
         root = cache_folder()
     except BadInput:  # no home folder, as in containers of any user: no run begins there, but winners are served
+        if os.environ.get(DIR_VARIABLE):
+            raise
         return _writable(_temporary().path / kind)
     unusable, _, own = os.environ.get(_VARIABLE, "").partition(os.pathsep)
     try:

@@ -81,10 +81,13 @@ def cache_folder(environment: Mapping[str, str] = os.environ, *, platform: str =
     That is ``XDG_CACHE_HOME`` where it is set, else the system's: ``~/.cache``, ``~/Library/Caches`` on macOS.
 
     Raises:
-        BadInput: there is no home folder and neither variable is set.
+        BadInput: there is no home folder and neither variable is set, or the first begins with nobody's.
     """
     if named := environment.get(DIR_VARIABLE):
-        return Path(named).expanduser().absolute()
+        try:
+            return Path(named).expanduser().absolute()
+        except RuntimeError as exc:  # ~somebody/cache
+            raise BadInput(f"{DIR_VARIABLE}: there is no home folder for {named}.", "Name a whole path.") from exc
     base = environment.get("XDG_CACHE_HOME", "")
     if os.path.isabs(base):  # the XDG specification: a relative path is invalid and to be ignored
         return Path(base) / "autopilot"

@@ -36,8 +36,9 @@ _NO_NUMERICS = frozenset({"arena", "mem_pattern", "spinning", "execution_mode"})
 # of two distributions. (What built the artifact is in its bytes.)
 _LIBRARIES = ("model-autopilot", "numpy", "onnx", "onnxruntime", "onnxruntime-gpu", "scikit-learn", "scipy")
 _SCORING = (
-    "autopilot.bench.agreement", "autopilot.bench.outputs", "autopilot.bench.scorer", "autopilot.data",
-    "autopilot.metrics", "autopilot.model", "autopilot.providers", "autopilot.scoring", "autopilot.torch_model",
+    "autopilot.bench.agreement", "autopilot.bench.answers", "autopilot.bench.outputs", "autopilot.bench.scorer",
+    "autopilot.data", "autopilot.metrics", "autopilot.model", "autopilot.providers", "autopilot.scoring",
+    "autopilot.torch_model",
 )  # fmt: skip
 
 

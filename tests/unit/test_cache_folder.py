@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from autopilot.cache import cache_folder, check_folder, parse_size, size_limit
+from autopilot.cache.compiled import compiled
 from autopilot.cache.folder import DEFAULT_LIMIT_BYTES, DISK_SHARE, TAG, make_folder
 from autopilot.errors import BadInput
 
@@ -45,6 +46,15 @@ def test_folder_follows_the_environment(tmp_path: Path, monkeypatch: pytest.Monk
     assert cache_folder({"XDG_CACHE_HOME": "/xdg"}) == Path("/xdg/autopilot")
     assert cache_folder({"XDG_CACHE_HOME": "relative"}, platform="linux") == tmp_path / ".cache" / "autopilot"
     assert cache_folder({}, platform="darwin") == tmp_path / "Library" / "Caches" / "autopilot"
+
+
+def test_folder_of_nobodys_home_is_bad_input(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A name that was mistyped is no bug of the program, nor silently another folder."""
+    monkeypatch.setenv("AUTOPILOT_CACHE_DIR", "~no-such-user-here/cache")
+
+    for asked in (cache_folder, lambda: compiled("inductor")):
+        with pytest.raises(BadInput, match="AUTOPILOT_CACHE_DIR: there is no home folder for ~no-such-user-here/cache"):
+            asked()
 
 
 def test_limit_is_the_variables_or_at_most_a_share_of_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -28,6 +29,8 @@ from autopilot.spec import MetricSpec
 from tests.unit.search_support import artifact_of, setup_of, split
 
 N = 40
+# How a child is started, bound and asked: no answer depends on it.
+PLUMBING = {"autopilot.bench.childside", "autopilot.bench.cores", "autopilot.bench.server"}
 LABELS = np.zeros(N, dtype=int)
 
 
@@ -281,3 +284,17 @@ def test_score_of_another_layout_counts_as_none(tmp_path: Path, monkeypatch: pyt
 
     assert kept.get("k") is None
     assert kept.get("none") is None
+
+
+def test_scores_depend_on_all_that_the_scoring_child_works_with(repository: Path) -> None:
+    """What is changed there must not leave the scores, and the sizes that agreed with them, of before."""
+    seen, todo = set(), ["autopilot.bench.scorer"]
+    while todo:
+        name = todo.pop()
+        seen.add(name)
+        tree = ast.parse((repository / f"{name.replace('.', '/')}.py").read_text(encoding="utf-8"))
+        used = {node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
+        todo += [m for m in used - seen - PLUMBING if m.startswith("autopilot.bench.")]
+
+    assert "autopilot.bench.answers" in seen
+    assert seen <= set(module._SCORING)

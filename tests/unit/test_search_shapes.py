@@ -233,7 +233,7 @@ def test_size_that_takes_too_long_is_named() -> None:
     assert "step_timeout" in caught.value.hint
 
     server, _ = asking(hangs, per_shape=False)
-    with pytest.raises(WorkerDied, match=r"^running each size of batch once .* to read memory: 1 of 3 .* 60 s"):
+    with pytest.raises(WorkerDied, match=r"^running each size of batch twice .* to read memory: 1 of 3 .* 60 s"):
         server.open_traffic(for_memory=True)
 
 
