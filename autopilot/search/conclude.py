@@ -33,7 +33,7 @@ from autopilot.search.reported import (
     number_of,
 )
 from autopilot.search.reporting import seen_from
-from autopilot.search.reserve import AFTER_S, verifying_s
+from autopilot.search.reserve import AFTER_S, building_s, verifying_s
 from autopilot.search.rivals import choice_of
 from autopilot.search.samples import beside_name, place_second, save_samples, verified_name, waiting_name
 from autopilot.search.stages import stage_costs
@@ -143,7 +143,7 @@ def _timetable(evaluator: Evaluator, deadline: float) -> Timetable:
     """For what there is time until ``deadline``, with some left for what comes after the last finalist."""
     setup = evaluator.setup
     return Timetable(
-        lambda record: verifying_s(setup, record, evaluator.baseline),
+        lambda record: building_s(record) + verifying_s(setup, record, evaluator.baseline),
         deadline - AFTER_S,
         late_s=LATE_SHARE * setup.problem.search.timeout_s,
         clock=time.monotonic,

@@ -45,12 +45,13 @@ def decide(
     """Verify the finalists and choose; then, while there is time, the ladder, or near misses where nothing fits.
 
     ``ended`` says why the search did: where that was before any variant was tried, nothing is known of any. Nor is it
-    of a finalist whose second measurement the machine spoilt, so that nothing else can be said not to fit.
+    of a trial, or a finalist's second measurement, that the machine spoilt: it can't be said then that nothing fits.
     """
     verification = verify(evaluator, records, ranking, timetable=timetable)
     winner, comparisons = settle(evaluator, verification.done, ranking, timetable=timetable)
     is_unstable = bool(records) and records[-1].failure is Failure.UNSTABLE
-    is_open = is_unstable or verification.is_spoilt or is_out_of_time(ended, len(records))
+    spoilt = verification.is_spoilt or any(r.failure is Failure.UNSTABLE for r in records)
+    is_open = spoilt or is_out_of_time(ended, len(records))
     if winner is None and not is_unstable:
         verification = look_closer(evaluator, records, verification, timetable=timetable)
         winner = choose(verification.all, ranking)

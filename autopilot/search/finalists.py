@@ -173,17 +173,19 @@ def verify_one(evaluator: Evaluator, record: TrialRecord, timetable: Timetable) 
     Raises:
         VariantFailed: it can't be run any more.
     """
+    built: dict[str, float] = {}
     try:
-        artifact = evaluator.build(record.variant.recipe, {})
+        artifact = evaluator.build(record.variant.recipe, built)
         outcome = evaluator.measure(record.variant, artifact, VERIFYING)
     except VariantFailed as exc:
         if exc.failure not in RETRIED or (exc.failure is Failure.TIMEOUT and not timetable.has_for(record)):
             raise
         # As in the search: a child that was killed says nothing yet about its variant.
         evaluator.observer.note(f"{exc.failure.value}: {exc.message} Trying once more.")
-        artifact = evaluator.build(record.variant.recipe, {})
+        artifact = evaluator.build(record.variant.recipe, built)
         outcome = evaluator.measure(record.variant, artifact, VERIFYING)
-    timetable.took(record, sum(s for stage, s in outcome.seconds.items() if not stage.endswith("_saved")))
+    spent = [*built.items(), *outcome.seconds.items()]
+    timetable.took(record, sum(s for stage, s in spent if not stage.endswith("_saved")))
     verdict = evaluator.verdict(outcome)
     save_samples(evaluator.setup.work, waiting_name(verified_name(record.number)), outcome, verdict)
     return Verified(replace(record, stage="verify"), outcome, verdict)

@@ -125,6 +125,8 @@ class Hunt:
                 return self._say(f"the machine is too unstable to measure on: {record.reason}")
         if self._exhausted and len(self._book.records) < self._trials:
             return self._say(self._exhausted)
+        if (done := len(self._book.records)) > self._trials:  # of a run that goes on with fewer
+            return f"{done} trials were run already, and {self._trials} asked for"
         return f"all {self._trials} trials were run" if self._trials != 1 else "its one trial was run"
 
     @property

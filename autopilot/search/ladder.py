@@ -14,6 +14,7 @@ from autopilot.search.evaluator import Evaluator
 from autopilot.search.explain import QUALITY_AXES
 from autopilot.search.finalists import Verification, Verified, verify_one
 from autopilot.search.ranking import Ranking
+from autopilot.search.reserve import building_s
 from autopilot.search.timetable import Timetable
 
 # Below three steps a service sheds load; each is one more version to register, to keep and to watch.
@@ -112,8 +113,7 @@ def _at_hand(evaluator: Evaluator, record: TrialRecord, timetable: Timetable) ->
     if all(file.exists() for file in record.artifact.files):
         return record
     why = "there is no time to build it again"
-    build_s = record.seconds.get("build", 0.0) + record.seconds.get("build_saved", 0.0)
-    if not record.variant.recipe.steps or timetable.has(build_s):  # of the model as given nothing is built
+    if not record.variant.recipe.steps or timetable.has(building_s(record)):
         try:
             return replace(record, artifact=evaluator.build(record.variant.recipe, {}))
         except VariantFailed as exc:

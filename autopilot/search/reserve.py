@@ -94,6 +94,16 @@ def verifying_s(setup: Setup, seen: TrialRecord | Outcome, baseline: Outcome) ->
     return load_s + _latency_s(setup, mine, beside) + energy.expected_s(setup.target) + score_s
 
 
+def building_s(record: TrialRecord) -> float:
+    """Seconds that it should take to have ``record``'s artifact here; 0 where it is, or is the model as given.
+
+    The cache may have let go of it, or another run's machine of a shared study has it.
+    """
+    if not record.variant.recipe.steps or record.artifact is None or all(f.exists() for f in record.artifact.files):
+        return 0.0
+    return record.seconds.get("build", 0.0) + record.seconds.get("build_saved", 0.0)
+
+
 def reserve_s(setup: Setup, records: Sequence[TrialRecord], ranking: Ranking, baseline: Outcome) -> float:
     """Seconds to keep free at the end: for the two variants that are best so far, and for the baseline's score.
 

@@ -15,13 +15,14 @@ from autopilot.profile import Interval, Measurement
 from autopilot.recipe import Recipe, Step, params_of
 from autopilot.report.charts.gauge import gauge
 from autopilot.report.charts.scale import Scale
+from autopilot.report.charts.trials import history_chart, trade_off_chart
 from autopilot.report.html import clean, el, escaped, joined
 from autopilot.report.importance import FEWEST_TRIALS, importance
 from autopilot.report.points import Mark, distinct, history, quality_rises, trade_off
 from autopilot.report.readings import CURVE_POINTS, ecdf, tail
 from autopilot.report.sections.budget import margin_left
 from autopilot.report.words import figure, short_recipe, span, title, varied_parameters
-from autopilot.result import StudyResult
+from autopilot.result import FAILED_AGAIN, StudyResult
 from autopilot.testing import fake_measured, fake_result, fake_trial, fake_variant
 from autopilot.words import percent
 from tests.report_support import Page, duplicate, searched
@@ -275,3 +276,14 @@ def test_budget_of_one_limit_reads_as_one() -> None:
     result = replace(fake_result(), budget=Budget((Limit("size_mb", 5.0),)))
 
     assert "its one limit" in sentence(Content(result))
+
+
+def test_charts_name_the_mark_of_a_finalist_that_failed_when_it_was_measured_again() -> None:
+    """It has the search's figures, so that it stands among the others in the trade-off too."""
+    result = searched(6)
+    failed = replace(result.trials[3], stage="verify", reason=f"{FAILED_AGAIN}: crash: it died.")
+    trials = tuple(failed if t.number == 3 else t for t in result.trials)
+
+    for chart in (trade_off_chart, history_chart):
+        before, after = (str(chart(replace(result, trials=found))) for found in (result.trials, trials))
+        assert (before.count("</svg>failed<"), after.count("</svg>failed<")) == (0, 1)

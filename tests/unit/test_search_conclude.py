@@ -149,6 +149,23 @@ def test_finalist_that_the_machine_spoilt_leaves_the_study_undecided(
     assert (judged.best.number, judged.verified) == (1, False)
 
 
+@pytest.mark.parametrize("number", [1, 2, 3])
+def test_trial_that_the_machine_spoilt_leaves_the_study_undecided_whenever_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    """It may fit as well as any; that the search went on after it tells nothing of it."""
+    facts = [Facts(1.0)] * 4
+    records = [record(i, f) for i, f in enumerate(facts)]
+    records[number] = replace(
+        records[number], state=TrialState.FAILED, failure=Failure.UNSTABLE, measured={}, verdict=None, artifact=None
+    )
+    evaluator: Any = evaluator_of(tmp_path, facts)
+
+    found = decide.decide(evaluator, records, RANKING, timetable=timetable(), ended="all 4 trials were run")
+
+    assert found.status is Status.UNDECIDED
+
+
 def test_near_miss_that_the_machine_spoilt_leaves_nothing_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It broke a limit for certain in the search."""
     facts = [Facts(1.0), Facts(0.9, failure_later=Failure.UNSTABLE)]

@@ -96,6 +96,17 @@ def test_more_trials_without_more_time_say_what_is_lacking(tmp_path: Path) -> No
     assert any("a --timeout of more than the 600 s" in note for note in watcher.notes)
 
 
+def test_interrupted_run_that_goes_on_with_fewer_trials_says_how_many_there_are(tmp_path: Path) -> None:
+    """What ended the search is in the result: not that all of fewer trials were run than it lists."""
+    finished(tmp_path, limits(5))
+    state = tmp_path / "out" / WORK / "state.json"
+    state.write_text(json.dumps({**json.loads(state.read_text()), "finished": False}))
+    result, _ = run(tmp_path, WORLD, search=limits(3))
+
+    assert len(result.trials) == 5
+    assert result.ended == "5 trials were run already, and 3 asked for"
+
+
 def test_edited_spec_starts_anew_says_what_changed_and_keeps_the_result(tmp_path: Path) -> None:
     """The same name with another question: the usual way to work."""
     finished(tmp_path, limits(5))

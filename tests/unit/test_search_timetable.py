@@ -23,7 +23,7 @@ from autopilot.search import conclude as conclude_module
 from autopilot.search.finalists import MOST_LATE, Verification, verify
 from autopilot.search.outcome import SCREENING, SLOW_SHARE, VERIFYING, Effort, Outcome
 from autopilot.search.ranking import Ranking
-from autopilot.search.reserve import FIRST_SHARE, KEPT_SHARE, Seen, reserve_s, verifying_s
+from autopilot.search.reserve import FIRST_SHARE, KEPT_SHARE, Seen, building_s, reserve_s, verifying_s
 from autopilot.search.timetable import LATE_SHARE, Timetable, overrun
 from autopilot.search.timing import plan_of
 from autopilot.spec import SearchSpec
@@ -330,3 +330,20 @@ def test_study_that_took_longer_than_its_timeout_says_so(tmp_path: Path, monkeyp
     assert result.warnings == (f"the study took 18m20s for its timeout of 15m: {after}",)
     assert overrun(900.0, 700.0, 900.0 + 45.0) == ()
     assert overrun(60.0, 60.0, 65.0) == ()
+
+
+def test_model_that_is_not_here_counts_as_built_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A training that another machine of the study made takes as long here, before its variant can be measured."""
+    monkeypatch.chdir(tmp_path)
+    trained = record(3, 20.0, DECIDED, build=200.0, build_saved=100.0)
+    trained = replace(trained, artifact=artifact_of(trained.variant.recipe))
+    given = replace(trained, variant=Variant(Recipe(), trained.variant.deployment))
+    evaluator: Any = FakeEvaluator(setup_of(tmp_path), Recorder(), lambda v: Facts(0.5))
+    evaluator.measure_baseline()
+    expected = conclude_module._timetable(evaluator, 0.0).expected
+    elsewhere_s = expected(trained)
+    assert trained.artifact is not None
+    trained.artifact.path.touch()
+
+    assert elsewhere_s - expected(trained) == pytest.approx(300.0)
+    assert building_s(given) == building_s(trained) == 0.0

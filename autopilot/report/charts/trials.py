@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from autopilot.budget import Limit
 from autopilot.profile import Interval
@@ -16,6 +16,12 @@ from autopilot.words import counted
 
 # Bounds are drawn as far as this many times the range of the values.
 _NEAR = 3.0
+
+
+def _key(used: Collection[Mark]) -> list[tuple[Html, str]]:
+    """What the marks stand for that are ``used``. One that failed when it was measured again has figures too."""
+    said = {Mark.IN: "in budget", Mark.OUT: "out", Mark.UNDECIDED: "undecided", Mark.FAILED: "failed"}
+    return [(sign(kind), text) for kind, text in said.items() if kind in used]
 
 
 def trade_off_axes(result: StudyResult) -> tuple[str, str]:
@@ -36,9 +42,7 @@ def trade_off_chart(result: StudyResult) -> Html | None:
     limits = [result.budget.limit(axis) for axis in (x_axis, y_axis)]
     better = [("more" if rises(result, axis) else "less") + " is better" for axis in (x_axis, y_axis)]
     titles = [f"{title(axis)}, {word}" for axis, word in zip((x_axis, y_axis), better, strict=True)]
-    key = [(sign(Mark.IN), "in budget"), (sign(Mark.OUT), "out"), (sign(Mark.UNDECIDED), "undecided")]
-    used = {p.mark for p in points}
-    shown = [entry for entry, kind in zip(key, (Mark.IN, Mark.OUT, Mark.UNDECIDED), strict=True) if kind in used]
+    shown = _key({p.mark for p in points})
     ringed = next((p for p in points if p.is_chosen), None)
     if ringed is not None:
         shown.append((sign(ringed.mark, is_chosen=True), "winner" if result.best is not None else "nearest miss"))
@@ -124,8 +128,7 @@ def history_chart(result: StudyResult) -> Html | None:
     if not values:
         return None
     y_title = f"{title(result.objective)}, {'more' if rises(result, result.objective) else 'less'} is better"
-    key = [(Mark.IN, "in budget"), (Mark.OUT, "out"), (Mark.UNDECIDED, "undecided"), (Mark.FAILED, "failed")]
-    shown = [(sign(kind), text) for kind, text in key if any(s.mark is kind for s in steps)]
+    shown = _key({s.mark for s in steps})
     if any(s.best is not None for s in steps):
         shown.append((line_sign("best"), "best in budget so far"))
 
