@@ -39,7 +39,7 @@ def build(source: Path, folder: Path, use: BuildContext, **params: Any) -> Path:
 
 
 def answers(path: Path, feed: Any) -> Any:
-    """The first output of ``path``, from integer kernels but where the processor cuts their sums off, whatever the file.
+    """The first output of ``path``, from integer kernels but where the processor cuts their sums off.
 
     There the same products are made in float, of the values that the file has.
     """
