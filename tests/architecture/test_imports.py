@@ -38,7 +38,7 @@ def loaded_by(code: str, repository: Path) -> set[str]:
         cwd=repository,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=300,
         check=False,
     )
     assert done.returncode == 0, done.stderr

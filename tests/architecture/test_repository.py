@@ -27,7 +27,7 @@ def tracked_files(repository: Path) -> list[Path]:
         cwd=repository,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=300,
         check=False,
     )
     if done.returncode != 0:
@@ -101,7 +101,7 @@ def test_secrets_and_stores_are_ignored(repository: Path) -> None:
         cwd=repository,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=300,
         check=False,
     )
     if done.returncode > 1:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from pathlib import Path
@@ -34,10 +35,11 @@ class Nvml:
         return "580.95.05"
 
     def nvmlDeviceGetComputeRunningProcesses(self, handle: int) -> list[Any]:
-        pids = [int(path.name) for path in Path("/proc").iterdir() if path.name.isdigit()]
-        mine = [
-            pid for pid in pids if Path(f"/proc/{pid}").exists() and Path(f"/proc/{pid}").stat().st_uid == os.getuid()
-        ]
+        mine = []
+        for path in Path("/proc").iterdir():
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # processes end at any moment
+                if path.name.isdigit() and path.stat().st_uid == os.getuid():
+                    mine.append(int(path.name))
         return [SimpleNamespace(pid=pid, usedGpuMemory=HELD_BYTES) for pid in mine]
 
     def nvmlDeviceGetTotalEnergyConsumption(self, handle: int) -> int:

@@ -16,7 +16,7 @@ from autopilot.data.mapping import InputMap
 from autopilot.data.split import seal
 from autopilot.recipe import Deployment
 
-LIMITS = ChildLimits(wall_s=60.0)
+LIMITS = ChildLimits(wall_s=240.0)
 ONE_THREAD = Deployment("cpu", threads=1, batch=1)
 
 

@@ -77,7 +77,7 @@ class Browser:
         """What a reader sees, in one line."""
         return " ".join(str(self.run("document.body ? document.body.innerText : ''")).split())
 
-    def wait(self, done: Callable[[], bool], seconds: float = 60.0) -> None:
+    def wait(self, done: Callable[[], bool], seconds: float = 180.0) -> None:
         """Until ``done``, or fail with what is on the page."""
         deadline = time.monotonic() + seconds
         while not done():

@@ -22,7 +22,7 @@ import psutil
 KINDS = ("parent", "worker", "both")
 # The run's own exit codes for a verdict.
 VERDICTS = (0, 3, 4)
-_END_S = 240.0
+_END_S = 600.0
 
 
 @dataclass

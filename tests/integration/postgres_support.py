@@ -19,7 +19,7 @@ import pytest
 USER = "tester"
 PASSWORD = "hunter2 @/:"  # as a URL must not show it: with signs that have to be escaped there
 _ESCAPED = "hunter2%20%40%2F%3A"
-_START_S = 30.0
+_START_S = 120.0
 
 
 @contextlib.contextmanager
@@ -51,7 +51,7 @@ def postgres() -> Iterator[str]:
             yield url
         finally:
             server.send_signal(signal.SIGINT)  # ends it without waiting for its clients
-            server.wait(30)
+            server.wait(120)
 
 
 def _binaries() -> Path | None:

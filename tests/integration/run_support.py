@@ -117,7 +117,7 @@ def environment(cwd: Path, *, own_store: bool = False) -> dict[str, str]:
     return out if own_store else out | {"MLFLOW_TRACKING_URI": store_of(cwd)}
 
 
-def autopilot(*args: str, cwd: Path, timeout: float = 240, own_store: bool = False) -> subprocess.CompletedProcess[str]:
+def autopilot(*args: str, cwd: Path, timeout: float = 600, own_store: bool = False) -> subprocess.CompletedProcess[str]:
     """Run the command as a user would."""
     return subprocess.run(
         [sys.executable, "-m", "autopilot", *args],

@@ -98,7 +98,7 @@ def test_build_killed_while_it_is_kept_leaves_a_whole_entry_or_none(tmp_path: Pa
     """SIGKILL before, at and after the renaming; what it left is removed at the next occasion."""
     root = new_root(tmp_path)
     process = started(DYING, root, where)
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=300)
     assert process.returncode == -signal.SIGKILL, err
 
     found = Cache(root).take(key_of("a"), parent="p" * 64, step=STEP)
@@ -133,7 +133,7 @@ lease.close()
 """
     processes = [started(code) for _ in range(2)]
 
-    answers = [p.communicate(timeout=180) for p in processes]
+    answers = [p.communicate(timeout=600) for p in processes]
 
     assert [p.returncode for p in processes] == [0, 0], [err for _, err in answers]
     assert answers[0][0] == answers[1][0]
@@ -148,7 +148,7 @@ def test_nothing_in_use_is_lost_while_others_remove(tmp_path: Path) -> None:
     while any(p.poll() is None for p in processes):
         clear(root)
         time.sleep(0.01)
-    answers = [p.communicate(timeout=60) for p in processes]
+    answers = [p.communicate(timeout=300) for p in processes]
 
     assert [p.returncode for p in processes] == [0, 0, 0], [err for _, err in answers]
     assert all(int(out.split()[0]) > 3 for out, _ in answers), answers
@@ -176,7 +176,7 @@ time.sleep(60)
 
     alive = clear(root)
     process.kill()
-    process.communicate(timeout=60)
+    process.communicate(timeout=300)
     dead = clear(root)
 
     assert (alive.entries, alive.kept_entries) == (0, 1)

@@ -45,7 +45,7 @@ def run(*arguments: str, cwd: Path, code: int = 0) -> subprocess.CompletedProces
         env=pretending(cwd),
         capture_output=True,
         text=True,
-        timeout=240,
+        timeout=600,
         check=False,
     )
     assert done.returncode == code, f"{done.stdout}\n{done.stderr}"

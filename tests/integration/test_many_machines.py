@@ -71,7 +71,7 @@ def test_two_runs_share_one_study_on_a_server(server: str, tmp_path: Path) -> No
     """Trials are shared, no variant is measured twice, both end with the same trials; nobody sees the password."""
     write_study(tmp_path, search={"trials": TRIALS, "timeout": "300s", "seed": 0}, **UNTIMED)
     runs = {out: start(tmp_path, out, server) for out in ("a", "b")}
-    said = {out: run.communicate(timeout=280) for out, run in runs.items()}
+    said = {out: run.communicate(timeout=800) for out, run in runs.items()}
 
     check_shared(tmp_path, {out: (run.returncode, said[out][1]) for out, run in runs.items()})
     assert all("the study 'small " in err for _, err in said.values())
@@ -140,10 +140,10 @@ def test_run_that_joins_takes_over_what_a_killed_one_left(tmp_path: Path) -> Non
     lines = iter(first.stderr)
     next(line for line in lines if line.startswith("trial 2 ("))
     first.send_signal(signal.SIGKILL)
-    first.communicate(timeout=30)
+    first.communicate(timeout=120)
 
     second = start(tmp_path, "b", url)
-    _, said = second.communicate(timeout=200)
+    _, said = second.communicate(timeout=800)
 
     assert second.returncode == 0, said
     told = re.search(r"(\d+) trials are finished", said)
@@ -166,9 +166,9 @@ def test_two_runs_in_one_folder_are_refused(tmp_path: Path) -> None:
     next(line for line in first.stderr if "measuring the model as given" in line)
     first.send_signal(signal.SIGSTOP)  # it holds its folder however long the second takes to start
     second = start(tmp_path, "a", url)
-    _, said = second.communicate(timeout=60)
+    _, said = second.communicate(timeout=300)
     first.kill()
-    first.communicate(timeout=30)
+    first.communicate(timeout=120)
 
     assert second.returncode == 2
     assert "in use by another run" in said

@@ -81,7 +81,7 @@ def test_import_sends_and_leaves_nothing(tmp_path: Path) -> None:
     environment = {**os.environ, "HOME": str(home)}
 
     done = subprocess.run(
-        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=120, check=False
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=300, check=False
     )
 
     assert done.returncode == 0, done.stderr

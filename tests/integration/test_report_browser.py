@@ -35,7 +35,7 @@ def browse(page: Path, folder: Path, *options: str) -> str:
     quiet = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"]
     quiet += ["--disable-background-networking", "--disable-component-update", "--hide-scrollbars"]
     line = [_FOUND, *quiet, f"--user-data-dir={profile}", *options, page.as_uri()]
-    done = subprocess.run(line, capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(line, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
     return done.stdout
 

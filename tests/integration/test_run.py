@@ -117,7 +117,7 @@ def test_winner_is_registered_and_answers_through_mlflow(
         env=environment(folder) | {"MLFLOW_TRACKING_URI": "sqlite:///mlruns/mlflow.db"},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=300,
         check=False,
     )
 
@@ -223,7 +223,7 @@ def test_run_goes_on_after_it_was_ended(tmp_path: Path, how: signal.Signals) -> 
     first = _start(tmp_path)
     _wait_for_trial(first, 3)
     first.send_signal(how)
-    first.communicate(timeout=60)
+    first.communicate(timeout=300)
     if how is signal.SIGINT:
         assert first.returncode == 130
 
@@ -243,9 +243,9 @@ def test_killed_run_leaves_no_process(tmp_path: Path) -> None:
     run = _start(tmp_path)
     _wait_for_trial(run, 2)
     run.kill()
-    run.communicate(timeout=30)
+    run.communicate(timeout=120)
 
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 120
     while (left := _processes_in(tmp_path)) and time.monotonic() < deadline:
         time.sleep(0.2)
 
@@ -272,7 +272,7 @@ def test_changed_spec_starts_anew_and_says_so(tmp_path: Path) -> None:
     first = _start(tmp_path)
     _wait_for_trial(first, 2)
     first.kill()
-    first.communicate(timeout=30)
+    first.communicate(timeout=120)
     changes = UNTIMED | {"budget": {"quality_drop": 0.4, "size_mb": 50}, "search": {"trials": 2, "timeout": "300s"}}
     write_study(tmp_path, name="changed", **changes)
 

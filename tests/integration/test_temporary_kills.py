@@ -14,7 +14,7 @@ from tests.integration.run_support import UNTIMED, environment, write_study
 
 pytestmark = pytest.mark.integration
 
-_BEGIN_S = 120.0
+_BEGIN_S = 300.0
 
 
 def folders(temporary: Path, kind: str = "*") -> list[str]:
@@ -33,7 +33,7 @@ def killed_while_serving(study: Path, temporary: Path) -> None:
     children = psutil.Process(run.pid).children(recursive=True)
     run.kill()
     run.wait()
-    psutil.wait_procs(children, timeout=30)
+    psutil.wait_procs(children, timeout=120)
 
 
 def test_folders_of_a_killed_run_are_removed_at_the_next_start(tmp_path: Path) -> None:
@@ -50,7 +50,7 @@ def test_folders_of_a_killed_run_are_removed_at_the_next_start(tmp_path: Path) -
         env=environment(study) | {"TMPDIR": str(temporary)},
         capture_output=True,
         text=True,
-        timeout=240,
+        timeout=600,
         check=False,
     )
 

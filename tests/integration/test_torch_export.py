@@ -30,7 +30,7 @@ from tests import torch_nets as nets  # noqa: E402
 pytestmark = pytest.mark.integration
 
 CODE = f"{Path(nets.__file__)}:cnn"
-LIMITS = ChildLimits(wall_s=120.0, memory_bytes=8 << 30)
+LIMITS = ChildLimits(wall_s=600.0, memory_bytes=8 << 30)
 
 
 def images(n: int = 6, name: str = "image") -> dict[str, Any]:

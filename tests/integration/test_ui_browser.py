@@ -39,10 +39,10 @@ def serve(folder: Path, *options: str) -> tuple[subprocess.Popen[bytes], str]:
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen(line, cwd=folder, env={**environment, "PYTHONPATH": ROOT}, stdout=log, stderr=log)
     address = f"http://127.0.0.1:{port}"
-    deadline = time.monotonic() + 90
+    deadline = time.monotonic() + 300
     while True:
         try:
-            urllib.request.urlopen(address, timeout=10).close()
+            urllib.request.urlopen(address, timeout=60).close()
             return process, address
         except OSError:
             if process.poll() is not None or time.monotonic() > deadline:
@@ -76,7 +76,7 @@ def ui(project: Path) -> Iterator[str]:
     process, address = serve(project)
     yield address
     process.terminate()
-    process.wait(30)
+    process.wait(120)
 
 
 def test_link_opens_the_trials_with_the_budgets_columns(
@@ -146,7 +146,7 @@ def test_optuna_dashboard_shows_the_run(project: Path, tmp_path: Path) -> None:
             text = page.text()
     finally:
         process.terminate()
-        process.wait(30)
+        process.wait(120)
 
     assert "fake-study" in text
     assert (project / "runs" / "fake-study" / "optuna.db").is_file()

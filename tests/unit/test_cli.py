@@ -438,7 +438,7 @@ def test_help_loads_nothing_heavy(repository: Path) -> None:
         env=environment(repository),
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=300,
         check=True,
     )
 
@@ -472,7 +472,7 @@ def test_signal_ends_with_130(repository: Path, number: signal.Signals) -> None:
         assert process.stdout is not None
         assert process.stdout.readline() == "up\n"
         process.send_signal(number)
-        _, err = process.communicate(timeout=30)
+        _, err = process.communicate(timeout=120)
     finally:
         process.kill()
 
@@ -489,7 +489,7 @@ def test_terminal_that_lacks_a_sign_does_not_cost_the_result(tmp_path: Path, rep
         env={**environment(repository), "PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=300,
         check=False,
     )
 
@@ -507,7 +507,7 @@ def test_closed_pipe_ends_quietly(tmp_path: Path, repository: Path) -> None:
         env=environment(repository),
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=300,
         check=False,
     )
 
