@@ -37,7 +37,9 @@ def render_result(result: Mapping[str, Any], folder: Path | None = None) -> Grou
     parts += ["", _limits(result, chosen, label)]
     parts += _below(result["budget"], chosen or result["baseline"])
     parts += render_front(result)
-    parts += render_costs({"baseline": result.get("baseline"), label: chosen})
+    # Where the baseline itself is chosen, a second pass over the same model would stand beside the first.
+    other = {} if chosen and chosen["id"] == (result.get("baseline") or {}).get("id") else {label: chosen}
+    parts += render_costs({"baseline": result.get("baseline")} | other)
     parts += ["", _facts(result, chosen, folder)]
     if result["status"] != "in_budget" and result.get("explanation"):
         parts += ["", Text(str(result["explanation"]))]

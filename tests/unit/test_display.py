@@ -283,6 +283,29 @@ def test_table_that_the_profiler_distorts_says_so() -> None:
     assert "far above 100%" in shown(render_result(results.result(best=best)))
 
 
+def test_operators_are_held_against_the_mean_latency_which_is_told() -> None:
+    """A busy machine's mean is far above the median in the table of limits: unsaid, the two tables contradict."""
+    taken = costs(1)
+    taken["operators"]["latency_s"] = 0.000664
+    best = results.candidate("in", "best/model.onnx") | taken
+
+    text = shown(render_result(results.result(best=best)))
+
+    assert "operators over mean latency without profiler: winner 95.0% of 0.664 ms" in text
+
+
+def test_baseline_that_is_chosen_has_one_column_of_operators() -> None:
+    """Two passes over one model in one deployment differ by chance alone."""
+    whole = results.result("no_fit")
+    whole["baseline"] |= costs(1)
+    whole["nearest"] = dict(whole["baseline"])
+
+    text = shown(render_result(whole))
+
+    (head,) = [line.split() for line in text.splitlines() if line.startswith("operator (")]
+    assert head == ["operator", "(ms", "a", "request)", "baseline", "share", "runs"]
+
+
 def test_single_reading_with_bounds_shows_them() -> None:
     """One process's memory is judged on the spread of starts: those bounds decide, so they are shown."""
     best = results.candidate("in", "best/model.onnx")
