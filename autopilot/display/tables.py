@@ -21,6 +21,8 @@ _TITLES = {
     "no_fit": ("NOTHING FITS THE BUDGET", "bold red"),
     "undecided": ("UNDECIDED", "bold yellow"),
 }
+# More would push the verdict off the screen.
+_MOST_WARNINGS = 3
 _CHECKED = {"in_budget": "IN BUDGET", "no_fit": "NOT IN BUDGET", "undecided": "UNDECIDED"}
 _STYLES = {"in": "green", "out": "red", "undecided": "yellow", "not_measurable": "yellow"}
 
@@ -239,6 +241,11 @@ def _facts(result: Mapping[str, Any], chosen: Mapping[str, Any] | None, folder: 
     table.add_row("search", Text(f"{counted(len(trials), 'trial')} in {result.get('elapsed_s', 0.0):.0f} s{ended}"))
     if any(stage["trials"] for stage in result.get("stages", [])):
         table.add_row("stages", Text(_stages(result["stages"])))
+    warnings = result.get("warnings") or []
+    for warning in warnings[:_MOST_WARNINGS]:
+        table.add_row("warning", Text(str(warning)))
+    if len(warnings) > _MOST_WARNINGS:
+        table.add_row("", Text(f"{len(warnings) - _MOST_WARNINGS} more in the report and result.json"))
     return table
 
 
