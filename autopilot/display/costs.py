@@ -9,6 +9,7 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from autopilot.display.narrow import OrStacked
 from autopilot.words import counted
 
 # More rows say little: the rest is one row, so that the shares still add up.
@@ -33,10 +34,10 @@ def render_costs(candidates: Mapping[str, Mapping[str, Any] | None]) -> list[Ren
     parts: list[RenderableType] = []
     stages = {title: c["stages"] for title, c in shown.items() if c.get("stages")}
     if stages:
-        parts += ["", _stages(stages)]
+        parts += ["", OrStacked(_stages(stages))]
     tables = {title: c["operators"] for title, c in shown.items() if c.get("operators")}
     if tables:
-        parts += ["", _operators(tables), *_remarks(tables)]
+        parts += ["", OrStacked(_operators(tables)), *_remarks(tables)]
     return parts
 
 

@@ -12,6 +12,7 @@ from rich.text import Text
 
 from autopilot.display.costs import render_costs
 from autopilot.display.findings import comparison_rows, fallback_rows, objectives, render_front
+from autopilot.display.narrow import OrStacked
 from autopilot.report import FILE as REPORT
 from autopilot.result import is_cut_off, is_out_of_time, nothing_text, speed_axis
 from autopilot.words import counted, percent, times
@@ -36,7 +37,7 @@ def render_result(result: Mapping[str, Any], folder: Path | None = None) -> Grou
     if headline:
         parts.append(Text(headline))
     label = "winner" if result.get("best") else "nearest"
-    parts += ["", _limits(result, chosen, label)]
+    parts += ["", OrStacked(_limits(result, chosen, label))]
     parts += _below(result["budget"], chosen or result["baseline"])
     parts += render_front(result)
     # Where the baseline itself is chosen, a second pass over the same model would stand beside the first.
@@ -56,7 +57,7 @@ def render_check(check: Mapping[str, Any]) -> Group:
     ]
     if check.get("failure"):
         parts.append(Text(f"it failed ({check['failure']}): {check['reason']}"))
-    parts += ["", _limits({"budget": check["budget"]}, check, "model")]
+    parts += ["", OrStacked(_limits({"budget": check["budget"]}, check, "model"))]
     parts += [*_below(check["budget"], check), *_unbounded(check)]
     parts += render_costs({"model": check})
     facts = _two_columns()

@@ -343,6 +343,25 @@ def test_recomputed_figures_lose_no_digit_in_80_columns() -> None:
         assert figure in text
 
 
+@pytest.mark.parametrize("width", [30, 50, 60])
+def test_narrow_terminal_cuts_no_figure(width: int) -> None:
+    """A row becomes a paragraph where the table doesn't fit; no figure ends in dots."""
+    best = results.candidate("in", "best/model.onnx") | costs(2)
+    whole = results.result(best=best)
+    whole["baseline"] |= costs(1)
+
+    text = shown(render_result(whole), width)
+
+    assert "…" not in text
+    assert max(len(line) for line in text.splitlines()) <= width
+    flat = " ".join(text.split())
+    for part in (
+        "latency_p99_ms limit <= 2, baseline -, winner 0.81, 95% interval 0.79..0.84, verdict in",
+        "Operator0",
+    ):
+        assert part in flat
+
+
 def test_single_reading_with_bounds_shows_them() -> None:
     """One process's memory is judged on the spread of starts: those bounds decide, so they are shown."""
     best = results.candidate("in", "best/model.onnx")
