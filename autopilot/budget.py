@@ -159,16 +159,17 @@ class Limit:
 
 
 def _parse_bound(name: str, raw: Any) -> tuple[float, bool]:
+    right = "an absolute loss such as 0.01" if name == "quality_drop" else "a number, or a share such as 60% of baseline"
     if isinstance(raw, str):
         match = _RELATIVE.match(raw)
         if match is None:
-            raise ValueError(f"{name}: {raw!r} is no limit; write a number, or a share such as 60% of baseline")
+            raise ValueError(f"{name}: {raw!r} is no limit; write {right}")
         share = float(match["percent"]) / 100.0
         if share <= 0:
             raise ValueError(f"{name}: a limit of 0% of baseline can't be met; write a share above 0%")
         return share, True
     if isinstance(raw, bool) or not isinstance(raw, (int, float)) or not math.isfinite(raw):
-        raise ValueError(f"{name}: {raw!r} is no limit; write a number, or a share such as 60% of baseline")
+        raise ValueError(f"{name}: {raw!r} is no limit; write {right}")
     if raw < 0 and name not in _MAY_BE_NEGATIVE:
         raise ValueError(f"{name}: a limit of {raw:g} is negative; {name} can't be below 0, so write a positive number")
     if raw == 0 and name not in _MAY_BE_ZERO:

@@ -11,6 +11,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from autopilot.display.narrow import OrStacked
 from autopilot.words import counted
 
 _UNITS = ((10**12, "TB"), (10**9, "GB"), (10**6, "MB"), (10**3, "kB"))
@@ -40,7 +41,7 @@ def render_cache(summary: Mapping[str, Any]) -> Group:
     facts.add_row("in use", Text("can't be told" if in_use is None else f"{in_use} of {_entries(summary['entries'])}"))
     if not summary["entries"]:
         return Group(facts, "", Text("nothing in it yet"))
-    parts: list[RenderableType] = [facts, "", _kinds(summary["kinds"])]
+    parts: list[RenderableType] = [facts, "", OrStacked(_kinds(summary["kinds"]))]
     if "list" in summary:
         parts += ["", _list(summary["list"])]
     return Group(*parts)

@@ -9,6 +9,7 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from autopilot.display.narrow import OrStacked
 from autopilot.words import counted
 
 # More rows say little: the rest is one row, so that the shares still add up.
@@ -33,10 +34,10 @@ def render_costs(candidates: Mapping[str, Mapping[str, Any] | None]) -> list[Ren
     parts: list[RenderableType] = []
     stages = {title: c["stages"] for title, c in shown.items() if c.get("stages")}
     if stages:
-        parts += ["", _stages(stages)]
+        parts += ["", OrStacked(_stages(stages))]
     tables = {title: c["operators"] for title, c in shown.items() if c.get("operators")}
     if tables:
-        parts += ["", _operators(tables), *_remarks(tables)]
+        parts += ["", OrStacked(_operators(tables)), *_remarks(tables)]
     return parts
 
 
@@ -110,13 +111,22 @@ def _cells(rows: list[Mapping[str, Any]]) -> list[str]:
 
 def _remarks(tables: Mapping[str, Mapping[str, Any]]) -> list[RenderableType]:
     """How much of the latency the tables explain: they come from another pass."""
-    known = [f"{title} {_percent(t['covered'])}" for title, t in tables.items() if t.get("covered") is not None]
+    known = [f"{title} {_covered(t)}" for title, t in tables.items() if t.get("covered") is not None]
     if not known:
         return []
-    lines = [f"operators over latency without profiler: {', '.join(known)}"]
+    lines = [f"operators over mean latency without profiler: {', '.join(known)}"]
     if any((t.get("covered") or 0.0) > _SLOWED for t in tables.values()):
-        lines.append("(far above 100%: nodes so short that timing them takes longer than running them)")
+        lines.append(
+            "(far above 100%: nodes so short that timing them takes longer than running them, or a busier machine)"
+        )
     return [Text(line, style="dim") for line in lines]
+
+
+def _covered(table: Mapping[str, Any]) -> str:
+    """The share, and of what: on a busy machine the mean is far above the median that limits are mostly on."""
+    latency_s = table.get("latency_s")
+    of = f" of {_ms(latency_s)} ms" if latency_s else ""
+    return f"{_percent(table['covered'])}{of}"
 
 
 def _ms(seconds: float) -> str:

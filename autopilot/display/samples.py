@@ -73,9 +73,11 @@ def _differing(row: Mapping[str, Any]) -> list[str]:
 def _figures(measured: Mapping[str, Mapping[str, Any]]) -> Group:
     """Value, interval, ratio and n of every axis, then how it was taken; what has no value says why."""
     table = Table(box=None, pad_edge=False, padding=(0, 1), header_style="bold")
-    table.add_column("axis", no_wrap=True)
-    for header in ("n", "value", "95% interval", "to baseline"):
-        table.add_column(header, justify="right", no_wrap=True)
+    # Folded where it is too narrow, the last column first: a figure cut off by "…" would be a wrong one.
+    table.add_column("axis", no_wrap=True, overflow="fold")
+    for header in ("n", "value", "95% interval"):
+        table.add_column(header, justify="right", no_wrap=True, overflow="fold")
+    table.add_column("to baseline", justify="right", overflow="fold")
     remarks = []
     for axis, m in measured.items():
         remarks.append(Text(f"{axis}: {m['how'] if m['value'] is not None else m.get('reason', '')}", style="dim"))

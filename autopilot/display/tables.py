@@ -12,6 +12,7 @@ from rich.text import Text
 
 from autopilot.display.costs import render_costs
 from autopilot.display.findings import comparison_rows, fallback_rows, objectives, render_front
+from autopilot.display.narrow import OrStacked
 from autopilot.report import FILE as REPORT
 from autopilot.result import is_cut_off, is_out_of_time, nothing_text, speed_axis
 from autopilot.words import counted, percent, times
@@ -21,6 +22,8 @@ _TITLES = {
     "no_fit": ("NOTHING FITS THE BUDGET", "bold red"),
     "undecided": ("UNDECIDED", "bold yellow"),
 }
+# More would push the verdict off the screen.
+_MOST_WARNINGS = 3
 _CHECKED = {"in_budget": "IN BUDGET", "no_fit": "NOT IN BUDGET", "undecided": "UNDECIDED"}
 _STYLES = {"in": "green", "out": "red", "undecided": "yellow", "not_measurable": "yellow"}
 
@@ -34,10 +37,12 @@ def render_result(result: Mapping[str, Any], folder: Path | None = None) -> Grou
     if headline:
         parts.append(Text(headline))
     label = "winner" if result.get("best") else "nearest"
-    parts += ["", _limits(result, chosen, label)]
+    parts += ["", OrStacked(_limits(result, chosen, label))]
     parts += _below(result["budget"], chosen or result["baseline"])
     parts += render_front(result)
-    parts += render_costs({"baseline": result.get("baseline"), label: chosen})
+    # Where the baseline itself is chosen, a second pass over the same model would stand beside the first.
+    other = {} if chosen and chosen["id"] == (result.get("baseline") or {}).get("id") else {label: chosen}
+    parts += render_costs({"baseline": result.get("baseline")} | other)
     parts += ["", _facts(result, chosen, folder)]
     if result["status"] != "in_budget" and result.get("explanation"):
         parts += ["", Text(str(result["explanation"]))]
@@ -52,7 +57,7 @@ def render_check(check: Mapping[str, Any]) -> Group:
     ]
     if check.get("failure"):
         parts.append(Text(f"it failed ({check['failure']}): {check['reason']}"))
-    parts += ["", _limits({"budget": check["budget"]}, check, "model")]
+    parts += ["", OrStacked(_limits({"budget": check["budget"]}, check, "model"))]
     parts += [*_below(check["budget"], check), *_unbounded(check)]
     parts += render_costs({"model": check})
     facts = _two_columns()
@@ -237,6 +242,11 @@ def _facts(result: Mapping[str, Any], chosen: Mapping[str, Any] | None, folder: 
     table.add_row("search", Text(f"{counted(len(trials), 'trial')} in {result.get('elapsed_s', 0.0):.0f} s{ended}"))
     if any(stage["trials"] for stage in result.get("stages", [])):
         table.add_row("stages", Text(_stages(result["stages"])))
+    warnings = result.get("warnings") or []
+    for warning in warnings[:_MOST_WARNINGS]:
+        table.add_row("warning", Text(str(warning)))
+    if len(warnings) > _MOST_WARNINGS:
+        table.add_row("", Text(f"{len(warnings) - _MOST_WARNINGS} more in the report and result.json"))
     return table
 
 

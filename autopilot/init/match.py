@@ -171,6 +171,9 @@ def _choose_metric(found: Findings, info: ModelInfo, source: Source, label: str 
         return
     found.label = label
     header = source.headers[label]
+    if header.dtype.kind in "biu" and _gives_classes(info.outputs[0]):
+        _given_classes(found, info)
+        return
     rank, classes = len(info.outputs[0].shape), info.outputs[0].shape[-1:] or (1,)
     single = rank < 2 or classes == (1,)
     if not single and rank == len(header.shape) and is_one_hot(source, header):
@@ -186,6 +189,26 @@ def _choose_metric(found: Findings, info: ModelInfo, source: Source, label: str 
     else:
         found.metric = "agreement"
         found.remarks.append(f"the label array {label!r} is {header.text}, which no metric takes: agreement is used")
+
+
+def _gives_classes(tensor: TensorInfo) -> bool:
+    """Whether an output is a whole number a sample: the class itself, as scikit-learn's classifiers give it first."""
+    return tensor.dtype.startswith(("int", "uint")) and (len(tensor.shape) == 1 or tensor.shape[1:] == (1,))
+
+
+def _given_classes(found: Findings, info: ModelInfo) -> None:
+    """Score the output beside it that has a number a class; say so where there is none."""
+    first = info.outputs[0].name
+    scores = [t.name for t in info.outputs[1:] if t.dtype.startswith("float") and len(t.shape) == 2]
+    if scores:
+        found.metric = f"{{name: accuracy, output: {word(scores[0])}}}"
+        found.metric_comment = f"classes: argmax over the last axis; {word(first)} is the class itself"
+        return
+    found.metric, found.metric_comment = "r2", "of class numbers, which says little: see docs/spec.md for a function"
+    found.remarks.append(
+        f"the output {first!r} is the class itself and no output has a number a class, which accuracy takes: export "
+        "the model with its scores (skl2onnx: options={'zipmap': False}), or score it by a function of your own"
+    )
 
 
 def _classes(found: Findings, header: Header, source: Source, *, single: bool, classes: int | str | None) -> None:

@@ -15,6 +15,7 @@ from autopilot.words import counted, percent
 
 # Their intervals depend on the number of samples alone, not on the machine's noise.
 QUALITY_AXES = ("quality", "quality_drop")
+_NO_BETTER = ", which is no better than the baseline"
 
 
 def explain(
@@ -157,6 +158,9 @@ def _nearest(
             continue
         misses.append((limit, measured.get(limit.axis), judgement, own.get(limit.axis)))
     said = [_miss(*miss, alone=hint and len(misses) == 1) for miss in misses]
+    if said and own and all(measured.get(limit.axis) == own.get(limit.axis) for limit in budget.limits):
+        said = [text.removesuffix(_NO_BETTER) for text in said]
+        return f"No variant came nearer than the baseline itself, which {' and '.join(said)}."
     return "The nearest miss " + " and ".join(said) + "." if said else ""
 
 
@@ -188,7 +192,7 @@ def _miss(
     word = "misses" if judgement is Judgement.OUT else "is undecided on"
     text = f"{word} {limit.axis} {limit.text} at {value}"
     if moved is not None and past_baseline(limit, moved, own):
-        text += ", which is no better than the baseline"
+        text += _NO_BETTER
     elif moved is not None:
         text += f"; a limit of {moved.text[3:]} would admit it" if alone else f", which needs {moved.text}"
     if judgement is Judgement.UNDECIDED and limit.axis in QUALITY_AXES and measured is not None:

@@ -164,7 +164,7 @@ def test_show_prints_stages_and_operators(study: tuple[Path, str]) -> None:
     for text in (printed, shown):
         assert "preprocess" in text
         assert "QLinearConv uint8*int8" in text
-        assert "operators over latency without profiler" in text
+        assert "operators over mean latency without profiler" in text
 
 
 def test_check_tells_where_the_time_goes(study: tuple[Path, str]) -> None:

@@ -48,7 +48,7 @@ def result(status: str = "in_budget", **changes: Any) -> dict[str, Any]:
     """A whole result; ``nearest`` takes the winner's place when the budget is not met."""
     best = candidate("in", "best/model.onnx") if status == "in_budget" else None
     nearest = None if best else candidate("out", "nearest/model.onnx")
-    baseline = candidate("out", "model.onnx") | {"recipe": [], "speedup": None, "number": 0}
+    baseline = candidate("out", "model.onnx") | {"id": "fedcba543210", "recipe": [], "speedup": None, "number": 0}
     baseline["measured"] = {"latency_p50_ms": measured(1.02, 1.0, 1.05), "quality": measured(0.935, 0.93, 0.94)}
     whole = {
         "schema": 1,

@@ -59,6 +59,8 @@ def test_parse_takes_a_margin_of_its_own_before_the_default() -> None:
         (LATENCY, None, "is no limit"),
         (LATENCY, {"max": 1, "margin": "200%"}, "margin"),
         (LATENCY, "0% of baseline", "can't be met"),
+        (LATENCY, "80%", "a share such as 60% of baseline"),
+        (DROP, "1%", "an absolute loss such as 0.01"),
         (DROP, "50% of baseline", "already relative"),
         (DROP, -0.01, "negative"),
     ],

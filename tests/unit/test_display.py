@@ -10,7 +10,14 @@ from typing import Any
 import pytest
 from rich.console import Console, RenderableType
 
-from autopilot.display import PlainObserver, RichObserver, make_observer, render_check, render_result
+from autopilot.display import (
+    PlainObserver,
+    RichObserver,
+    make_observer,
+    render_check,
+    render_result,
+    render_samples,
+)
 from autopilot.errors import Failure
 from autopilot.observer import NullObserver, Observer
 from tests.unit import results
@@ -281,6 +288,78 @@ def test_table_that_the_profiler_distorts_says_so() -> None:
     best = results.candidate("in", "best/model.onnx") | taken
 
     assert "far above 100%" in shown(render_result(results.result(best=best)))
+
+
+def test_operators_are_held_against_the_mean_latency_which_is_told() -> None:
+    """A busy machine's mean is far above the median in the table of limits: unsaid, the two tables contradict."""
+    taken = costs(1)
+    taken["operators"]["latency_s"] = 0.000664
+    best = results.candidate("in", "best/model.onnx") | taken
+
+    text = shown(render_result(results.result(best=best)))
+
+    assert "operators over mean latency without profiler: winner 95.0% of 0.664 ms" in text
+
+
+def test_baseline_that_is_chosen_has_one_column_of_operators() -> None:
+    """Two passes over one model in one deployment differ by chance alone."""
+    whole = results.result("no_fit")
+    whole["baseline"] |= costs(1)
+    whole["nearest"] = dict(whole["baseline"])
+
+    text = shown(render_result(whole))
+
+    (head,) = [line.split() for line in text.splitlines() if line.startswith("operator (")]
+    assert head == ["operator", "(ms", "a", "request)", "baseline", "share", "runs"]
+
+
+def test_warnings_of_the_result_are_shown() -> None:
+    """What the page warns of is on the terminal too, as far as there is room."""
+    warnings = [f"machine was slower during trial {i}" for i in range(5)]
+
+    text = shown(render_result(results.result(warnings=warnings)))
+
+    assert [line.split()[-1] for line in text.splitlines() if line.startswith("warning ")] == ["0", "1", "2"]
+    assert "2 more in the report" in text
+
+
+def test_recomputed_figures_lose_no_digit_in_80_columns() -> None:
+    """Where columns are too wide they are folded: a figure that ends in dots says nothing."""
+    ratio = {"value": 0.0214, "low": 0.0193, "high": 0.0243}
+    figures = {
+        "latency_p95_ms": {"n": 5880, "value": 0.179611, "low": 0.16, "high": 0.2, "how": "", "ratio": ratio},
+        "provider_node_share": {"n": 1, "value": 1.0, "low": 1.0, "high": 1.0, "how": "", "ratio": ratio},
+        "quality_drop": {"n": 3078, "value": -0.000324886, "low": -0.00225, "high": 0.00297, "how": ""},
+        "throughput_rps": {"n": 5880, "value": 3043.92, "low": 2741.0, "high": 3851.0, "how": "", "ratio": ratio},
+    }
+    said = {"overall": "in", "verdict": {}}
+    row = {"what": "trial", "trial": 7, "stored": said, "recomputed": said, "agrees": True, "deviation": 0.0}
+    row |= {"axis": None, "note": None, "bytes": 24000, "measured": figures}
+
+    text = shown(render_samples({"rows": [row], "agree": True, "text": ""}, figures=True))
+
+    assert "…" not in text
+    for figure in ("provider_node_share", "-0.000324886", "2.74e+03..3.85e+03", "(0.0193..0.0243)"):
+        assert figure in text
+
+
+@pytest.mark.parametrize("width", [30, 50, 60])
+def test_narrow_terminal_cuts_no_figure(width: int) -> None:
+    """A row becomes a paragraph where the table doesn't fit; no figure ends in dots."""
+    best = results.candidate("in", "best/model.onnx") | costs(2)
+    whole = results.result(best=best)
+    whole["baseline"] |= costs(1)
+
+    text = shown(render_result(whole), width)
+
+    assert "…" not in text
+    assert max(len(line) for line in text.splitlines()) <= width
+    flat = " ".join(text.split())
+    for part in (
+        "latency_p99_ms limit <= 2, baseline -, winner 0.81, 95% interval 0.79..0.84, verdict in",
+        "Operator0",
+    ):
+        assert part in flat
 
 
 def test_single_reading_with_bounds_shows_them() -> None:

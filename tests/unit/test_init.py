@@ -52,6 +52,36 @@ def pixels(dtype: str = "uint8", most: int = 255) -> np.ndarray:
     return np.linspace(0, most, N * 64).reshape(N, 1, 8, 8).astype(dtype)
 
 
+def classifier(folder: Path, *, with_scores: bool) -> Path:
+    """A model whose first output is the class itself, as skl2onnx writes scikit-learn's classifiers."""
+    made = onnx.load(model(folder, IMAGE))
+    made.graph.output[0].CopyFrom(onnx.helper.make_tensor_value_info("label", onnx.TensorProto.INT64, ("N",)))
+    if with_scores:
+        scores = onnx.helper.make_tensor_value_info("probabilities", onnx.TensorProto.FLOAT, ("N", 4))
+        made.graph.output.append(scores)
+    onnx.save(made, folder / "net.onnx")
+    return folder / "net.onnx"
+
+
+def test_classifier_that_gives_the_class_first_is_scored_on_its_scores(tmp_path: Path) -> None:
+    """Accuracy takes a number a class; r2 of class numbers would be a poor measure of a classifier."""
+    arrays = {"image": pixels("float32"), "label": LABELS}
+
+    problem, remarks, _ = start(tmp_path, classifier(tmp_path, with_scores=True), **arrays)
+
+    assert (problem.metric.name, problem.metric.output) == ("accuracy", "probabilities")
+    assert not any("class itself" in r for r in remarks)
+
+
+def test_classifier_without_scores_is_told_how_to_get_them(tmp_path: Path) -> None:
+    """No metric suits class numbers; the user has to export the scores, and is told so at once."""
+    arrays = {"image": pixels("float32"), "label": LABELS}
+
+    _, remarks, _ = start(tmp_path, classifier(tmp_path, with_scores=False), **arrays)
+
+    assert any("'label' is the class itself" in r and "zipmap" in r for r in remarks)
+
+
 def test_bytes_onto_a_float_input_are_scaled(tmp_path: Path) -> None:
     """Images stored as bytes become 0..1, with a comment that says so."""
     problem, remarks, text = start(tmp_path, model(tmp_path, IMAGE), image=pixels(), label=LABELS)
