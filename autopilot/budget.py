@@ -159,7 +159,8 @@ class Limit:
 
 
 def _parse_bound(name: str, raw: Any) -> tuple[float, bool]:
-    right = "an absolute loss such as 0.01" if name == "quality_drop" else "a number, or a share such as 60% of baseline"
+    is_loss = name == "quality_drop"
+    right = "an absolute loss such as 0.01" if is_loss else "a number, or a share such as 60% of baseline"
     if isinstance(raw, str):
         match = _RELATIVE.match(raw)
         if match is None:
