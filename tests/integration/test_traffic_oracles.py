@@ -9,10 +9,13 @@ from __future__ import annotations
 import importlib.util
 import json
 import math
+import os
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -67,24 +70,49 @@ def one_window(server: Server, due_s: Floats, number: int) -> tuple[Floats, Floa
     return (ended_ns - due_ns) / 1e9, (ended_ns - begun_ns) / 1e9, (begun_ns - could_ns) / 1e9
 
 
+@contextmanager
+def sleeper(cores: Collection[int]) -> Iterator[list[float]]:
+    """How late a thread that does nothing but sleep wakes up on ``cores``, in seconds: what the machine does to any."""
+    late_s: list[float] = []
+    ended = threading.Event()
+
+    def sleep() -> None:
+        if hasattr(os, "sched_setaffinity"):
+            os.sched_setaffinity(0, cores)  # this thread alone
+        while not ended.is_set():
+            due_s = time.monotonic() + SERVICE_S
+            time.sleep(SERVICE_S)
+            late_s.append(time.monotonic() - due_s)
+
+    thread = threading.Thread(target=sleep)
+    thread.start()
+    try:
+        yield late_s
+    finally:
+        ended.set()
+        thread.join()
+
+
 def test_latencies_are_those_of_the_queue_on_the_same_schedule(server: Server) -> None:
     """Never shorter than Lindley's recursion gives for the same times, and as long where no request begins late.
 
     A request that the machine holds up delays those behind it, which is no mistake of the method: what is looked at is
-    how late each begins by itself. Up to a tenth of them may be held up for long.
+    how late each begins by itself. Up to a tenth of them may be held up for long, and all as long as the machine holds
+    up three who sleep: generator, queue and server wait for each other.
     """
     load = Load.of(Traffic("server", RATE_RPS))
-    late_s: list[float] = []
+    beyond_s: list[float] = []
     for attempt in range(ATTEMPTS):
         due_s = window(load, attempt, window_s=4.0, ramp_s=0.0, seed=0)
-        latency_s, service_s, started_late_s = one_window(server, due_s, attempt + 1)
+        with sleeper(server.cores) as slept_late_s:
+            latency_s, service_s, started_late_s = one_window(server, due_s, attempt + 1)
         assert np.all(latency_s >= sojourn_s(due_s, service_s) - 1e-6)
         assert np.all(started_late_s >= -1e-6)
-        late_s.append(float(np.percentile(started_late_s, 90)))
-        if late_s[-1] < 0.25 * SERVICE_S:
+        beyond_s.append(float(np.percentile(started_late_s, 90) - 3 * np.percentile(slept_late_s, 90)))
+        if beyond_s[-1] < 0.25 * SERVICE_S:
             break
 
-    assert min(late_s) < 0.25 * SERVICE_S, late_s
+    assert min(beyond_s) < 0.25 * SERVICE_S, beyond_s
 
 
 def test_mean_wait_is_that_of_a_known_queue(server: Server) -> None:
