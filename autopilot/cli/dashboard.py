@@ -20,7 +20,9 @@ def start_dashboard(folder: Path | None, port: int, *, announce: Callable[[str],
         BadInput: it isn't installed, the port is in use, or there is no finished run.
     """
     if importlib.util.find_spec("optuna_dashboard") is None:
-        raise BadInput("optuna-dashboard isn't installed.", "pip install 'model-autopilot[dashboard]'.")
+        raise BadInput(
+            "optuna-dashboard isn't installed.", "Install the extra, from a clone: pip install -e '.[dashboard]'."
+        )
     from autopilot.result import StudyResult
     from autopilot.search.dashboard import FILE, export_study
     from autopilot.tracking import HOST, check_free, run_until_stopped

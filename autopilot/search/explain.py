@@ -160,7 +160,9 @@ def _nearest(
     said = [_miss(*miss, alone=hint and len(misses) == 1) for miss in misses]
     if said and own and all(measured.get(limit.axis) == own.get(limit.axis) for limit in budget.limits):
         said = [text.removesuffix(_NO_BETTER) for text in said]
-        return f"No variant came nearer than the baseline itself, which {' and '.join(said)}."
+        return (
+            f"Of what was measured to the end nothing came nearer than the baseline itself, which {' and '.join(said)}."
+        )
     return "The nearest miss " + " and ".join(said) + "." if said else ""
 
 

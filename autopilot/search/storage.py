@@ -62,7 +62,7 @@ def open_storage(url: str, *, own: bool = False) -> Engine:
     except (ImportError, exc.NoSuchModuleError) as problem:
         raise BadInput(
             f"the storage {masked(url)} needs a driver that isn't installed: {problem}.",
-            "pip install 'model-autopilot[postgres]', or name another driver: postgresql+DRIVER://….",
+            "Install the extra, from a clone: pip install -e '.[postgres]', or name another driver: postgresql+DRIVER://….",
         ) from None
     if own and lite:
         sqlalchemy.event.listen(engine, "connect", _write_ahead)

@@ -151,7 +151,10 @@ def _read_text(path: Path) -> str:
         reason = (exc.strerror if isinstance(exc, OSError) else None) or str(exc)
         raise SpecError(f"spec file {path} can't be read: {reason}.") from exc
     if len(content) > MAX_BYTES:
-        raise SpecError(f"{path} is larger than 1 MiB: that is no spec.", "The order is: autopilot run SPEC.")
+        raise SpecError(
+            f"{path} is larger than 1 MiB: that is no spec.",
+            "The order is: autopilot run SPEC, autopilot check MODEL SPEC.",
+        )
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as exc:

@@ -63,6 +63,16 @@ def test_committed_notebook_has_all_its_outputs_and_no_path_of_a_machine(reposit
     assert file.stat().st_size < LARGEST_BYTES
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_committed_notebook_shows_a_search_that_found_something(repository: Path, name: str) -> None:
+    """What a reader sees first is a winner, not a run on a busy machine that ended before its first trial."""
+    notebook = nbformat.read(repository / "notebooks" / name, as_version=4)
+    told = "".join(str(o.get("data", {}).get("text/plain", "")) for c in code_cells(notebook) for o in c.outputs)
+
+    assert re.search(r"\bbest: trial [1-9]", told)
+    assert "no_fit" not in told
+
+
 @pytest.mark.integration
 @pytest.mark.slow
 @pytest.mark.timeout(900)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from autopilot.budget import Budget, Judgement, Limit, Verdict, parse_fraction
+from autopilot.budget import WORST_VIOLATION, Budget, Judgement, Limit, Verdict, parse_fraction
 from autopilot.contracts import Axis, Stage
 from autopilot.profile import Interval, Measurement
 
@@ -69,6 +69,22 @@ def test_parse_refuses_with_a_sentence(axis: Axis, raw: object, said: str) -> No
     """A limit that makes no sense is refused in words that name the fault."""
     with pytest.raises(ValueError, match=said):
         Limit.parse(axis, raw)
+
+
+@given(st.floats(-20, 1e5), st.floats(-20, 1e5))
+def test_violation_keeps_the_order_of_what_is_far_out_of_reach(one: float, other: float) -> None:
+    """A limit missed 40 times over is missed by less than one missed 100 times over; both stay below the unbounded."""
+    limit = Limit.parse(LATENCY, 1.0)
+
+    def missed(value: float) -> float:
+        found = limit.violation(measurement(value, value, value))
+        assert found is not None
+        return found
+
+    assert missed(1 + 40) < missed(1 + 100) < WORST_VIOLATION
+    assert (missed(one) <= missed(other)) or one > other
+    assert missed(1 + 8) == pytest.approx(8)
+    assert limit.violation(measurement(2.0, 1.5, math.inf)) == WORST_VIOLATION
 
 
 def test_parse_allows_a_negative_quality() -> None:

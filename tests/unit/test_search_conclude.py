@@ -298,7 +298,7 @@ def test_baseline_that_misses_is_not_called_a_way_out(tmp_path: Path, monkeypatc
     result = concluded(tmp_path, [Facts(1.0)], monkeypatch, ended="every variant of this space was tried")
 
     assert result.relaxations == ()
-    assert "No variant came nearer than the baseline itself, which misses latency_p50_ms" in result.explanation
+    assert "nothing came nearer than the baseline itself, which misses latency_p50_ms" in result.explanation
     assert "no better than the baseline" not in result.explanation
     assert "admit" not in result.explanation
 

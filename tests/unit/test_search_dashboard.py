@@ -99,4 +99,4 @@ def test_dashboard_that_is_not_installed_is_named(tmp_path: Path, monkeypatch: p
 
     with pytest.raises(BadInput, match="optuna-dashboard isn't installed") as caught:
         start_dashboard(tmp_path, 5000, announce=print)
-    assert "model-autopilot[dashboard]" in caught.value.hint
+    assert "from a clone: pip install -e '.[dashboard]'" in caught.value.hint  # the package is on no index

@@ -348,7 +348,7 @@ def test_unreadable_spec_file_is_refused(folder: Path, vocabulary: Vocabulary, m
         (GOOD + "x: !!timestamp x\n", ["spec.yaml"]),
         (b"\x08\x07onnx\xff\xfe\x00", ["not UTF-8 text"]),
         (b"name: a\x00b\n", ["not valid YAML"]),
-        (b"x" * (1 << 21), ["larger than 1 MiB"]),
+        (b"x" * (1 << 21), ["larger than 1 MiB", "autopilot check MODEL SPEC"]),
         (GOOD + "".join(f"a{i}: &a{i} [{f'*a{i - 1}, *a{i - 1}' if i else 1}]\n" for i in range(25)), ["too large"]),
     ],
 )

@@ -64,6 +64,7 @@ def test_open_storage_names_the_extra_where_the_driver_is_missing(monkeypatch: p
     with pytest.raises(BadInput, match="postgres") as caught:
         open_storage("postgresql://me:hunter2@host/db")
     assert "hunter2" not in str(caught.value)
+    assert "from a clone: pip install -e '.[postgres]'" in caught.value.hint  # the package is on no index
 
 
 def test_open_storage_says_that_nobody_answers() -> None:
