@@ -18,7 +18,7 @@ from autopilot.build.cache import Cache
 from autopilot.cache import Kind, Lease, clear, scan, trim
 from autopilot.cache.folder import make_folder
 from tests.cache_support import STEP, key_of, new_root, put
-from tests.integration.run_support import UNTIMED, autopilot, environment, in_process, result_of, write_study
+from tests.integration.run_support import UNTIMED, autopilot, environment, hurry, in_process, result_of, write_study
 
 pytestmark = pytest.mark.integration
 
@@ -186,7 +186,8 @@ time.sleep(60)
 def test_second_run_takes_builds_and_scores_from_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Another folder, the same question: nothing is built or scored, all is timed again, and the record says so."""
     monkeypatch.setenv("AUTOPILOT_CACHE_DIR", str(tmp_path / "cache"))
-    spec = write_study(tmp_path, **UNTIMED)
+    hurry(monkeypatch)
+    spec = write_study(tmp_path, search={"trials": 2, "timeout": "300s", "seed": 0}, **UNTIMED)
     first = autopilot("run", str(spec), "--out", "one", "--quiet", cwd=tmp_path)
     entries = {e.name for e in scan(tmp_path / "cache")}
     second = in_process("run", str(spec), "--out", "two", "--quiet", cwd=tmp_path)
@@ -213,6 +214,7 @@ def test_second_run_takes_builds_and_scores_from_the_cache(tmp_path: Path, monke
 def test_run_without_a_usable_cache_ends_well(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A folder that can't be made costs a note; builds are the run's own."""
     monkeypatch.setenv("AUTOPILOT_CACHE_DIR", "/proc/self/autopilot")
+    hurry(monkeypatch)
     spec = write_study(tmp_path, search={"trials": 2, "timeout": "300s"}, **UNTIMED)
 
     done = in_process("run", str(spec), cwd=tmp_path)

@@ -9,7 +9,7 @@ import mlflow
 import pytest
 import yaml
 
-from tests.integration.run_support import in_process, result_of, write_study
+from tests.integration.run_support import hurry, in_process, new_store, result_of, write_study
 
 pytestmark = pytest.mark.integration
 
@@ -29,7 +29,16 @@ def test_only_a_smaller_winner_takes_the_alias_and_a_study_can_start_from_it(
 ) -> None:
     """The model as given is champion, then a smaller one, and the larger one again is a version only."""
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    write_study(tmp_path, budget={"size_mb": 10, "quality_drop": 0.9}, objective="size_mb")
+    hurry(monkeypatch)
+    new_store(tmp_path)
+    (tmp_path / "space.yaml").write_text("techniques: {static_int8: {}}\ndeployment: {threads: [1]}\n")
+    write_study(
+        tmp_path,
+        budget={"size_mb": 10, "quality_drop": 0.9},
+        objective="size_mb",
+        space="space.yaml",
+        search={"trials": 2, "timeout": "300s", "seed": 0},
+    )
 
     first, second = run(tmp_path, "--trials", "1"), run(tmp_path)
     third = run(tmp_path, "--trials", "1")

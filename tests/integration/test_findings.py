@@ -18,7 +18,7 @@ from autopilot.result import Fallback, MlflowRef, StudyResult
 from autopilot.testing import fake_candidate, fake_measured, fake_result, fake_trial, fake_variant
 from autopilot.tracking import Store, Tracker
 from tests import models
-from tests.integration.run_support import UNTIMED, in_process, result_of, write_study
+from tests.integration.run_support import UNTIMED, hurry, in_process, result_of, write_study
 
 pytestmark = pytest.mark.integration
 
@@ -33,8 +33,9 @@ def relaxed(spec: Path, way: dict[str, Any], **changes: Any) -> Path:
     return path
 
 
-def test_relaxation_that_a_study_names_makes_it_succeed(tmp_path: Path) -> None:
+def test_relaxation_that_a_study_names_makes_it_succeed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Exit 3, one limit changed as told, exit 0: of a size, so that no clock decides."""
+    hurry(monkeypatch)
     spec = write_study(tmp_path, budget={"size_mb": 0.0001, "quality_drop": 0.9}, objective="size_mb")
 
     first = in_process("run", "spec.yaml", cwd=tmp_path)

@@ -19,13 +19,13 @@ pytest.importorskip("ipykernel")
 NAMES = ("01_first_budget.ipynb", "02_explore_trials.ipynb", "03_custom_technique.ipynb")
 # A page of text and pictures; a copy of plotly's script alone has 4 MB.
 LARGEST_BYTES = 300_000
-# A search of three trials shows that a cell runs as well as one of seven, and a second of measuring as well as thirty.
+# A search of two trials shows that a cell runs as well as one of seven, and a second of measuring as well as thirty.
 # They are to be over before the time is, on a slow machine too.
 FEWER = (
     (re.compile(r"\btimeout_s=\d+"), "timeout_s=400"),
     (re.compile(r"\btimeout: \d+\w"), "timeout: 400s"),
-    (re.compile(r"\btrials=\d+"), "trials=3"),
-    (re.compile(r"\btrials: \d+"), "trials: 3, measure_cap: 1s"),
+    (re.compile(r"\btrials=\d+"), "trials=2"),
+    (re.compile(r"\btrials: \d+"), "trials: 2, measure_cap: 1s"),
 )
 # Folders at the root of a file system, a user's own folder, temporary ones.
 MACHINE_PATH = re.compile(r"(?<![\w.~])/(?:home|root|tmp|Users|work|opt|usr|var|mnt|private)/")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from autopilot.recipe import Deployment
 from autopilot.stats import stage_shares
 from tests import models
 from tests.integration.bench_support import LIMITS, ONE_THREAD, write_split
-from tests.integration.run_support import autopilot, in_process, result_of, write_study
+from tests.integration.run_support import hurry, in_process, result_of, write_study
 
 pytestmark = pytest.mark.integration
 
@@ -117,8 +118,8 @@ def test_stages_sum_to_the_latency(tmp_path: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def study(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
-    """A finished run with hooks whose winner is int8, and what it printed."""
+def study(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, str]]:
+    """A finished run with hooks whose winner is int8, and what it printed; checks of it are in a hurry too."""
     folder = tmp_path_factory.mktemp("study")
     (folder / "steps.py").write_text(HOOKS)
     data = {"validation": "valid.npz", "preprocess": "steps.py:preprocess", "postprocess": "steps.py:postprocess"}
@@ -132,9 +133,11 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
         space="space.yaml",
         search={"trials": 2, "timeout": "300s"},
     )
-    done = autopilot("run", "spec.yaml", cwd=folder)
-    assert done.returncode == 0, done.stderr
-    return folder, done.stdout
+    with pytest.MonkeyPatch.context() as patch:
+        hurry(patch)
+        done = in_process("run", "spec.yaml", cwd=folder)
+        assert done.returncode == 0, done.stderr
+        yield folder, done.stdout
 
 
 def test_result_tells_where_the_time_goes(study: tuple[Path, str]) -> None:

@@ -12,7 +12,7 @@ import yaml
 torch = pytest.importorskip("torch", reason="the extra is missing: pip install -c constraints.txt -e '.[torch]'")
 
 from tests import torch_nets as nets  # noqa: E402
-from tests.integration.run_support import autopilot, in_process, result_of  # noqa: E402
+from tests.integration.run_support import autopilot, hurry, in_process, result_of  # noqa: E402
 
 pytestmark = pytest.mark.integration
 
@@ -51,11 +51,14 @@ def test_code_that_fails_is_bad_input(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("form", ["code", "program"])
-def test_pytorch_model_is_searched_like_any_other_by_its_starter_spec(tmp_path: Path, form: str) -> None:
+def test_pytorch_model_is_searched_like_any_other_by_its_starter_spec(
+    tmp_path: Path, form: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """init, run and check take the same model; the user only sets a limit that this machine can judge.
 
     The baseline is the export: its answers have the network's own accuracy.
     """
+    hurry(monkeypatch)
     write_torch_study(tmp_path)
     given = [f"{nets.__file__}:cnn", "--weights", "w.pt"]
     if form == "program":
@@ -82,11 +85,12 @@ def test_pytorch_model_is_searched_like_any_other_by_its_starter_spec(tmp_path: 
 
     run = autopilot if form == "code" else in_process  # once as a process of its own
     done = run("run", "new.yaml", "--trials", "2", "--out", "out", cwd=tmp_path)
-    checked = in_process("check", *given[:1], "new.yaml", *given[1:], cwd=tmp_path)
 
     assert done.returncode == 0, done.stderr
     result = result_of(tmp_path / "out")
     assert result["status"] == "in_budget"
     assert result["baseline"]["measured"]["quality"]["value"] == 1.0
     assert (tmp_path / "out" / "best" / "model.onnx").is_file()
-    assert checked.returncode == 0, checked.stderr
+    if form == "code":  # by now both forms are one source
+        checked = in_process("check", *given[:1], "new.yaml", *given[1:], cwd=tmp_path)
+        assert checked.returncode == 0, checked.stderr
