@@ -215,9 +215,7 @@ def _wait_for_trial(run: subprocess.Popen[str], number: int) -> None:
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
-def test_run_goes_on_after_it_was_ended(
-    tmp_path: Path, how: signal.Signals, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_run_goes_on_after_it_was_ended(tmp_path: Path, how: signal.Signals, monkeypatch: pytest.MonkeyPatch) -> None:
     """No finished trial is lost or run twice, and the same command ends with a verdict."""
     hurry(monkeypatch)
     write_study(tmp_path, name=f"ended-{how}", search={"trials": 3, "timeout": "300s", "seed": 0}, **UNTIMED)
