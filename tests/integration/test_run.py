@@ -217,11 +217,12 @@ def _wait_for_trial(run: subprocess.Popen[str], number: int) -> None:
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
-def test_run_goes_on_after_it_was_ended(tmp_path: Path, how: signal.Signals) -> None:
+def test_run_goes_on_after_it_was_ended(tmp_path: Path, how: signal.Signals, monkeypatch: pytest.MonkeyPatch) -> None:
     """No finished trial is lost or run twice, and the same command ends with a verdict."""
-    write_study(tmp_path, name=f"ended-{how}", search={"trials": 5, "timeout": "300s", "seed": 0}, **UNTIMED)
+    hurry(monkeypatch)
+    write_study(tmp_path, name=f"ended-{how}", search={"trials": 3, "timeout": "300s", "seed": 0}, **UNTIMED)
     first = _start(tmp_path)
-    _wait_for_trial(first, 3)
+    _wait_for_trial(first, 2)
     first.send_signal(how)
     first.communicate(timeout=300)
     if how is signal.SIGINT:
@@ -232,7 +233,7 @@ def test_run_goes_on_after_it_was_ended(tmp_path: Path, how: signal.Signals) -> 
     assert second.returncode == 0, second.stderr
     assert "going on" in second.stderr
     trials = result_of(tmp_path / "out")["trials"]
-    assert len(trials) == 5
+    assert len(trials) == 3
     ids = [t["id"] for t in trials if t["state"] != "duplicate"]
     assert len(ids) == len(set(ids))
 
@@ -241,7 +242,7 @@ def test_killed_run_leaves_no_process(tmp_path: Path) -> None:
     """Children of a killed parent end by themselves."""
     write_study(tmp_path, **UNTIMED)
     run = _start(tmp_path)
-    _wait_for_trial(run, 2)
+    _wait_for_trial(run, 1)
     run.kill()
     run.communicate(timeout=120)
 
@@ -266,11 +267,12 @@ def _processes_in(folder: Path) -> list[str]:
     return found
 
 
-def test_changed_spec_starts_anew_and_says_so(tmp_path: Path) -> None:
+def test_changed_spec_starts_anew_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An interrupted run is not continued under another question."""
+    hurry(monkeypatch)
     write_study(tmp_path, name="changed", search={"trials": 5, "timeout": "300s"}, **UNTIMED)
     first = _start(tmp_path)
-    _wait_for_trial(first, 2)
+    _wait_for_trial(first, 1)
     first.kill()
     first.communicate(timeout=120)
     changes = UNTIMED | {"budget": {"quality_drop": 0.4, "size_mb": 50}, "search": {"trials": 2, "timeout": "300s"}}
