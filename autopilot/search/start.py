@@ -31,6 +31,7 @@ from autopilot.search.worker import Worker
 from autopilot.spec import Problem
 from autopilot.target import Target
 from autopilot.tracking import load_in_background
+from autopilot.words import counted
 
 # Of a run folder's files, those that another question may use as they are.
 _KEPT = ("lock", "model", "data", ASIDE, *ledger_files())
@@ -189,6 +190,6 @@ def _tell(ledger: Ledger, observer: Observer) -> None:
     if not ledger.is_shared:
         return
     done, others = ledger.finished, len(ledger.others())
-    said = f"{done} trials are finished" if done else "no trial is finished yet"
+    said = f"{counted(done, 'trial')} {'is' if done == 1 else 'are'} finished" if done else "no trial is finished yet"
     busy = f", {others} being run" if others else ""
     observer.note(f"the study {ledger.study!r} in {ledger.shown}: {said}{busy}")
