@@ -15,6 +15,8 @@ from autopilot.profile import Interval, Measurement
 # A violation is dimensionless; an unbounded interval counts as this much, so that samplers,
 # which add violations up, still see the other limits.
 WORST_VIOLATION = 10.0
+# From here on it grows ever slower towards the worst: the nearer of two that miss by a factor of 40 and 100 stays told.
+_BENT_FROM = WORST_VIOLATION - 1.0
 
 _RELATIVE = re.compile(r"^\s*(?P<percent>\d+(?:\.\d+)?)\s*%\s*of\s+baseline\s*$")
 _PERCENT = re.compile(r"^\s*(?P<percent>\d+(?:\.\d+)?)\s*%\s*$")
@@ -140,7 +142,11 @@ class Limit:
             return None
         excess = figures.high - self.effective if self.upper else self.effective - figures.low
         scaled = excess / (abs(self.bound) or 1.0)
-        return max(-WORST_VIOLATION, min(WORST_VIOLATION, scaled))
+        if math.isnan(scaled):
+            return WORST_VIOLATION
+        if scaled > _BENT_FROM:  # without a step or a kink there, and the worst where the interval has no bound
+            return WORST_VIOLATION - 1.0 / (scaled - _BENT_FROM + 1.0)
+        return max(-WORST_VIOLATION, scaled)
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -159,8 +165,9 @@ class Limit:
 
 
 def _parse_bound(name: str, raw: Any) -> tuple[float, bool]:
-    is_loss = name == "quality_drop"
-    right = "an absolute loss such as 0.01" if is_loss else "a number, or a share such as 60% of baseline"
+    right = (
+        "an absolute loss such as 0.01" if name == "quality_drop" else "a number, or a share such as 60% of baseline"
+    )
     if isinstance(raw, str):
         match = _RELATIVE.match(raw)
         if match is None:

@@ -84,7 +84,8 @@ def test_violation_keeps_the_order_of_what_is_far_out_of_reach(one: float, other
     assert missed(1 + 40) < missed(1 + 100) < WORST_VIOLATION
     assert (missed(one) <= missed(other)) or one > other
     assert missed(1 + 8) == pytest.approx(8)
-    assert limit.violation(measurement(2.0, 1.5, math.inf)) == WORST_VIOLATION
+    for unknown in (math.inf, math.nan):
+        assert limit.violation(measurement(2.0, 1.5, unknown)) == WORST_VIOLATION
 
 
 def test_parse_allows_a_negative_quality() -> None:
