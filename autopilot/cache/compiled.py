@@ -66,10 +66,10 @@ def keeping() -> Iterator[Keeper]:
     keeper = Keeper()
     token = _KEEPER.set(keeper)
     try:
-        yield keeper
-    except BaseException:
-        keeper.close()
-        raise
+        with contextlib.ExitStack() as unless_loaded:
+            unless_loaded.callback(keeper.close)
+            yield keeper
+            unless_loaded.pop_all()
     finally:
         _KEEPER.reset(token)
 
